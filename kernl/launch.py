@@ -1,0 +1,91 @@
+"""Launch and Plan: what a kernel is about to run, as data.
+
+A launcher first makes a `Plan` (output tensors and the launches that fill them) and then runs it.
+The same plan, made on meta tensors, is what the compile-only suite hands to the compiler: it
+measures exactly the kernels that a user's call would launch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from triton.runtime.interpreter import InterpretedFunction
+
+from kernl import interpreter
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch of one `@triton.jit` function.
+
+    Attributes:
+        kernel: the jitted function.
+        grid: programs along each axis.
+        args: run-time arguments by name, tensors and numbers.
+        constants: `tl.constexpr` arguments by name.
+        num_warps: warps of one program.
+        num_stages: depth of the software pipeline.
+    """
+
+    kernel: Any
+    grid: tuple[int, ...]
+    args: Mapping[str, Any]
+    constants: Mapping[str, Any]
+    num_warps: int
+    num_stages: int = 1
+
+    def run(self) -> None:
+        """Launch it on the current device and stream."""
+        self.kernel[self.grid](
+            **self.args,
+            **self.constants,
+            num_warps=self.num_warps,
+            num_stages=self.num_stages,
+        )
+
+
+class Plan(NamedTuple):
+    """Outputs that nothing has written yet, and the launches that write them."""
+
+    outputs: tuple[torch.Tensor, ...]
+    launches: tuple[Launch, ...]
+
+    def run(self) -> tuple[torch.Tensor, ...]:
+        """Run every launch on the outputs' device; an empty output needs none."""
+        device = self.outputs[0].device
+        if device.type != "cuda":
+            for launch in self.launches:
+                launch.run()
+        else:
+            with torch.cuda.device(device):
+                for launch in self.launches:
+                    launch.run()
+        return self.outputs
+
+
+def capability(device: torch.device) -> int:
+    """Compute capability of a CUDA device, 90 for 9.0; the interpreter counts as 80."""
+    if device.type != "cuda":
+        return 80
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
+def interpreting(kernel: Any) -> bool:
+    """Whether this kernel runs under Triton's interpreter (TRITON_INTERPRET=1 at its import)."""
+    return isinstance(kernel, InterpretedFunction)
+
+
+def cdiv(numerator: int, denominator: int) -> int:
+    """Blocks of size `denominator` that cover `numerator`."""
+    return -(-numerator // denominator)
+
+
+def next_power_of_2(size: int) -> int:
+    """The smallest power of two that is not below `size`."""
+    return int(triton.next_power_of_2(size))
+
+
+interpreter.mend()

@@ -1,0 +1,175 @@
+"""Op and Case: what a kernel declares, and the one point at which it is tested and measured.
+
+From an `Op` derive the contract tests, the FX patterns, the asv cases, the compile-only cases and
+the dashboard page. A `Case` is frozen: its name is its dims and its dtype, and nothing else.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from kernl.errors import KernlError, OptionError, ShapeError
+from kernl.launch import Plan
+from kernl.shapes import MODELS, WORKLOADS, ModelShape, Workload
+
+Dim = int | bool | str
+Dims = Mapping[str, Dim]
+Outputs = torch.Tensor | tuple[torch.Tensor, ...]
+
+DTYPES: dict[str, torch.dtype] = {
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp32": torch.float32,
+}
+
+_DIM_NAME = re.compile(r"[a-z][a-z_]*")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One shape and dtype of one operator.
+
+    A size is an int ≥ 1, a flag is a bool, a choice is a lower-case word.
+
+    Raises:
+        ShapeError: a size is below 1.
+        OptionError: a name, a choice or the dtype cannot stand in a case's name.
+    """
+
+    dims: tuple[tuple[str, Dim], ...]
+    dtype: str
+
+    @classmethod
+    def of(cls, dtype: str, **dims: Dim) -> "Case":
+        """The case with these dims, in the order given."""
+        return cls(tuple(dims.items()), dtype)
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise OptionError(
+                seen=f"dtype {self.dtype!r}",
+                allowed=", ".join(DTYPES),
+                action="name one of these element types",
+            )
+        for key, value in self.dims:
+            _check_dim(key, value)
+
+    @property
+    def name(self) -> str:
+        """`rows4096_cols768_residual.fp16`: sizes with their number, flags that are set, choices.
+
+        A flag that is off and the choice `none` are left out.
+        """
+        parts = (_part(key, value) for key, value in self.dims)
+        return "_".join(part for part in parts if part) + f".{self.dtype}"
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The element type as PyTorch names it."""
+        return DTYPES[self.dtype]
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one element."""
+        return self.torch_dtype.itemsize
+
+    def __getitem__(self, key: str) -> Any:
+        """The value of one dim."""
+        return dict(self.dims)[key]
+
+
+def _check_dim(key: str, value: Dim) -> None:
+    if not _DIM_NAME.fullmatch(key) or (isinstance(value, str) and not _DIM_NAME.fullmatch(value)):
+        raise OptionError(
+            seen=f"dim {key!r} = {value!r}",
+            allowed="lower-case letters and underscores",
+            action="rename it, it becomes part of a file's name",
+        )
+    if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+        raise ShapeError(seen=f"{key} = {value}", allowed="sizes of 1 or more", action="raise it")
+
+
+def _part(key: str, value: Dim) -> str:
+    if isinstance(value, bool):
+        return key if value else ""
+    if isinstance(value, str):
+        return "" if value == "none" else value
+    return f"{key}{value}"
+
+
+@dataclass(frozen=True)
+class Op:
+    """The one declaration of a kernel.
+
+    Attributes:
+        name: snake-case name; the dashboard page and the asv class carry it.
+        kernel: the public fast function; takes what `inputs` gives, by keyword.
+        reference: what a PyTorch user would write with the same keywords. In float64 it is the
+            truth that tests compare with; in the case's dtype it is the eager and the
+            torch.compile baseline.
+        plan: (capability, inputs by keyword) → output tensors and the Triton launches that fill
+            them. It launches nothing itself, so it runs on meta tensors for compile-only metrics.
+        check: raises a `KernlError` where the kernel does not take such arguments.
+        dims: (model, workload) → dims of the cases that this model runs.
+        inputs: (case, device, seed) → keyword arguments, signed and random.
+        edges: dims no model has: 1, primes, ragged tails, wider than one block.
+        bytes: case → the fewest bytes moved: each input read once, each output written once.
+        flops: case → floating-point operations.
+        tolerance: dtype name → the largest allowed ‖out - ref‖ / ‖ref‖ against float64.
+        spellings: plain PyTorch functions, as models write this operator: the FX patterns.
+        version: raised when the meaning of the inputs changes; older results then no longer count.
+    """
+
+    name: str
+    kernel: Callable[..., Outputs]
+    reference: Callable[..., Outputs]
+    plan: Callable[..., Plan]
+    check: Callable[..., None]
+    dims: Callable[[ModelShape, Workload], Iterable[Dims]]
+    inputs: Callable[[Case, str, int], dict[str, Any]]
+    edges: tuple[Dims, ...]
+    bytes: Callable[[Case], int]
+    flops: Callable[[Case], int]
+    tolerance: Mapping[str, float]
+    spellings: tuple[Callable[..., Outputs], ...]
+    version: int = 1
+
+    def cases(self) -> tuple[Case, ...]:
+        """Every case, each name once: models' shapes in fp16, then the edges in every dtype."""
+        unique = {case.name: case for case in self._all_cases()}
+        return tuple(unique.values())
+
+    def _all_cases(self) -> Iterator[Case]:
+        for model in MODELS:
+            for workload in WORKLOADS:
+                for dims in self.dims(model, workload):
+                    yield Case.of("fp16", **dims)
+        yield from self.edge_cases()
+
+    def edge_cases(self) -> tuple[Case, ...]:
+        """The shapes that no model has, in every dtype."""
+        return tuple(Case.of(dtype, **dims) for dims in self.edges for dtype in DTYPES)
+
+    def plan_on_meta(self, case: Case, capability: int) -> Plan:
+        """The plan of this case for a GPU that need not be there: shapes and strides, no data."""
+        with FakeTensorMode():
+            inputs = self.inputs(case, "cpu", 0)
+        on_meta = {
+            name: torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+            if isinstance(value, torch.Tensor)
+            else value
+            for name, value in inputs.items()
+        }
+        return self.plan(capability, **on_meta)
+
+    def unsupported(self, **inputs: Any) -> str | None:
+        """Why the kernel does not take these arguments, in words; None where it does."""
+        try:
+            self.check(**inputs)
+        except KernlError as error:
+            return str(error)
+        return None

@@ -1,0 +1,70 @@
+"""The only place where the sizes of real models are written.
+
+A `ModelShape` is what a model's configuration says of its matrices; a `Workload` is what a user
+sends it. Operators turn the two into the dims of their cases, so that the suite measures what
+models run. `tests/test_shapes.py` holds each row against the configuration class of transformers.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Sizes of one transformer.
+
+    Attributes:
+        name: the model's name on the Hugging Face hub, without its owner.
+        hidden: width of the residual stream.
+        heads: query heads of one attention layer.
+        intermediate: width inside the MLP.
+        vocabulary: rows of the token embedding.
+        activation: what the MLP applies, as `kernl.ops.linear` names it.
+        bias: whether the linear layers add a bias.
+    """
+
+    name: str
+    hidden: int
+    heads: int
+    intermediate: int
+    vocabulary: int
+    activation: str
+    bias: bool = True
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.hidden // self.heads
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One call of a model: `batch` sequences of `seq` tokens each."""
+
+    batch: int
+    seq: int
+
+    @property
+    def tokens(self) -> int:
+        """Rows that every linear layer sees."""
+        return self.batch * self.seq
+
+
+BERT_BASE = ModelShape("bert-base-uncased", 768, 12, 3072, 30522, "gelu")
+BERT_LARGE = ModelShape("bert-large-uncased", 1024, 16, 4096, 30522, "gelu")
+MINILM = ModelShape("all-MiniLM-L6-v2", 384, 12, 1536, 30522, "gelu")
+T5_SMALL = ModelShape("t5-small", 512, 8, 2048, 32128, "relu", bias=False)
+WHISPER_BASE = ModelShape("whisper-base", 512, 8, 2048, 51865, "gelu")
+GPT2 = ModelShape("gpt2", 768, 12, 3072, 50257, "gelu_tanh")
+
+MODELS: tuple[ModelShape, ...] = (BERT_BASE, BERT_LARGE, MINILM, T5_SMALL, WHISPER_BASE, GPT2)
+
+WORKLOADS: tuple[Workload, ...] = (
+    Workload(1, 16),
+    Workload(1, 128),
+    Workload(1, 384),
+    Workload(1, 512),
+    Workload(8, 128),
+    Workload(8, 512),
+    Workload(32, 128),
+    Workload(32, 512),
+)

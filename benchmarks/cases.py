@@ -1,0 +1,76 @@
+"""The frozen cases: what the suite measures, read from `benchmarks/suite/cases.json`.
+
+asv passes a case by its position, so names must not come from the package under test: they are
+written by `python -m benchmarks.freeze`, reviewed, and committed. Only the standard library is
+imported here, because asv reads the suite in every one of its processes.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+PATH = Path(__file__).parent / "suite" / "cases.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """The content of `cases.json`.
+
+    Attributes:
+        ops: names of the operators, in the order of `kernl.ops.ALL`.
+        architectures: compile-only targets, such as `sm_90`.
+        implementations: what is timed beside each other, such as `eager`.
+    """
+
+    ops: tuple[str, ...]
+    architectures: tuple[str, ...]
+    implementations: tuple[str, ...]
+    _entries: Mapping[str, Any]
+
+    def kernel_cases(self, op: str) -> list[str]:
+        """Names of the cases that are timed on a GPU."""
+        return list(self._entries[op]["kernels"])
+
+    def codegen_cases(self, op: str) -> list[str]:
+        """Names of the cases that are compiled: one for each distinct set of launches."""
+        return list(self._entries[op]["codegen"])
+
+    def version(self, op: str) -> int:
+        """The version of the operator's cases; results of another version are not compared."""
+        return int(self._entries[op]["version"])
+
+    def dims(self, op: str, case: str) -> dict[str, int | bool | str]:
+        """The dims of one case by name."""
+        return dict(self._entries[op]["kernels"][case]["dims"])
+
+    def dtype(self, op: str, case: str) -> str:
+        """The element type of one case: fp16, bf16 or fp32."""
+        return str(self._entries[op]["kernels"][case]["dtype"])
+
+
+@cache
+def load(path: Path = PATH) -> Frozen:
+    """Read the frozen cases.
+
+    Raises:
+        ValueError: the file is of another format, or absent; says how to write it.
+    """
+    try:
+        document = json.loads(path.read_text())
+        if document["format"] != FORMAT:
+            raise ValueError(f"format {document['format']}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is not a list of frozen cases ({error}); allowed: format {FORMAT}; "
+            "write it with `python -m benchmarks.freeze`."
+        ) from error
+    return Frozen(
+        ops=tuple(document["ops"]),
+        architectures=tuple(document["architectures"]),
+        implementations=tuple(document["implementations"]),
+        _entries=document["ops"],
+    )

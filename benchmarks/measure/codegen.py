@@ -1,0 +1,172 @@
+"""Compile-only metrics: what the compiler makes of a kernel, with no GPU present.
+
+Triton compiles for any NVIDIA architecture on any machine, and the two tools that come with it
+read the machine code. So registers, spills, shared memory, instructions and occupancy are exact
+numbers: two runs agree to the digit, and one extra register shows in a review.
+
+Sources: CUDA C++ Programming Guide, "Technical Specifications per Compute Capability"; CUDA Binary
+Utilities, the resource usage and SASS listings of cuobjdump.
+"""
+
+import re
+import subprocess
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, make_backend
+from triton.runtime.jit import create_function_from_signature
+
+from kernl.launch import Launch, interpreting
+from kernl.op import Case, Op
+
+_CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+_REGISTERS = re.compile(r"\bREG:(\d+)")
+# `/*0a10*/   @!P0 LDG.E.128 R4, [R2] ;`: an address, a predicate where there is one, an opcode.
+_INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", re.M)
+_LOCAL_MEMORY = ("LDL", "STL")
+
+
+@dataclass(frozen=True)
+class Multiprocessor:
+    """What one streaming multiprocessor has to share out among blocks.
+
+    Attributes:
+        warps: most warps resident at once.
+        blocks: most blocks resident at once.
+        shared_memory: bytes, all blocks together.
+    """
+
+    warps: int
+    blocks: int
+    shared_memory: int
+
+
+MULTIPROCESSORS = {
+    "sm_80": Multiprocessor(warps=64, blocks=32, shared_memory=164 * 1024),
+    "sm_86": Multiprocessor(warps=48, blocks=16, shared_memory=100 * 1024),
+    "sm_90": Multiprocessor(warps=64, blocks=32, shared_memory=228 * 1024),
+    "sm_100": Multiprocessor(warps=64, blocks=32, shared_memory=228 * 1024),
+}
+_REGISTER_FILE = 65536
+_REGISTERS_PER_WARP_STEP = 256
+_RESERVED_SHARED_MEMORY = 1024
+_SHARED_MEMORY_STEP = 128
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """One case compiled for one architecture; several launches are summed or their worst taken.
+
+    Attributes:
+        registers: registers of one thread, the most of any launch.
+        spills: instructions that load or store local memory, all launches together.
+        shared_memory: bytes of shared memory of one block, the most of any launch.
+        instructions: machine instructions without padding, all launches together.
+        occupancy: resident warps over the most that could be, 0 to 1, the least of any launch.
+    """
+
+    registers: int
+    spills: int
+    shared_memory: int
+    instructions: int
+    occupancy: float
+
+
+def measure(op: Op, case: Case, architecture: str) -> Metrics:
+    """Compile every launch of a case for `architecture`, such as `sm_90`."""
+    plan = op.plan_on_meta(case, int(architecture.removeprefix("sm_")))
+    return combine([compile_launch(launch, architecture) for launch in plan.launches])
+
+
+def combine(metrics: list[Metrics]) -> Metrics:
+    """The metrics of a case from those of its launches."""
+    return Metrics(
+        registers=max(one.registers for one in metrics),
+        spills=sum(one.spills for one in metrics),
+        shared_memory=max(one.shared_memory for one in metrics),
+        instructions=sum(one.instructions for one in metrics),
+        occupancy=min(one.occupancy for one in metrics),
+    )
+
+
+def compile_launch(launch: Launch, architecture: str) -> Metrics:
+    """Compile one launch as its call on such a GPU would, and read the machine code."""
+    if interpreting(launch.kernel):
+        raise RuntimeError(
+            "kernl was imported with TRITON_INTERPRET set, so there is nothing to compile; "
+            "unset it and start again."
+        )
+    target = GPUTarget("cuda", int(architecture.removeprefix("sm_")), 32)
+    compiled = triton.compile(
+        _source(launch, target),
+        target=target,
+        options={"num_warps": launch.num_warps, "num_stages": launch.num_stages},
+    )
+    usage, sass = _read_binary(compiled.asm["cubin"])
+    registers = int(_REGISTERS.findall(usage)[-1])
+    shared_memory = int(compiled.metadata.shared)
+    opcodes = [opcode for opcode in _INSTRUCTION.findall(sass) if opcode != "NOP"]
+    return Metrics(
+        registers=registers,
+        spills=sum(opcode.startswith(_LOCAL_MEMORY) for opcode in opcodes),
+        shared_memory=shared_memory,
+        instructions=len(opcodes),
+        occupancy=occupancy(architecture, launch.num_warps, registers, shared_memory),
+    )
+
+
+def _source(launch: Launch, target: GPUTarget) -> Any:
+    """The kernel with the types and specialisations that a launch with these arguments gives it."""
+    kernel = launch.kernel
+    backend = make_backend(target)
+    options = {"num_warps": launch.num_warps, "num_stages": launch.num_stages, "debug": False}
+    bind = create_function_from_signature(kernel.signature, kernel.params, backend)
+    bound, specialization, rest = bind(**launch.args, **launch.constants, **options)
+    _, signature, constants, attributes = kernel._pack_args(
+        backend, options, bound, specialization, rest
+    )
+    return ASTSource(kernel, signature, constants, attributes)
+
+
+def _read_binary(cubin: bytes) -> tuple[str, str]:
+    """Resource usage and machine code of a cubin, as cuobjdump lists them."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        return _cuobjdump("-res-usage", file.name), _cuobjdump("-sass", file.name)
+
+
+def _cuobjdump(option: str, path: str) -> str:
+    command = [str(_CUOBJDUMP), option, path]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def occupancy(architecture: str, num_warps: int, registers: int, shared_memory: int) -> float:
+    """Resident warps over the most that could be resident, by warps, registers and shared memory.
+
+    Registers are handed out in steps of 256 a warp, shared memory in steps of 128 bytes with
+    1 KiB kept by the system for each block.
+    """
+    limits = MULTIPROCESSORS[architecture]
+    per_warp = _round_up(max(registers, 1) * 32, _REGISTERS_PER_WARP_STEP)
+    per_block = _round_up(shared_memory + _RESERVED_SHARED_MEMORY, _SHARED_MEMORY_STEP)
+    blocks = min(
+        limits.blocks,
+        limits.warps // num_warps,
+        _REGISTER_FILE // per_warp // num_warps,
+        limits.shared_memory // per_block,
+    )
+    return blocks * num_warps / limits.warps
+
+
+def _round_up(value: int, step: int) -> int:
+    return -(-value // step) * step
+
+
+def as_values(metrics: Metrics) -> dict[str, float]:
+    """Metrics by name, as the journal keeps them."""
+    return asdict(metrics)

@@ -1,0 +1,1 @@
+"""Measurement of kernl: the asv suite, its results, their comparison and the merge gate."""

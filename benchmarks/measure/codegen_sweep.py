@@ -1,0 +1,162 @@
+"""Compile every frozen case of one operator for every architecture, on all cores, resumably.
+
+The compiler runs in worker processes: a crash inside it costs the point it was compiling. Each
+point goes into the journal as it comes, so that a sweep killed half way finishes where it stopped;
+the same commit compiled by the same toolchain is never compiled twice.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.cases import Frozen
+from benchmarks.measure.device import Fingerprint, fingerprint
+from benchmarks.measure.journal import Journal
+from benchmarks.measure.points import write_point
+from benchmarks.measure.progress import Progress
+
+SUITE = "codegen"
+TOOLCHAIN = ("triton", "ptxas")
+"""Fingerprint keys that decide what the compiler makes of a kernel."""
+
+
+class Task(NamedTuple):
+    """One point: an operator's case compiled for one architecture."""
+
+    op: str
+    case: str
+    architecture: str
+    dtype: str
+    dims: tuple[tuple[str, int | bool | str], ...]
+
+
+class Outcome(NamedTuple):
+    """What became of one point: its status, why where it is not ok, and its metrics by name."""
+
+    status: str
+    reason: str
+    values: dict[str, float]
+
+
+def tasks(frozen: Frozen, op: str) -> list[Task]:
+    """Every point of one operator."""
+    return [
+        Task(op, case, architecture, frozen.dtype(op, case), tuple(frozen.dims(op, case).items()))
+        for case in frozen.codegen_cases(op)
+        for architecture in frozen.architectures
+    ]
+
+
+def sweep(frozen: Frozen, op: str, journal: Journal, commit: str, machine: str, into: Path) -> None:
+    """Put every point of `op` into the journal and, as small files, into the directory `into`."""
+    version = frozen.version(op)
+    current = fingerprint(SUITE)
+    waiting = []
+    measured = _measured(journal, op, current, version)
+    for task in tasks(frozen, op):
+        record = measured.get((task.case, task.architecture))
+        if record is None:
+            waiting.append(task)
+        else:
+            write_point(into, task.case, task.architecture, record)
+    if not waiting:
+        return
+
+    progress = Progress(len(waiting))
+    run = journal.start_run(commit, machine, current)
+    for task, outcome in compile_all(waiting):
+        record = journal.append_point(
+            run=run,
+            suite=SUITE,
+            op=op,
+            case=task.case,
+            variant=task.architecture,
+            version=version,
+            status=outcome.status,
+            reason=outcome.reason,
+            values=outcome.values,
+        )
+        write_point(into, task.case, task.architecture, record)
+        progress.step(f"{op} {task.case} {task.architecture}")
+
+
+def _measured(
+    journal: Journal, op: str, current: Fingerprint, version: int
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """Points by (case, architecture) that this toolchain has compiled; failed ones are retried."""
+    runs = journal.runs()
+
+    def counts(point: dict[str, Any]) -> bool:
+        then = runs.get(point["run"], {}).get("fingerprint", {})
+        return (
+            (point["suite"], point["op"], point["version"]) == (SUITE, op, version)
+            and point["status"] != "failed"
+            and all(then.get(key) == current.get(key) for key in TOOLCHAIN)
+        )
+
+    return {(p["case"], p["variant"]): p for p in journal.points() if counts(p)}
+
+
+def compile_all(waiting: list[Task], workers: int | None = None) -> Iterator[tuple[Task, Outcome]]:
+    """Compile tasks on `workers` processes (all cores where None), in the order they finish.
+
+    When the compiler takes its process down, every point in flight is compiled again alone, so
+    that the one at fault is known and the others keep their values.
+    """
+    left = dict.fromkeys(waiting)
+    with _pool(workers or os.cpu_count() or 1) as pool:
+        futures: dict[Future[Outcome], Task] = {
+            pool.submit(compile_point, task): task for task in waiting
+        }
+        for future in as_completed(futures):
+            task = futures[future]
+            try:
+                outcome = future.result()
+            except BrokenProcessPool:
+                continue
+            del left[task]
+            yield task, outcome
+    for task in left:
+        yield task, _compile_alone(task)
+
+
+def _compile_alone(task: Task) -> Outcome:
+    with _pool(1) as pool:
+        try:
+            return pool.submit(compile_point, task).result()
+        except BrokenProcessPool:
+            return Outcome("failed", "the compiler took its process down", {})
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    # Spawned, not forked: the interpreter that imports kernl must be free of threads.
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_no_interpreter)
+
+
+def _no_interpreter() -> None:
+    os.environ.pop("TRITON_INTERPRET", None)
+
+
+def compile_point(task: Task) -> Outcome:
+    """Compile one point with the kernl that is importable here; every failure is told in words."""
+    from benchmarks.measure import codegen
+    from kernl.op import Case
+    from kernl.ops import ALL
+
+    op = next((op for op in ALL if op.name == task.op), None)
+    if op is None:
+        return Outcome("skipped", f"this commit has no operator {task.op}", {})
+    unknown = [name for name, _ in task.dims if name not in op.edges[0]]
+    if unknown:
+        return Outcome("skipped", f"this commit's {task.op} has no {', '.join(unknown)}", {})
+    try:
+        case = Case.of(task.dtype, **dict(task.dims))
+        metrics = codegen.measure(op, case, task.architecture)
+    except Exception as error:  # the compiler raises what it likes
+        return Outcome("failed", f"{type(error).__name__}: {error}"[:2000], {})
+    return Outcome("ok", "", codegen.as_values(metrics))

@@ -1,0 +1,115 @@
+"""Compile-only metrics of every frozen case on four architectures; runs on any machine.
+
+`setup_cache` compiles an operator's cases on all cores; each `track_*` then reads one number. The
+numbers are exact: two runs agree to the digit. Lower is better for all but occupancy.
+"""
+
+import os
+from pathlib import Path
+
+from benchmarks import cases
+from benchmarks.measure.codegen_sweep import sweep
+from benchmarks.measure.device import machine_name
+from benchmarks.measure.journal import Journal, journal_path
+from benchmarks.measure.points import read_point
+
+FROZEN = cases.load()
+
+
+def _sweep(op: str) -> None:
+    """Compile one operator into asv's cache directory, which is where `setup_cache` runs."""
+    commit, machine = os.environ["KERNL_COMMIT"], machine_name()
+    results = Path(os.environ["KERNL_RESULTS"])
+    path = journal_path(results, machine, commit, os.environ["KERNL_ENV_NAME"])
+    with Journal(path) as journal:
+        sweep(FROZEN, op, journal, commit, machine, Path.cwd())
+
+
+class _Codegen:
+    """What the operators' classes share: five numbers of one point."""
+
+    op: str
+    param_names = ("case", "architecture")
+    timeout = 120.0
+    _values: dict[str, float]
+
+    def setup(self, case: str, architecture: str) -> None:
+        """Read the point; asv shows n/a where this commit lacks the case, failed with the reason."""
+        point = read_point(Path.cwd(), case, architecture)
+        if point is None:
+            raise RuntimeError(f"{case} on {architecture} was never compiled")
+        if point["status"] == "skipped":
+            raise NotImplementedError(point["reason"])
+        if point["status"] != "ok":
+            raise RuntimeError(point["reason"])
+        self._values = point["values"]
+
+    def track_registers(self, case: str, architecture: str) -> float:
+        """Registers of one thread, the most of any launch."""
+        return self._values["registers"]
+
+    def track_spills(self, case: str, architecture: str) -> float:
+        """Instructions that load or store local memory."""
+        return self._values["spills"]
+
+    def track_shared_memory(self, case: str, architecture: str) -> float:
+        """Bytes of shared memory of one block, the most of any launch."""
+        return self._values["shared_memory"]
+
+    def track_instructions(self, case: str, architecture: str) -> float:
+        """Machine instructions without padding."""
+        return self._values["instructions"]
+
+    def track_occupancy(self, case: str, architecture: str) -> float:
+        """Resident warps over the most that could be, 0 to 1."""
+        return self._values["occupancy"]
+
+    track_registers.unit = "registers"  # type: ignore[attr-defined]
+    track_spills.unit = "instructions"  # type: ignore[attr-defined]
+    track_shared_memory.unit = "bytes"  # type: ignore[attr-defined]
+    track_instructions.unit = "instructions"  # type: ignore[attr-defined]
+    track_occupancy.unit = "fraction"  # type: ignore[attr-defined]
+
+
+# asv keys a cache by the source line of `setup_cache`, so each operator writes its own: inherited,
+# one operator could not be measured without all the others.
+class Softmax(_Codegen):
+    """kernl.ops.softmax."""
+
+    op = "softmax"
+    version = FROZEN.version(op)
+    params = (FROZEN.codegen_cases(op), FROZEN.architectures)
+
+    def setup_cache(self) -> None:
+        """Compile every case."""
+        _sweep(self.op)
+
+    setup_cache.timeout = 3600.0  # type: ignore[attr-defined]
+
+
+class LayerNorm(_Codegen):
+    """kernl.ops.layer_norm."""
+
+    op = "layer_norm"
+    version = FROZEN.version(op)
+    params = (FROZEN.codegen_cases(op), FROZEN.architectures)
+
+    def setup_cache(self) -> None:
+        """Compile every case."""
+        _sweep(self.op)
+
+    setup_cache.timeout = 3600.0  # type: ignore[attr-defined]
+
+
+class Linear(_Codegen):
+    """kernl.ops.linear."""
+
+    op = "linear"
+    version = FROZEN.version(op)
+    params = (FROZEN.codegen_cases(op), FROZEN.architectures)
+
+    def setup_cache(self) -> None:
+        """Compile every case."""
+        _sweep(self.op)
+
+    setup_cache.timeout = 3600.0  # type: ignore[attr-defined]

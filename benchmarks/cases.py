@@ -63,14 +63,14 @@ def load(path: Path = PATH) -> Frozen:
         document = json.loads(path.read_text())
         if document["format"] != FORMAT:
             raise ValueError(f"format {document['format']}")
+        return Frozen(
+            ops=tuple(document["ops"]),
+            architectures=tuple(document["architectures"]),
+            implementations=tuple(document["implementations"]),
+            _entries=document["ops"],
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path} is not a list of frozen cases ({error}); allowed: format {FORMAT}; "
+            f"{path} is not a list of frozen cases ({error!r}); allowed: format {FORMAT}; "
             "write it with `python -m benchmarks.freeze`."
         ) from error
-    return Frozen(
-        ops=tuple(document["ops"]),
-        architectures=tuple(document["architectures"]),
-        implementations=tuple(document["implementations"]),
-        _entries=document["ops"],
-    )

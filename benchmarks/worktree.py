@@ -12,6 +12,7 @@ benchmarks come from today's tree. It needs no network and takes milliseconds a 
 Every benchmark process finds in its environment:
 
 - `ASV_PYTHONPATH`, `PYTHONPATH`: the commit's directory, then the checkout;
+- `PYTHONSAFEPATH`: set, so that the working directory does not go before them;
 - `KERNL_COMMIT`: the commit, 40 hexadecimal digits;
 - `KERNL_CODE`: the directory that holds the commit's `kernl/`;
 - `KERNL_RESULTS`: asv's results directory, absolute;
@@ -22,6 +23,7 @@ Every benchmark process finds in its environment:
 import atexit
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -203,10 +205,12 @@ class WorktreeEnvironment(environment.Environment):
         self._results_dir = Path(conf.results_dir).absolute()
         root = Path(conf.env_dir).absolute()
         self._commits = root / "commits"
-        # In a file, because `asv run --parallel` installs in a child process. Named after this
-        # process, because another asv may measure another commit at the same time.
-        self._installed = root / f"installed-{os.getpid()}"
-        self._progress = root / f"progress-{os.getpid()}"
+        # In a file, because `asv run --parallel` installs in a child process. With a name of its
+        # own, because another asv may measure another commit at the same time.
+        own = secrets.token_hex(8)
+        self._installed = root / f"installed-{own}"
+        self._progress = root / f"progress-{own}"
+        atexit.register(_remove, [self._installed, self._progress])
         self._reported: set[str] = set()
         super().__init__(conf, version, requirements, tagged_env_vars)
 
@@ -239,7 +243,6 @@ class WorktreeEnvironment(environment.Environment):
     def create(self) -> None:
         """Make the directory for extracted commits; there is nothing else to create."""
         self._commits.mkdir(parents=True, exist_ok=True)
-        atexit.register(_remove, [self._installed, self._progress])
 
     def can_install_project(self) -> bool:
         """True: asv may ask for ranges of commits and for interleaved rounds."""
@@ -293,6 +296,8 @@ class WorktreeEnvironment(environment.Environment):
             "ASV_PYTHONPATH": path,
             # For the processes that a benchmark starts: asv's runner reads only the one above.
             "PYTHONPATH": os.pathsep.join([path, inherited_path] if inherited_path else [path]),
+            # No process may find the checkout's kernl first because it was started in there.
+            "PYTHONSAFEPATH": "1",
             "KERNL_COMMIT": commit,
             "KERNL_CODE": str(code),
             "KERNL_RESULTS": str(self._results_dir),

@@ -91,6 +91,16 @@ def shape(op: str, name: str, value: torch.Tensor, expected: tuple[int, ...], wh
         )
 
 
+def matrix(op: str, name: str, value: torch.Tensor, cols: int, why: str) -> None:
+    """The tensor is (any, cols); `why` says where `cols` comes from."""
+    if value.dim() != 2 or value.shape[1] != cols:
+        raise ShapeError(
+            seen=f"{op}: {name} has shape {tuple(value.shape)}",
+            allowed=f"(n, {cols}), {cols} being {why}",
+            action=f"reshape {name} or check which tensor was passed",
+        )
+
+
 def positive(op: str, name: str, size: int) -> None:
     """A size that the operator reduces over, or writes, is 1 or more."""
     if size < 1:

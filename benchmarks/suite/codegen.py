@@ -34,7 +34,7 @@ class _Codegen:
     _values: dict[str, float]
 
     def setup(self, case: str, architecture: str) -> None:
-        """Read the point; asv shows n/a where this commit lacks the case, failed with the reason."""
+        """Read the point; n/a where this commit lacks the case, failed with the reason."""
         point = read_point(Path.cwd(), case, architecture)
         if point is None:
             raise RuntimeError(f"{case} on {architecture} was never compiled")

@@ -2,33 +2,28 @@
 
     out = activation(x · weightᵀ + bias) + residual
 
-    relu(z) = max(z, 0)                 gelu(z)      = z · (1 + erf(z / √2)) / 2
-    silu(z) = z / (1 + exp(-z))         gelu_tanh(z) = z · (1 + tanh(√(2/π) (z + 0.044715 z³))) / 2
-    tanh(z) = 2 / (1 + exp(-2z)) - 1
-
 Each program computes one (BLOCK_M, BLOCK_N) tile of the output in float32. Programs are numbered
 in groups of GROUP_M rows of tiles, so that those that run together read the same blocks of weight
 and x while they are in L2. float32 inputs are multiplied in float32 (no tf32).
 
-Sources: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016,
-https://arxiv.org/abs/1606.08415; the tile order is the one known as grouped ordering or
-threadblock swizzling, Triton's matrix multiplication tutorial.
+Source: the order of the tiles is the grouped ordering of Triton's matrix multiplication tutorial,
+https://triton-lang.org/main/getting-started/tutorials/03-matrix-multiplication.html.
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 
 from kernl import checks, launch
-from kernl.launch import Launch, Plan, cdiv, next_power_of_2
+from kernl.launch import Launch, Plan, cdiv
 from kernl.op import Case, Dims, Op
+from kernl.ops.activation import ACTIVATIONS, activate, activation_reference
 from kernl.ops.rows import as_rows
+from kernl.ops.tile import choose_tile
 from kernl.shapes import ModelShape, Workload
-
-ACTIVATIONS = ("none", "relu", "gelu", "gelu_tanh", "silu", "tanh")
 
 
 def linear_reference(
@@ -40,39 +35,8 @@ def linear_reference(
 ) -> torch.Tensor:
     """What a PyTorch user would write."""
     out = torch.nn.functional.linear(x, weight, bias)
-    if activation == "gelu":
-        out = torch.nn.functional.gelu(out)
-    elif activation == "gelu_tanh":
-        out = torch.nn.functional.gelu(out, approximate="tanh")
-    elif activation == "relu":
-        out = torch.nn.functional.relu(out)
-    elif activation == "silu":
-        out = torch.nn.functional.silu(out)
-    elif activation == "tanh":
-        out = torch.tanh(out)
+    out = activation_reference(out, activation)
     return out if residual is None else out + residual
-
-
-@triton.jit
-def _tanh(z):
-    return 2.0 * tl.sigmoid(2.0 * z) - 1.0
-
-
-@triton.jit
-def _activate(z, ACTIVATION: tl.constexpr):
-    """`z` is float32; `none` returns it as it is."""
-    if ACTIVATION == "relu":
-        # Unlike tl.maximum, this keeps NaN.
-        z = tl.where(z < 0.0, 0.0, z)
-    elif ACTIVATION == "gelu":
-        z = 0.5 * z * (1.0 + tl.erf(z * 0.7071067811865476))
-    elif ACTIVATION == "gelu_tanh":
-        z = 0.5 * z * (1.0 + _tanh(0.7978845608028654 * (z + 0.044715 * z * z * z)))
-    elif ACTIVATION == "silu":
-        z = z * tl.sigmoid(z)
-    elif ACTIVATION == "tanh":
-        z = _tanh(z)
-    return z
 
 
 @triton.jit
@@ -112,7 +76,7 @@ def _linear_kernel(
     BLOCK_K: tl.constexpr,
     GROUP_M: tl.constexpr,
 ):
-    """x is (m, k), weight (n, k), residual and out (m, n); EVEN_K: BLOCK_K divides k."""
+    """The shapes: x (m, k), weight (n, k), residual and out (m, n); EVEN_K: BLOCK_K divides k."""
     tiles_m, tiles_n = tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N)
     tile_m, tile_n = _grouped_tile(tl.program_id(0), tiles_m, tiles_n, GROUP_M)
     m_offs = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -141,7 +105,7 @@ def _linear_kernel(
     if HAS_BIAS:
         bias = tl.load(bias_ptr + n_offs.to(tl.int64) * stride_bias, mask=n_mask, other=0.0)
         acc += bias.to(tl.float32)[None, :]
-    acc = _activate(acc, ACTIVATION)
+    acc = activate(acc, ACTIVATION)
 
     out_mask = m_mask[:, None] & n_mask[None, :]
     if HAS_RESIDUAL:
@@ -150,58 +114,6 @@ def _linear_kernel(
         acc += tl.load(residual_ptrs, mask=out_mask, other=0.0).to(tl.float32)
     out_ptrs = out_ptr + m_offs.to(tl.int64)[:, None] * n + n_offs[None, :]
     tl.store(out_ptrs, acc.to(out_ptr.dtype.element_ty), mask=out_mask)
-
-
-class Tile(NamedTuple):
-    """What one program computes and how: the configuration of `_linear_kernel`."""
-
-    block_m: int
-    block_n: int
-    block_k: int
-    num_warps: int
-    num_stages: int
-
-
-# Largest first. Small tiles with a deep BLOCK_K are for outputs that fill few multiprocessors.
-HALF_TILES = (
-    Tile(128, 256, 64, 8, 3),
-    Tile(128, 128, 64, 8, 3),
-    Tile(64, 128, 64, 4, 4),
-    Tile(64, 64, 64, 4, 4),
-    Tile(64, 32, 128, 4, 4),
-    Tile(32, 32, 128, 4, 4),
-    Tile(16, 32, 128, 4, 4),
-)
-FLOAT_TILES = (Tile(64, 64, 16, 4, 3), Tile(32, 32, 32, 4, 3), Tile(16, 32, 32, 2, 3))
-
-# Programs that keep every multiprocessor of an A100 (108) or an H100 (132) at work.
-FULL_GRID = 128
-
-
-def shared_memory_limit(capability: int) -> int:
-    """Bytes of shared memory one program may use, by compute capability.
-
-    Source: CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
-    """
-    if capability in (86, 89, 120, 121):
-        return 99 * 1024
-    return 163 * 1024 if capability < 90 else 227 * 1024
-
-
-def choose_tile(m: int, n: int, dtype: torch.dtype, capability: int) -> Tile:
-    """The largest tile whose grid fills the GPU, with as many stages as shared memory holds.
-
-    Where none fills it, the smallest that still has 64 rows (or all of m): a shorter tile would
-    read the weight more often.
-    """
-    tiles = FLOAT_TILES if dtype == torch.float32 else HALF_TILES
-    tallest = max(16, next_power_of_2(m))
-    usable = [tile for tile in tiles if min(64, tallest) <= tile.block_m <= tallest]
-    filling = [t for t in usable if cdiv(m, t.block_m) * cdiv(n, t.block_n) >= FULL_GRID]
-    tile = filling[0] if filling else usable[-1]
-    stage_bytes = (tile.block_m + tile.block_n) * tile.block_k * dtype.itemsize
-    stages = shared_memory_limit(capability) // stage_bytes
-    return tile._replace(num_stages=max(1, min(tile.num_stages, stages)))
 
 
 def linear_plan(
@@ -298,8 +210,7 @@ def check_linear(
     checks.tensors("linear", _linear_kernel, x=x, bias=bias, residual=residual)
     checks.option("linear", "activation", activation, ACTIVATIONS)
     checks.at_least("linear", "x", x, 1)
-    if weight.dim() != 2 or weight.shape[1] != x.shape[-1]:
-        checks.shape("linear", "weight", weight, ("n", x.shape[-1]), "the last dimension of x")
+    checks.matrix("linear", "weight", weight, x.shape[-1], "the last dimension of x")
     checks.positive("linear", "the last dimension of x", x.shape[-1])
     checks.positive("linear", "the first dimension of weight", weight.shape[0])
     if bias is not None:

@@ -8,8 +8,9 @@ import torch
 
 from kernl import errors
 from kernl.ops import layer_norm, linear, softmax
+from kernl.ops.activation import ACTIVATIONS
 from kernl.ops.layer_norm import layer_norm_reference
-from kernl.ops.linear import ACTIVATIONS, linear_reference
+from kernl.ops.linear import linear_reference
 from kernl.ops.softmax import softmax_reference
 
 TOLERANCE = 3e-6
@@ -22,7 +23,9 @@ def close(out: torch.Tensor, truth: torch.Tensor) -> bool:
 
 
 def _random(device: str, *shape: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator(device).manual_seed(sum(shape)), device=device)
+    return torch.randn(
+        shape, generator=torch.Generator(device).manual_seed(sum(shape)), device=device
+    )
 
 
 STRIDED: dict[str, Callable[[str], torch.Tensor]] = {
@@ -39,10 +42,11 @@ STRIDED: dict[str, Callable[[str], torch.Tensor]] = {
 }
 
 
-@pytest.fixture(params=STRIDED.values(), ids=STRIDED.keys())
+@pytest.fixture(params=list(STRIDED.values()), ids=list(STRIDED))
 def strided(request: pytest.FixtureRequest, device: str) -> torch.Tensor:
     """A (…, 33) tensor with strides that are not those of a fresh one."""
-    return request.param(device)  # type: ignore[no-any-return]
+    make: Callable[[str], torch.Tensor] = request.param
+    return make(device)
 
 
 def test_softmax_takes_any_strides(strided: torch.Tensor) -> None:
@@ -53,7 +57,9 @@ def test_layer_norm_takes_any_strides(strided: torch.Tensor, device: str) -> Non
     weight = _random(device, 66)[::2]
     bias = _random(device, 1).expand(33)
     residual = _random(device, *strided.shape)
-    truth = layer_norm_reference(*(t.double() for t in (strided, weight, bias, residual)))
+    truth = layer_norm_reference(
+        strided.double(), weight.double(), bias.double(), residual.double()
+    )
     for x, r in ((strided, residual), (residual, strided)):
         outputs = layer_norm(x, weight, bias, residual=r)
         assert all(close(out, t) for out, t in zip(outputs, truth, strict=True))
@@ -125,7 +131,7 @@ def _wrong_calls(device: str) -> dict[str, tuple[type[Exception], Callable[[], A
     cases: dict[str, tuple[type[Exception], Callable[[], Any], str]] = {
         "list": (errors.ArgumentError, lambda: softmax([1.0, 2.0]), "x is a list"),  # type: ignore[arg-type]
         "none": (errors.ArgumentError, lambda: linear(None, square), "x is a NoneType"),  # type: ignore[arg-type]
-        "weight": (errors.ArgumentError, lambda: layer_norm(x, 1.0), "weight is a float"),  # type: ignore[arg-type,call-overload]
+        "weight": (errors.ArgumentError, lambda: layer_norm(x, 1.0), "weight is a float"),  # type: ignore[call-overload]
         "sparse": (errors.ArgumentError, lambda: softmax(x.to_sparse()), "sparse"),
         "int": (errors.DTypeError, lambda: softmax(x.int()), "torch.int32"),
         "double": (errors.DTypeError, lambda: linear(x.double(), square), "torch.float64"),

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 
-from kernl.launch import Plan
 from kernl.op import DTYPES, Case, Op, Outputs
 from kernl.ops import ALL
 
@@ -60,7 +59,6 @@ def relative_l2(out: torch.Tensor, truth: torch.Tensor) -> float:
 def poisoned() -> Iterator[None]:
     """Every `torch.empty` inside the test is full of NaN, so an unwritten element shows."""
     torch.use_deterministic_algorithms(True, warn_only=True)
-    assert torch.utils.deterministic.fill_uninitialized_memory
     assert torch.empty(3).isnan().all()
     yield
     torch.use_deterministic_algorithms(False)
@@ -113,6 +111,19 @@ def test_cost_model_counts_inputs_and_outputs(op: Op) -> None:
 
 
 @pytest.mark.parametrize("op", ALL, ids=lambda op: op.name)
+def test_torch_compile_takes_the_whole_reference(op: Op) -> None:
+    """It is the baseline that the suite compiles: one graph, no break."""
+    for case in op.edge_cases()[::4]:
+        torch._dynamo.reset()
+        inputs = op.inputs(case, "cpu", 5)
+        compiled = torch.compile(op.reference, fullgraph=True, dynamic=False, backend="eager")
+        for out, truth in zip(
+            _tuple(compiled(**inputs)), _tuple(op.reference(**inputs)), strict=True
+        ):
+            assert torch.equal(out, truth)
+
+
+@pytest.mark.parametrize("op", ALL, ids=lambda op: op.name)
 def test_names_are_unique_and_safe(op: Op) -> None:
     names = [case.name for case in op.cases()]
     assert len(names) == len(set(names))
@@ -132,16 +143,19 @@ def test_edges_have_what_no_model_has(op: Op) -> None:
     assert any(size > 2 and all(size % d for d in range(2, math.isqrt(size) + 1)) for size in sizes)
 
 
-def _jitted(module: Any) -> dict[str, Any]:
-    return {
-        name: value
-        for name, value in vars(module).items()
-        if hasattr(value, "fn") and getattr(value.fn, "__module__", "") == module.__name__
-    }
+def _jitted() -> dict[str, Any]:
+    """Every jitted function of the modules of `kernl.ops`, by name."""
+    found: dict[str, Any] = {}
+    for module in [module for name, module in sys.modules.items() if name.startswith("kernl.ops.")]:
+        for name, value in vars(module).items():
+            if getattr(getattr(value, "fn", None), "__module__", "") == module.__name__:
+                assert name not in found, f"two jitted functions are named {name}"
+                found[name] = value
+    return found
 
 
-def _called_by(names: Sequence[str], jitted: dict[str, Any]) -> set[str]:
-    """The jitted functions that these reach, themselves included."""
+def _reached(names: Sequence[str], jitted: dict[str, Any]) -> set[str]:
+    """The jitted functions that these call, themselves included."""
     reached: set[str] = set()
     waiting = list(names)
     while waiting:
@@ -153,27 +167,22 @@ def _called_by(names: Sequence[str], jitted: dict[str, Any]) -> set[str]:
     return reached
 
 
-def _plans(op: Op) -> Iterator[Plan]:
-    for case in op.cases():
-        yield op.plan_on_meta(case, 90)
+def _launched(op: Op, cases: Sequence[Case]) -> set[str]:
+    plans = [op.plan_on_meta(case, 90) for case in cases]
+    return {launch.kernel.__name__ for plan in plans for launch in plan.launches}
 
 
-@pytest.mark.parametrize("op", ALL, ids=lambda op: op.name)
-def test_every_jitted_function_is_launched_by_some_case(op: Op) -> None:
-    jitted = _jitted(sys.modules[op.kernel.__module__])
-    launched = {launch.kernel.__name__ for plan in _plans(op) for launch in plan.launches}
-    assert launched
-    assert _called_by(sorted(launched), jitted) == set(jitted)
+def test_every_jitted_function_is_launched_by_some_case() -> None:
+    launched = set().union(*(_launched(op, op.cases()) for op in ALL))
+    jitted = _jitted()
+    assert len(launched) >= len(ALL)
+    assert _reached(sorted(launched), jitted) == set(jitted)
 
 
 @pytest.mark.parametrize("op", ALL, ids=lambda op: op.name)
 def test_every_kernel_is_launched_by_a_case_that_runs_here(op: Op) -> None:
-    def launched(cases: Sequence[Case]) -> set[str]:
-        plans = [op.plan_on_meta(case, 90) for case in cases]
-        return {launch.kernel.__name__ for plan in plans for launch in plan.launches}
-
     runnable = [case for case in op.cases() if GPU or _small(op, case)]
-    assert launched(runnable) == launched(op.cases())
+    assert _launched(op, runnable) == _launched(op, op.cases())
 
 
 @pytest.mark.parametrize("op", ALL, ids=lambda op: op.name)

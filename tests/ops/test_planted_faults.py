@@ -41,9 +41,9 @@ FAULTS = {
         "out_mask = m_mask[:, None] & n_mask[None, :]",
         "out_mask = m_mask[:, None] & (n_offs < n - 1)[None, :]",
     ),
-    "linear adds the residual before the activation": (
+    "linear forgets its activation": (
         "linear",
-        "acc = _activate(acc, ACTIVATION)",
+        "acc = activate(acc, ACTIVATION)",
         "acc = acc",
     ),
 }

@@ -1,0 +1,146 @@
+"""`python -m dashboards.build`: result files → a static site that opens from `file://`.
+
+The site is built beside its place and then swapped in, so that a failed build leaves the old
+one as it was. The same results give the same bytes.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from dashboards import pages
+from dashboards.source import Source
+from dashboards.summary import FrozenCases
+
+MARK = ".kernl-dashboard"
+"""A file that tells a site of ours, which may be replaced, from a folder that may not."""
+
+
+class BuildError(Exception):
+    """A build that cannot start; the message says what was seen and what to do."""
+
+
+def check_output(output: Path) -> None:
+    """Refuses to replace anything but an earlier site or an empty folder.
+
+    Raises:
+        BuildError: `output` is a file, or a folder with other content.
+    """
+    if output.is_symlink() or (output.exists() and not output.is_dir()):
+        raise BuildError(
+            f"--output {output} is not a folder; name one that is new, empty or an earlier site"
+        )
+    if output.is_dir() and any(output.iterdir()) and not (output / MARK).is_file():
+        raise BuildError(
+            f"--output {output} holds files that this command did not write; name a folder that "
+            "is new, empty or an earlier site, or remove it yourself"
+        )
+
+
+def write(files: Mapping[str, bytes], output: Path) -> None:
+    """Writes `files` beside `output`, then swaps the two.
+
+    Raises:
+        BuildError: `output` holds something else, or a path leads out of it.
+        OSError: the disk; the old site is still there then.
+    """
+    check_output(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{output.name}-new-", dir=output.parent))
+    try:
+        fresh.chmod(0o755)
+        for name, content in {**files, MARK: b""}.items():
+            path = fresh / name
+            if not path.resolve().is_relative_to(fresh.resolve()):
+                raise BuildError(
+                    f"page {name!r} would lie outside of {output}; nothing was written"
+                )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        _swap(fresh, output)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _swap(fresh: Path, output: Path) -> None:
+    """Puts `fresh` in the place of `output`, which returns where that fails."""
+    if not output.exists():
+        fresh.rename(output)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{output.name}-old-", dir=output.parent))
+    try:
+        output.rename(old / "site")
+        try:
+            fresh.rename(output)
+        except OSError:
+            (old / "site").rename(output)
+            raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def build(source: Source, output: Path) -> Path:
+    """Builds the site of `source` into `output` and returns the path of its index."""
+    check_output(output)
+    write(pages.files(source), output)
+    return output / "index.html"
+
+
+def frozen_cases() -> FrozenCases | None:
+    """The kernel cases that the suite asks for; None, and a word on stderr, without a case list."""
+    from benchmarks import cases
+
+    try:
+        frozen = cases.load()
+    except (OSError, ValueError) as error:
+        print(f"dashboard: coverage counts measured cases only: {error}", file=sys.stderr)
+        return None
+    return {op: list(frozen.kernel_cases(op)) for op in frozen.ops}
+
+
+def read(results: Path) -> Source:
+    """Reads the result files below `results`.
+
+    Raises:
+        BuildError: there is no such folder.
+    """
+    from benchmarks import store
+
+    if not results.is_dir():
+        raise BuildError(
+            f"--results {results} is not a folder; run `asv run` first, or name the folder that "
+            "holds asv's result files"
+        )
+    return Source.of(store.load(results), results, frozen_cases())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command. Returns the exit code: 0 built, 2 not built."""
+    parser = argparse.ArgumentParser(prog="python -m dashboards.build", description=__doc__)
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--output", type=Path, default=Path("build/dashboard"))
+    options = parser.parse_args(arguments)
+    try:
+        check_output(options.output)
+        print(f"dashboard: reading {options.results}", flush=True)
+        source = read(options.results)
+        for path, reason in source.problems:
+            print(f"dashboard: skipped {path}: {reason}", file=sys.stderr)
+        print(
+            f"dashboard: {len(source.rows):,} rows, {len(source.commits)} commits, "
+            f"{len(source.ops())} operators",
+            flush=True,
+        )
+        index = build(source, options.output)
+    except (BuildError, OSError) as error:
+        print(f"dashboard: not built: {error}", file=sys.stderr)
+        return 2
+    print(f"dashboard: {index.resolve().as_uri()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

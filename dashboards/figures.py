@@ -1,0 +1,265 @@
+"""Rows → Plotly figures. No input or output.
+
+Speedup axes are logarithmic, so that 2× and 0.5× lie equally far from 1×.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from dashboards import summary, text
+from dashboards.drawing import Choice, Drawing, Series, lines, speedup_axis
+from dashboards.history import Change, Commit
+
+ALL = "all cases"
+_STRONGEST = 4.0
+"""The heat map's colours end at 2 ** 4 = 16×."""
+
+
+def mean_trend(
+    frame: pd.DataFrame, order: Sequence[Commit], changes: Sequence[Change] = ()
+) -> Drawing:
+    """Geometric-mean speedup across commits; choices: all operators, or one.
+
+    Args:
+        frame: rows of `summary.speedups` of one machine.
+        order: the machine's commits, oldest first.
+        changes: where the machine's environment changed.
+    """
+    choices = []
+    choices.append(("all operators", _mean_series(frame, order)))
+    for op in sorted(frame["op"].unique()):
+        choices.append((str(op), _mean_series(frame[frame["op"] == op], order)))
+    figure = lines(order, choices[0][1], changes)
+    speedup_axis(figure, "speedup, geometric mean (×, log)", len(order))
+    return Drawing(
+        figure=figure,
+        label="Geometric-mean speedup of kernl over eager and over the best alternative by commit",
+        unit="×",
+        choices=tuple(Choice(label, tuple(s.patch() for s in series)) for label, series in choices),
+    )
+
+
+def _mean_series(frame: pd.DataFrame, order: Sequence[Commit]) -> list[Series]:
+    found = []
+    names = (("over eager", "over_eager"), ("over the best alternative", "over_best"))
+    for name, column in names:
+        means = summary.trend(frame, column)
+        counts = frame[frame[column].notna()].groupby("commit").size()
+        values = [means.get(commit.id, math.nan) for commit in order]
+        notes = [
+            f"{text.ratio(value)} over {counts.get(commit.id, 0)} cases"
+            for value, commit in zip(values, order, strict=True)
+        ]
+        found.append(Series(name, tuple(text.number(v) for v in values), tuple(notes)))
+    return found
+
+
+def case_trend(
+    rows: pd.DataFrame, order: Sequence[Commit], changes: Sequence[Change] = ()
+) -> Drawing:
+    """Latency of every implementation across commits; choices: the cases.
+
+    Args:
+        rows: `summary.timings` of one machine and operator.
+        order: the machine's commits, oldest first.
+        changes: where the machine's environment changed.
+    """
+    variants = ordered_variants(rows["variant"].unique())
+    known = _known_times(rows)
+    choices = [
+        (case, [_time_series(known, case, variant, order) for variant in variants])
+        for case in sorted(rows["case"].unique(), key=natural)
+    ]
+    figure = lines(order, choices[0][1], changes)
+    figure.update_yaxes(type="log", title_text="device time (µs, log)", tickformat="~g")
+    return Drawing(
+        figure=figure,
+        label="Device time of each implementation by commit, with 99 % intervals",
+        unit="µs",
+        choices=tuple(
+            Choice(case, tuple(line.patch() for line in series)) for case, series in choices
+        ),
+    )
+
+
+_Times = dict[tuple[str, str, str], tuple[float, float, float]]
+"""(case, implementation, commit) → value, low and high in seconds."""
+
+
+def _known_times(rows: pd.DataFrame) -> _Times:
+    ok = rows[(rows["status"] == "ok") & rows["value"].notna()]
+    keys = zip(*(ok[name] for name in ("case", "variant", "commit")), strict=True)
+    ends = zip(*(ok[name].astype(float) for name in ("value", "low", "high")), strict=True)
+    return dict(zip(keys, ends, strict=True))
+
+
+def _time_series(known: _Times, case: str, variant: str, order: Sequence[Commit]) -> Series:
+    """Times of one case and implementation in µs."""
+    missing = (math.nan, math.nan, math.nan)
+    times = [known.get((case, variant, commit.id), missing) for commit in order]
+    value, low, high = (tuple(text.number(t[end] * 1e6, 5) for t in times) for end in range(3))
+    notes = tuple(
+        f"{text.microseconds(seconds)} µs ({text.interval(*ends)})"
+        if math.isfinite(seconds)
+        else "not measured"
+        for seconds, *ends in times
+    )
+    return Series(variant, value, notes, low, high)
+
+
+def codegen_trend(rows: pd.DataFrame, metric: str, order: Sequence[Commit]) -> Drawing:
+    """A compile-only metric across commits, a line an architecture; choices: all cases, or one.
+
+    Args:
+        rows: `summary.codegen` of one machine and operator, all metrics.
+        metric: which metric.
+        order: the machine's commits, oldest first.
+    """
+    wanted = rows[rows["metric"] == metric]
+    variants = ordered_variants(rows["variant"].unique())
+    sums = summary.totals(wanted)
+    all_cases = [_total_series(sums, metric, variant, order) for variant in variants]
+    choices = [Choice(ALL, tuple(line.patch() for line in all_cases))]
+    values = wanted[wanted["status"] == "ok"].set_index(["case", "variant", "commit"])["value"]
+    known = {key: float(value) for key, value in values.items()}
+    for case in sorted(rows["case"].unique(), key=natural):
+        series = []
+        for variant in variants:
+            line = [known.get((case, variant, commit.id), math.nan) for commit in order]
+            notes = tuple(_count_note(value, metric) for value in line)
+            series.append(Series(variant, tuple(text.number(v, 7) for v in line), notes))
+        choices.append(Choice(str(case), tuple(line.patch() for line in series)))
+    figure = lines(order, all_cases, ())
+    unit = text.unit(metric)
+    if metric in summary.MEANS:
+        figure.update_yaxes(title_text="occupancy (%)", tickformat=".0%", range=[0, 1.05])
+    else:
+        # Up to 8 in any case: an axis of zeros alone would show fractions of an instruction.
+        figure.update_yaxes(
+            title_text=unit,
+            tickformat="~s",
+            rangemode="tozero",
+            autorangeoptions_include=[8],
+        )
+    figure.update_layout(height=260)
+    title = text.METRIC_TITLES.get(metric, metric)
+    return Drawing(figure, f"{title} by commit, a line for each architecture", unit, tuple(choices))
+
+
+def _count_note(value: float, metric: str) -> str:
+    if not math.isfinite(value):
+        return "not measured"
+    shown = text.count(value, metric)
+    return shown if metric in summary.MEANS else f"{shown} {text.unit(metric)}"
+
+
+def _total_series(sums: pd.DataFrame, metric: str, variant: str, order: Sequence[Commit]) -> Series:
+    mine = sums[sums["variant"] == variant].set_index("commit")
+    values, notes = [], []
+    for commit in order:
+        if commit.id not in mine.index:
+            values.append(math.nan)
+            notes.append("not measured")
+            continue
+        row = mine.loc[commit.id]
+        values.append(float(row["total"]))
+        kind = "mean of" if metric in summary.MEANS else "total of"
+        cases = f"{kind} {int(row['measured'])} of {int(row['cases'])} cases"
+        notes.append(f"{_count_note(float(row['total']), metric)}, {cases}")
+    return Series(variant, tuple(text.number(v, 7) for v in values), tuple(notes))
+
+
+def heat_map(frame: pd.DataFrame) -> Drawing:
+    """Speedups over eager: a row a shape, a column a dtype and implementation.
+
+    Args:
+        frame: `summary.relative` of one machine, commit and operator.
+    """
+    parts = frame["case"].str.rpartition(".")
+    table = frame.assign(shape=parts[0].where(parts[0] != "", parts[2]), dtype=parts[2])
+    variants = ordered_variants(table["variant"].unique())
+    columns = [(d, v) for d in sorted(table["dtype"].unique()) for v in variants]
+    shapes = sorted(table["shape"].unique(), key=natural)
+    cells = {
+        (shape, dtype, variant): (float(value), str(status))
+        for shape, dtype, variant, value, status in zip(
+            *(table[name] for name in ("shape", "dtype", "variant", "ratio", "status")), strict=True
+        )
+    }
+    found = [[cells.get((shape, *column)) for column in columns] for shape in shapes]
+    logs = [[None if cell is None else text.number(math.log2(cell[0])) for cell in row]
+            for row in found]  # fmt: skip
+    largest = max((abs(z) for row in logs for z in row if z is not None), default=1.0)
+    bound = min(max(largest, 1.0), _STRONGEST)
+    figure = go.Figure()
+    figure.add_heatmap(
+        z=logs,
+        x=[
+            [text.figure_text(c[0], 24) for c in columns],
+            [text.figure_text(c[1], 24) for c in columns],
+        ],
+        y=[text.figure_text(shape, 48) for shape in shapes],
+        text=[["" if cell is None else text.ratio(cell[0]) for cell in row] for row in found],
+        customdata=[[_cell_note(cell) for cell in row] for row in found],
+        texttemplate="%{text}",
+        hovertemplate="<b>%{y}</b><br>%{x}: %{customdata}<extra></extra>",
+        zmin=-bound,
+        zmax=bound,
+        xgap=2,
+        ygap=2,
+        meta={"role": "speedup"},
+        colorbar=_colour_bar(bound),
+    )
+    figure.update_yaxes(autorange="reversed", showgrid=False, ticklabelstandoff=6)
+    figure.update_xaxes(side="top", showgrid=False, showdividers=False)
+    figure.update_layout(height=90 + 24 * max(len(shapes), 4), dragmode=False)
+    return Drawing(
+        figure, "Speedup over eager by shape, dtype and implementation, as a heat map", "×"
+    )
+
+
+def _cell_note(cell: tuple[float, str] | None) -> str:
+    if cell is None:
+        return "not measured"
+    if cell[1] == "skipped":
+        return "1.00× (left to eager)"
+    return f"{text.ratio(cell[0])} over eager"
+
+
+def _colour_bar(bound: float) -> dict[str, Any]:
+    ticks = list(range(-math.floor(bound), math.floor(bound) + 1))
+    return {
+        "tickvals": ticks,
+        "ticktext": [f"{2.0**tick:g}×" for tick in ticks],
+        "thickness": 12,
+        "outlinewidth": 0,
+        "lenmode": "pixels",
+        "len": 220,
+        "y": 1,
+        "yanchor": "top",
+    }
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """A sort key that puts `rows8` before `rows16`."""
+    found: list[tuple[int, int, str]] = []
+    digits = ""
+    for character in f"{name}\0":
+        if "0" <= character <= "9":
+            digits += character
+            continue
+        if digits:
+            found.append((0, int(digits[:30]), ""))
+            digits = ""
+        found.append((1, 0, character))
+    return found
+
+
+def ordered_variants(names: Iterable[str]) -> list[str]:
+    """kernl first, eager last, the others between them; architectures by number."""
+    rank = {summary.OURS: 0, summary.BASELINE: 2}
+    return sorted((str(name) for name in names), key=lambda n: (rank.get(n, 1), natural(n)))

@@ -1,0 +1,172 @@
+"""Everything the site consists of, as relative path → bytes. Writing it is `build`'s work.
+
+Templates escape every value by default, figure data lies in script files of its own, and each
+page's content-security policy allows scripts and styles from the site alone.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from plotly.offline import get_plotlyjs
+
+from dashboards import drawing, machines, text, theme, views
+from dashboards.drawing import Drawing
+from dashboards.source import Source
+
+_HERE = Path(__file__).parent
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src data:; "
+    "base-uri 'none'; form-action 'none'"
+)
+"""Plotly sets style attributes, so styles may be inline; scripts never are."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A drawing with its id on the page, and the select's keys in the address."""
+
+    id: str
+    drawing: Drawing
+
+    @property
+    def table(self) -> list[list[str]]:
+        """The first choice as rows of text."""
+        return drawing.table(self.drawing)
+
+
+def files(source: Source) -> dict[str, bytes]:
+    """The whole site."""
+    names = source.ops()
+    hrefs = {op: f"op-{slug}.html" for op, slug in text.slugs(names).items()}
+    site = _Site(source, hrefs)
+    site.add_assets()
+    site.add_overview()
+    for op in names:
+        site.add_operator(op)
+    site.add_machines()
+    return site.files
+
+
+class _Site:
+    """Collects files; one method a kind of page."""
+
+    def __init__(self, source: Source, hrefs: Mapping[str, str]) -> None:
+        self.source = source
+        self.hrefs = hrefs
+        self.files: dict[str, bytes] = {}
+        self.environment = Environment(
+            loader=FileSystemLoader(_HERE / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self.environment.filters.update(
+            ratio=text.ratio, short=text.short, breakable=text.breakable
+        )
+        self.environment.globals.update(policy=POLICY, bar=speed_bar, shares=shares)
+
+    def add_assets(self) -> None:
+        """Plotly, the style sheet, the scripts and the themes."""
+        self.files["assets/plotly.min.js"] = get_plotlyjs().encode()
+        for name in ("style.css", "site.js", "theme-start.js"):
+            self.files[f"assets/{name}"] = (_HERE / "static" / name).read_bytes()
+        themes = text.script_json(theme.themes())
+        self.files["assets/themes.js"] = f"window.KERNL_THEMES={themes};\n".encode()
+
+    def add_page(self, name: str, template: str, drawings: list[Drawing], **values: Any) -> None:
+        """One page, and its figures' data if it has any."""
+        slug = name.removesuffix(".html")
+        if drawings:
+            lines = [
+                f"window.KERNL_FIGURES[{text.script_json(f'figure-{place}')}]="
+                f"{text.script_json(drawn.payload())};\n"
+                for place, drawn in enumerate(drawings)
+            ]
+            shard = "window.KERNL_FIGURES={};\n" + "".join(lines)
+            self.files[f"data/{slug}.js"] = shard.encode()
+        page = self.environment.get_template(template).render(
+            name=name,
+            shard=f"data/{slug}.js" if drawings else "",
+            ops=[(op, self.hrefs[op]) for op in sorted(self.hrefs)],
+            **values,
+        )
+        self.files[name] = page.encode("utf-8", "replace")
+
+    def add_overview(self) -> None:
+        """`index.html`."""
+        gpus = self.source.machine_names("kernels")
+        compilers = self.source.machine_names("codegen")
+        drawings: list[Drawing] = []
+        speeds = [views.speed(self.source, machine, self.hrefs) for machine in gpus]
+        compiled = [views.codegen(self.source, machine, self.hrefs) for machine in compilers]
+        self.add_page(
+            "index.html",
+            "index.html",
+            drawings,
+            speeds=[(view, place(view.drawings, drawings)) for view in speeds if view],
+            compiled=[view for view in compiled if view],
+            problems=len(self.source.problems),
+            empty=self.source.rows.empty,
+        )
+
+    def add_operator(self, op: str) -> None:
+        """The page of one operator."""
+        gpus = self.source.machine_names("kernels")
+        compilers = self.source.machine_names("codegen")
+        drawings: list[Drawing] = []
+        speeds = [views.speed(self.source, machine, self.hrefs, op) for machine in gpus]
+        compiled = [views.codegen(self.source, machine, self.hrefs, op) for machine in compilers]
+        placed_speeds = [(view, place(view.drawings, drawings)) for view in speeds if view]
+        placed_compiled = [(view, place(view.drawings, drawings)) for view in compiled if view]
+        self.add_page(
+            self.hrefs[op],
+            "op.html",
+            drawings,
+            op=op,
+            speeds=placed_speeds,
+            compiled=placed_compiled,
+            metrics=text.METRIC_TITLES,
+        )
+
+    def add_machines(self) -> None:
+        """`machines.html`."""
+        self.add_page(
+            "machines.html",
+            "machines.html",
+            [],
+            machines=machines.runs(self.source),
+            problems=self.source.problems,
+        )
+
+
+def place(drawings: Mapping[str, Drawing], onto: list[Drawing]) -> dict[str, Placed]:
+    """Gives each drawing an id on its page and appends it to the page's list."""
+    found = {}
+    for name, drawn in drawings.items():
+        found[name] = Placed(f"figure-{len(onto)}", drawn)
+        onto.append(drawn)
+    return found
+
+
+def speed_bar(ratio: float) -> dict[str, float]:
+    """Where a bar on a logarithmic scale from ¼× to 16× starts, and how wide it is, in pixels."""
+    if not math.isfinite(ratio) or ratio <= 0:
+        return {"x": 40.0, "width": 0.0}
+    end = 40.0 + 20.0 * min(max(math.log2(ratio), -2.0), 4.0)
+    return {"x": round(min(40.0, end), 2), "width": round(max(abs(end - 40.0), 1.0), 2)}
+
+
+def shares(wins: int, ties: int, losses: int) -> list[dict[str, Any]]:
+    """The three parts of a bar 100 wide."""
+    total = wins + ties + losses
+    found, start = [], 0.0
+    for kind, count in (("win", wins), ("tie", ties), ("loss", losses)):
+        width = 100.0 * count / total if total else 0.0
+        found.append({"kind": kind, "x": round(start, 3), "width": round(width, 3)})
+        start += width
+    return found

@@ -1,0 +1,141 @@
+"""What the pages are made from: the store's rows with foreign text cleaned, commits in order."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pandas as pd
+
+from dashboards import history, summary, text
+from dashboards.history import Commit
+
+
+class Problem(Protocol):
+    """A result file that could not be read."""
+
+    @property
+    def path(self) -> str:
+        """The file."""
+
+    @property
+    def reason(self) -> str:
+        """Why, in words."""
+
+
+class Store(Protocol):
+    """What `benchmarks.store.load` returns."""
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """A row for each machine, commit, suite, op, metric, case and variant."""
+
+    @property
+    def runs(self) -> pd.DataFrame:
+        """A row for each run of the suite, with the fingerprint of its machine."""
+
+    @property
+    def machines(self) -> Mapping[str, Mapping[str, str]]:
+        """What asv knows of each machine."""
+
+    @property
+    def problems(self) -> Sequence[Problem]:
+        """Result files that could not be read."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Everything that the pages show.
+
+    Attributes:
+        rows, runs: frames of the store, every string printable and on one line.
+        machines: machine → what asv recorded about it.
+        problems: (file, reason) of result files that could not be read.
+        commits: oldest first.
+        frozen: operator → cases that the suite asks for; None where that is unknown.
+    """
+
+    rows: pd.DataFrame
+    runs: pd.DataFrame
+    machines: dict[str, dict[str, str]]
+    problems: tuple[tuple[str, str], ...]
+    commits: tuple[Commit, ...]
+    frozen: summary.FrozenCases | None
+
+    @classmethod
+    def of(
+        cls,
+        store: Store,
+        results: Path | None = None,
+        frozen: summary.FrozenCases | None = None,
+    ) -> "Source":
+        """Cleans the rows of a store; `results` is where its files lie, for git and for names."""
+        rows = _clean_frame(store.rows)
+        return cls(
+            rows=rows,
+            runs=_clean_frame(store.runs),
+            machines={
+                text.clean(name): {text.clean(k): text.clean(v) for k, v in facts.items()}
+                for name, facts in sorted(store.machines.items())
+            },
+            problems=tuple(
+                sorted((_relative(p.path, results), text.clean(p.reason)) for p in store.problems)
+            ),
+            commits=history.commits(rows, results) if len(rows) else (),
+            frozen=frozen,
+        )
+
+    def ops(self) -> list[str]:
+        """Operators with any row, and those that the suite asks for."""
+        return sorted({*self.rows["op"].unique(), *(self.frozen or {})})
+
+    def machine_names(self, suite: str) -> list[str]:
+        """Machines on which anything of `suite` was measured."""
+        rows = self.rows
+        measured = (rows["suite"] == suite) & (rows["status"] == "ok")
+        return sorted(rows.loc[measured, "machine"].unique())
+
+    def measured_commits(
+        self, suite: str, machine: str, op: str | None = None
+    ) -> tuple[Commit, ...]:
+        """Commits with anything measured, oldest first."""
+        rows = self.rows
+        wanted = (rows["suite"] == suite) & (rows["machine"] == machine) & (rows["status"] == "ok")
+        if op is not None:
+            wanted &= rows["op"] == op
+        names = set(rows.loc[wanted, "commit"])
+        return tuple(commit for commit in self.commits if commit.id in names)
+
+
+def _clean_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """A copy whose text columns hold printable text only; empty text for missing values."""
+    cleaned = frame.copy()
+    for name in cleaned.columns:
+        column = cleaned[name]
+        if name == "samples" or not _is_text(column):
+            continue
+        known = {value: text.clean(value) for value in column.dropna().unique()}
+        cleaned[name] = column.map(known).fillna("").astype(object)
+    return cleaned
+
+
+def _is_text(column: pd.Series) -> bool:
+    return bool(pd.api.types.is_object_dtype(column) or pd.api.types.is_string_dtype(column))
+
+
+def _relative(path: str, results: Path | None) -> str:
+    """The path below the results, or the file's name alone: pages do not show where a home lies."""
+    found = Path(path)
+    if results is not None and found.is_absolute():
+        try:
+            return text.clean(found.resolve().relative_to(results.resolve()))
+        except ValueError:
+            return text.clean(found.name)
+    return text.clean(found.name if found.is_absolute() else found)
+
+
+def frozen_only(
+    frozen: summary.FrozenCases | None, ops: Iterable[str]
+) -> summary.FrozenCases | None:
+    """The frozen cases of some operators."""
+    return None if frozen is None else {op: frozen[op] for op in ops if op in frozen}

@@ -1,0 +1,240 @@
+/* Draws figures when they come into view, switches themes, sorts and filters tables.
+   Text from data only ever enters the page through textContent or through Plotly's labels. */
+(function () {
+  "use strict";
+
+  var shards = window.KERNL_FIGURES || {};
+  var themes = window.KERNL_THEMES || {};
+  var root = document.documentElement;
+  var dark = window.matchMedia("(prefers-color-scheme: dark)");
+
+  function themeName() {
+    return root.getAttribute("data-theme") || (dark.matches ? "dark" : "light");
+  }
+
+  /* ---- figures ---- */
+
+  function paint(trace, index, theme) {
+    var role = trace.meta && trace.meta.role;
+    var painted = Object.assign({}, trace);
+    if (role === "speedup") {
+      painted.colorscale = theme.speedup;
+      painted.textfont = { color: theme.cell };
+      return painted;
+    }
+    var known = Object.prototype.hasOwnProperty.call(theme.roles, role);
+    var colour = known ? theme.roles[role] : theme.spare[index % theme.spare.length];
+    painted.line = Object.assign({}, trace.line, { color: colour });
+    painted.marker = Object.assign({}, trace.marker, { color: colour });
+    if (trace.error_y) {
+      painted.error_y = Object.assign({}, trace.error_y, { color: colour });
+    }
+    return painted;
+  }
+
+  function draw(plot) {
+    var figure = shards[plot.id];
+    if (!figure || !window.Plotly) {
+      plot.textContent = "This figure could not be drawn; its numbers are in the table below it.";
+      return;
+    }
+    var theme = themes[themeName()];
+    var chosen = figure.choices[Number(plot.dataset.choice || 0)] || [];
+    var traces = figure.data.map(function (trace, index) {
+      return paint(Object.assign({}, trace, chosen[index]), index, theme);
+    });
+    var layout = Object.assign({}, JSON.parse(JSON.stringify(figure.layout)), {
+      template: theme.template,
+    });
+    plot.dataset.drawn = themeName();
+    window.Plotly.react(plot, traces, layout, { displayModeBar: false, responsive: true });
+  }
+
+  var plots = Array.prototype.slice.call(document.querySelectorAll(".plot"));
+  plots.forEach(function (plot) {
+    var figure = shards[plot.id];
+    if (figure && figure.layout.height) {
+      plot.style.minHeight = figure.layout.height + "px";
+    }
+  });
+  var watcher = new IntersectionObserver(
+    function (entries) {
+      entries.forEach(function (entry) {
+        if (entry.isIntersecting && !entry.target.dataset.drawn) {
+          draw(entry.target);
+        }
+      });
+    },
+    { rootMargin: "400px 0px" }
+  );
+  plots.forEach(function (plot) {
+    watcher.observe(plot);
+  });
+
+  function redraw() {
+    plots.forEach(function (plot) {
+      if (plot.dataset.drawn) {
+        draw(plot);
+      }
+    });
+  }
+
+  /* ---- choosing a case ---- */
+
+  function fillTable(plot, choice) {
+    var table = document.getElementById(plot.id + "-table");
+    if (!table) {
+      return;
+    }
+    Array.prototype.forEach.call(table.tBodies[0].rows, function (row, place) {
+      choice.forEach(function (trace, column) {
+        if (row.cells[column + 1] && trace.customdata) {
+          row.cells[column + 1].textContent = trace.customdata[place];
+        }
+      });
+    });
+  }
+
+  function choose(select) {
+    select.dataset.figures.split(" ").forEach(function (id) {
+      var plot = document.getElementById(id);
+      var figure = shards[id];
+      if (!plot || !figure || !figure.choices[select.selectedIndex]) {
+        return;
+      }
+      plot.dataset.choice = String(select.selectedIndex);
+      fillTable(plot, figure.choices[select.selectedIndex]);
+      if (plot.dataset.drawn) {
+        draw(plot);
+      }
+    });
+  }
+
+  var selects = Array.prototype.slice.call(document.querySelectorAll("select[data-figures]"));
+  selects.forEach(function (select) {
+    select.addEventListener("change", function () {
+      choose(select);
+      if (select.dataset.key) {
+        var state = new URLSearchParams(window.location.hash.slice(1));
+        state.set(select.dataset.key, select.value);
+        try {
+          window.history.replaceState(null, "", "#" + state.toString());
+        } catch (refused) {
+          /* Some browsers refuse this on file://; the choice still holds. */
+        }
+      }
+    });
+  });
+
+  function readHash() {
+    var state = new URLSearchParams(window.location.hash.slice(1));
+    selects.forEach(function (select) {
+      var wanted = select.dataset.key && state.get(select.dataset.key);
+      if (wanted === null || wanted === undefined) {
+        return;
+      }
+      Array.prototype.forEach.call(select.options, function (option, place) {
+        if (option.value === wanted && select.selectedIndex !== place) {
+          select.selectedIndex = place;
+        }
+      });
+      choose(select);
+    });
+  }
+  window.addEventListener("hashchange", readHash);
+  readHash();
+
+  /* ---- theme ---- */
+
+  var toggle = document.getElementById("theme-toggle");
+  function label() {
+    var other = themeName() === "dark" ? "light" : "dark";
+    toggle.setAttribute("aria-label", "Switch to the " + other + " theme");
+    toggle.title = toggle.getAttribute("aria-label");
+  }
+  if (toggle) {
+    toggle.hidden = false;
+    label();
+    toggle.addEventListener("click", function () {
+      var other = themeName() === "dark" ? "light" : "dark";
+      root.setAttribute("data-theme", other);
+      try {
+        window.localStorage.setItem("kernl-theme", other);
+      } catch (unavailable) {
+        /* The choice lasts as long as the page. */
+      }
+      label();
+      redraw();
+    });
+    dark.addEventListener("change", function () {
+      label();
+      redraw();
+    });
+  }
+
+  /* ---- tables ---- */
+
+  function cellValue(row, column) {
+    var cell = row.cells[column];
+    var value = cell.dataset.value;
+    return value === undefined ? cell.textContent.trim() : value === "" ? NaN : Number(value);
+  }
+
+  function compare(a, b) {
+    if (typeof a === "number" && typeof b === "number") {
+      /* Missing numbers sink to the bottom whichever way the column is sorted. */
+      return isNaN(a) ? (isNaN(b) ? 0 : 2) : isNaN(b) ? -2 : a < b ? -1 : a > b ? 1 : 0;
+    }
+    return String(a).localeCompare(String(b), "en", { numeric: true });
+  }
+
+  function sortBy(table, heading, column) {
+    var up = heading.getAttribute("aria-sort") !== "ascending";
+    var body = table.tBodies[0];
+    var rows = Array.prototype.slice.call(body.rows);
+    rows.sort(function (a, b) {
+      var order = compare(cellValue(a, column), cellValue(b, column));
+      return Math.abs(order) === 2 || up ? order : -order;
+    });
+    Array.prototype.forEach.call(table.tHead.rows[0].cells, function (cell) {
+      cell.removeAttribute("aria-sort");
+    });
+    heading.setAttribute("aria-sort", up ? "ascending" : "descending");
+    rows.forEach(function (row) {
+      body.appendChild(row);
+    });
+  }
+
+  Array.prototype.forEach.call(document.querySelectorAll("table.sortable"), function (table) {
+    Array.prototype.forEach.call(table.tHead.rows[0].cells, function (heading, column) {
+      var button = document.createElement("button");
+      button.type = "button";
+      button.className = "sort";
+      while (heading.firstChild) {
+        button.appendChild(heading.firstChild);
+      }
+      button.addEventListener("click", function () {
+        sortBy(table, heading, column);
+      });
+      heading.appendChild(button);
+    });
+  });
+
+  Array.prototype.forEach.call(document.querySelectorAll("input[data-filter]"), function (input) {
+    var table = document.getElementById(input.dataset.filter);
+    var said = document.getElementById(input.dataset.filter + "-count");
+    input.closest(".filter").hidden = false;
+    input.addEventListener("input", function () {
+      var words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+      var shown = 0;
+      Array.prototype.forEach.call(table.tBodies[0].rows, function (row) {
+        var text = row.textContent.toLowerCase();
+        row.hidden = !words.every(function (word) {
+          return text.indexOf(word) >= 0;
+        });
+        shown += row.hidden ? 0 : 1;
+      });
+      said.textContent = shown + " of " + table.tBodies[0].rows.length + " rows";
+    });
+  });
+})();

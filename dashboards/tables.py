@@ -1,0 +1,227 @@
+"""Tables of the pages: rows of the store → cells with text, sort value, tone and link."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from dashboards import figures, summary, text
+from dashboards.history import Commit
+
+MOST_CHANGES = 300
+"""Changed compile-only figures that a page lists; the worst come first."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table cell; `value` sorts it where the text does not."""
+
+    text: str
+    value: float | None = None
+    tone: str = ""
+    note: str = ""
+    href: str = ""
+    numeric: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of cells; `full` is how many rows there are where not all are shown."""
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    full: int = 0
+
+
+def word(value: object, longest: int = text.LONGEST, *, href: str = "", tone: str = "") -> Cell:
+    """A cell of foreign text, cut to `longest` characters."""
+    return Cell(text.short(value, longest), numeric=False, href=href, tone=tone)
+
+
+def _ratio_cell(ratio: float) -> Cell:
+    tone = {"win": "better", "loss": "worse"}.get(summary.outcome(ratio), "")
+    return Cell(text.ratio(ratio), text.number(ratio, 6), tone)
+
+
+def _time_cell(value: float, low: float = math.nan, high: float = math.nan) -> Cell:
+    note = text.interval(low, high).removesuffix(" µs") if math.isfinite(low + high) else ""
+    return Cell(text.microseconds(value), text.number(value, 6), note=note)
+
+
+def _case_href(hrefs: Mapping[str, str], op: str, case: str) -> str:
+    return f"{hrefs[op]}#{text.query({'case': case})}"
+
+
+def losses(newest: pd.DataFrame, hrefs: Mapping[str, str]) -> Table:
+    """The `summary.speedups` of one commit in which an alternative wins, worst first."""
+    rows = []
+    for row in summary.losses(newest).to_dict("records"):
+        op, case = str(row["op"]), str(row["case"])
+        rows.append(
+            (
+                word(op, 60, href=hrefs[op]),
+                word(case, 80, href=_case_href(hrefs, op, case)),
+                _ratio_cell(row["over_best"]),
+                _time_cell(row["kernl"]),
+                word(row["best_name"], 40),
+                _time_cell(row["best"]),
+            )
+        )
+    headings = ("Operator", "Case", "kernl against it, ×", "kernl, µs", "Faster", "Its time, µs")
+    return Table(headings, tuple(rows))
+
+
+def unmeasured(newest: pd.DataFrame, hrefs: Mapping[str, str]) -> Table:
+    """The `summary.speedups` of one commit without a time of kernl's own, with reasons."""
+    words = {
+        "failed": ("failed", "worse"),
+        "fallback": ("left to eager (1.0×)", ""),
+        "missing": ("not run", ""),
+    }
+    rows = []
+    for row in newest[newest["status"] != "ok"].to_dict("records"):
+        op, case = str(row["op"]), str(row["case"])
+        said, tone = words.get(str(row["status"]), (str(row["status"]), ""))
+        rows.append(
+            (
+                word(op, 60, href=hrefs[op]),
+                word(case, 80, href=_case_href(hrefs, op, case)),
+                word(said, tone=tone),
+                word(row["reason"] or "no reason recorded"),
+            )
+        )
+    return Table(("Operator", "Case", "kernl", "Reason"), tuple(rows))
+
+
+def cases(rows: pd.DataFrame, newest: pd.DataFrame) -> Table:
+    """Every case of one operator at one commit: times with intervals, speedups, error."""
+    times = summary.timings(rows).set_index(["case", "variant"])
+    variants = figures.ordered_variants(times.index.get_level_values("variant").unique())
+    body = []
+    for row in sorted(newest.to_dict("records"), key=lambda r: figures.natural(str(r["case"]))):
+        case = str(row["case"])
+        cells = [word(case, 80, href=f"#{text.query({'case': case})}")]
+        for variant in variants:
+            cells.append(_variant_cell(times, case, variant))
+        key = (case, summary.OURS)
+        error = float(times.at[key, "error"]) if key in times.index else math.nan
+        shown = f"{error:.1e}" if math.isfinite(error) else "–"
+        cells += [_ratio_cell(row["over_eager"]), _ratio_cell(row["over_best"])]
+        cells += [Cell(shown, text.number(error, 6)), word(_remarks(times, case, variants))]
+        body.append(tuple(cells))
+    names = tuple(f"{text.short(name, 24)}, µs (99 % interval)" for name in variants)
+    tail = ("over eager, ×", "over best, ×", "relative error", "Remarks")
+    return Table(("Case", *names, *tail), tuple(body))
+
+
+def _remarks(times: pd.DataFrame, case: str, variants: list[str]) -> str:
+    """Why an implementation has no time: `kernl: out of memory`."""
+    reasons = ((name, str(times.at[(case, name), "reason"]))
+               for name in variants if (case, name) in times.index)  # fmt: skip
+    return "; ".join(f"{name}: {reason}" for name, reason in reasons if reason)
+
+
+def _variant_cell(times: pd.DataFrame, case: str, variant: str) -> Cell:
+    key = (case, variant)
+    if key not in times.index:
+        return Cell("–", None, note="not run")
+    row = times.loc[key]
+    if row["status"] != "ok":
+        return Cell(str(row["status"]), None)
+    return _time_cell(float(row["value"]), float(row["low"]), float(row["high"]))
+
+
+def _delta(metric: str, step: float | None) -> tuple[str, str]:
+    """A change in words with a sign, and its tone."""
+    if step is None or step == 0 or not math.isfinite(step):
+        return "", ""
+    worse = (step < 0) == (metric in summary.HIGHER_IS_BETTER)
+    shown = f"{abs(step):.1%}" if metric in summary.MEANS else f"{abs(step):,.0f}"
+    return f"{'+' if step > 0 else '−'}{shown}", "worse" if worse else "better"
+
+
+def totals(
+    rows: pd.DataFrame,
+    machine: str,
+    previous: Commit | None,
+    newest: Commit,
+    hrefs: Mapping[str, str],
+) -> Table:
+    """Compile-only totals at `newest`, and how they moved since `previous`."""
+    sums = summary.totals(rows[rows["commit"] == newest.id])
+    steps = summary.codegen_deltas(rows, machine, previous.id, newest.id) if previous else {}
+    body = []
+    for (op, variant), part in sums.groupby(["op", "variant"], sort=False):
+        by_metric = part.set_index("metric")
+        cells = [word(op, 60, href=hrefs[str(op)]), word(variant, 24)]
+        for metric in text.METRIC_TITLES:
+            if metric not in by_metric.index:
+                cells.append(Cell("–"))
+                continue
+            total = float(by_metric.at[metric, "total"])
+            note, tone = _delta(metric, steps.get((str(op), str(variant), metric)))
+            cells.append(Cell(text.count(total, metric), text.number(total, 9), tone, note))
+        cases = f"{int(part['measured'].min())} of {int(part['cases'].max())}"
+        body.append((*cells, Cell(cases, text.number(float(part["measured"].min())))))
+    body.sort(key=lambda cells: (cells[0].text, figures.natural(cells[1].text)))
+    return Table(("Operator", "Architecture", *_metric_headings(), "Cases compiled"), tuple(body))
+
+
+def _metric_headings() -> tuple[str, ...]:
+    """The compile-only metrics with their units."""
+    units = {"registers": "per thread", "instructions": "", "occupancy": "%"}
+    named = (
+        (title, units.get(name, text.unit(name))) for name, title in text.METRIC_TITLES.items()
+    )
+    return tuple(f"{title} ({unit})" if unit else title for title, unit in named)
+
+
+def changes(
+    rows: pd.DataFrame,
+    machine: str,
+    previous: Commit | None,
+    newest: Commit,
+    hrefs: Mapping[str, str],
+) -> Table:
+    """Compile-only figures that differ between two commits, worst first."""
+    body = []
+    if previous is not None:
+        found = summary.codegen_changes(rows, machine, previous.id, newest.id)
+        for row in found.head(MOST_CHANGES).to_dict("records"):
+            op, case, metric = str(row["op"]), str(row["case"]), str(row["metric"])
+            note, tone = _delta(metric, row["after"] - row["before"])
+            body.append(
+                (
+                    word(op, 60, href=hrefs[op]),
+                    word(case, 80, href=f"{hrefs[op]}#{text.query({'compiled': case})}"),
+                    word(row["variant"], 24),
+                    word(text.METRIC_TITLES.get(metric, metric), 40),
+                    Cell(text.count(row["before"], metric), text.number(row["before"], 9)),
+                    Cell(text.count(row["after"], metric), text.number(row["after"], 9)),
+                    Cell(note, text.number(row["change"], 6), tone),
+                )
+            )
+    headings = ("Operator", "Case", "Architecture", "Metric", "Before", "After", "Change")
+    return Table(headings, tuple(body), len(found) if previous is not None else 0)
+
+
+def codegen_cases(rows: pd.DataFrame) -> Table:
+    """Every case and architecture of one operator at one commit."""
+    values: dict[tuple[str, str], dict[str, float]] = {}
+    remarks: dict[tuple[str, str], set[str]] = {}
+    for row in rows.to_dict("records"):
+        key = (str(row["case"]), str(row["variant"]))
+        found = values.setdefault(key, {})
+        if row["status"] == "ok":
+            found[str(row["metric"])] = float(row["value"])
+        else:
+            remarks.setdefault(key, set()).add(str(row["reason"] or row["status"]))
+    body = []
+    for key in sorted(values, key=lambda k: (figures.natural(k[0]), figures.natural(k[1]))):
+        cells = [word(key[0], 80, href=f"#{text.query({'compiled': key[0]})}"), word(key[1], 24)]
+        for metric in text.METRIC_TITLES:
+            value = values[key].get(metric, math.nan)
+            cells.append(Cell(text.count(value, metric), text.number(value, 9)))
+        body.append((*cells, word("; ".join(sorted(remarks.get(key, ()))))))
+    return Table(("Case", "Architecture", *_metric_headings(), "Remarks"), tuple(body))

@@ -1,0 +1,146 @@
+"""What the pages show of a machine: summaries, tables and drawings, as values for templates."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from dashboards import figures, history, summary, tables, text
+from dashboards.drawing import Drawing
+from dashboards.history import Commit
+from dashboards.source import Source, frozen_only
+from dashboards.summary import Summary
+from dashboards.tables import Table
+
+_TITLE_KEYS = ("gpu", "driver", "cuda", "torch", "triton", "ptxas")
+
+
+@dataclass(frozen=True)
+class OpLine:
+    """One operator's summary on one machine."""
+
+    op: str
+    href: str
+    summary: Summary
+
+
+@dataclass(frozen=True)
+class SpeedView:
+    """Speed on one machine at its newest measured commit, over all operators or one."""
+
+    machine: str
+    facts: str
+    newest: Commit
+    commits: int
+    summary: Summary
+    coverage_known: bool
+    ops: tuple[OpLine, ...] = ()
+    losses: Table | None = None
+    unmeasured: Table | None = None
+    cases: Table | None = None
+    drawings: Mapping[str, Drawing] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CodegenView:
+    """Compile-only figures of one machine at its newest measured commit."""
+
+    machine: str
+    newest: Commit
+    previous: Commit | None
+    totals: Table
+    changes: Table
+    cases: Table | None = None
+    drawings: Mapping[str, Drawing] = field(default_factory=dict)
+
+
+def facts(source: Source, machine: str, commit: str = "") -> str:
+    """The fingerprint of a machine's last run (of `commit`, where given) on one line."""
+    runs = source.runs
+    if runs.empty:
+        return ""
+    mine = runs[runs["machine"] == machine].sort_values("started_at", kind="stable")
+    mine = mine[mine["commit"] == commit] if (mine["commit"] == commit).any() else mine
+    if mine.empty:
+        return ""
+    last = mine.iloc[-1]
+    known = [(key, text.short(last[key], 40)) for key in _TITLE_KEYS if key in mine]
+    parts = (value if key == "gpu" else f"{key} {value}" for key, value in known if value)
+    return " · ".join(parts)
+
+
+def speed(
+    source: Source, machine: str, hrefs: Mapping[str, str], op: str | None = None
+) -> SpeedView | None:
+    """Speed on `machine`, over all operators or `op`; None where nothing was measured."""
+    order = source.measured_commits("kernels", machine, op)
+    if not order:
+        return None
+    rows = source.rows[source.rows["machine"] == machine]
+    rows = rows[rows["op"] == op] if op is not None else rows
+    rows = rows[rows["commit"].isin([commit.id for commit in order])]
+    frame = summary.speedups(rows)
+    newest = frame[frame["commit"] == order[-1].id]
+    changes = history.environment_changes(source.runs, machine, order)
+    frozen = frozen_only(source.frozen, [op]) if op is not None else source.frozen
+    drawings = {"trend": figures.mean_trend(frame, order, changes)}
+    if op is not None:
+        times = summary.timings(rows)
+        heat = summary.relative(rows[rows["commit"] == order[-1].id])
+        drawings = {"cases": figures.case_trend(times, order, changes)}
+        if len(heat):
+            drawings["heat"] = figures.heat_map(heat)
+    lines = tuple(
+        OpLine(
+            str(name), hrefs[str(name)], summary.summarise(part, frozen_only(frozen, [str(name)]))
+        )
+        for name, part in newest.groupby("op", sort=True)
+    )
+    return SpeedView(
+        machine=machine,
+        facts=facts(source, machine, order[-1].id),
+        newest=order[-1],
+        commits=len(order),
+        summary=summary.summarise(newest, frozen),
+        coverage_known=source.frozen is not None,
+        ops=lines,
+        losses=None if op is not None else tables.losses(newest, hrefs),
+        unmeasured=None if op is not None else tables.unmeasured(newest, hrefs),
+        cases=tables.cases(rows[rows["commit"] == order[-1].id], newest)
+        if op is not None
+        else None,
+        drawings=drawings,
+    )
+
+
+def codegen(
+    source: Source, machine: str, hrefs: Mapping[str, str], op: str | None = None
+) -> CodegenView | None:
+    """Compile-only figures of `machine`; None where nothing was measured."""
+    order = source.measured_commits("codegen", machine, op)
+    if not order:
+        return None
+    rows = summary.codegen(source.rows)
+    rows = rows[(rows["machine"] == machine) & rows["commit"].isin([c.id for c in order])]
+    rows = rows[rows["op"] == op] if op is not None else rows
+    newest, previous = order[-1], order[-2] if len(order) > 1 else None
+    known = set(rows["metric"])
+    drawings = (
+        {m: figures.codegen_trend(rows, m, order) for m in text.METRIC_TITLES if m in known}
+        if op is not None
+        else {}
+    )
+    return CodegenView(
+        machine=machine,
+        newest=newest,
+        previous=previous,
+        totals=_without_op(tables.totals(rows, machine, previous, newest, hrefs), op),
+        changes=_without_op(tables.changes(rows, machine, previous, newest, hrefs), op),
+        cases=tables.codegen_cases(rows[rows["commit"] == newest.id]) if op is not None else None,
+        drawings=drawings,
+    )
+
+
+def _without_op(table: Table, op: str | None) -> Table:
+    """On the page of `op`, the column that names the operator says nothing."""
+    if op is None:
+        return table
+    return replace(table, headings=table.headings[1:], rows=tuple(row[1:] for row in table.rows))

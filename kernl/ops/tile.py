@@ -1,0 +1,62 @@
+"""Which tile of the output one program of a matrix product computes, and how.
+
+A choice is a plain function of the sizes, the dtype and the GPU: nothing is tuned at run time.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from kernl.launch import cdiv, next_power_of_2
+
+
+class Tile(NamedTuple):
+    """A block of (block_m, block_n) of the output, computed block_k of k at a time."""
+
+    block_m: int
+    block_n: int
+    block_k: int
+    num_warps: int
+    num_stages: int
+
+
+# Largest first. Small tiles with a deep block_k are for outputs that fill few multiprocessors.
+HALF_TILES = (
+    Tile(128, 256, 64, 8, 3),
+    Tile(128, 128, 64, 8, 3),
+    Tile(64, 128, 64, 4, 4),
+    Tile(64, 64, 64, 4, 4),
+    Tile(64, 32, 128, 4, 4),
+    Tile(32, 32, 128, 4, 4),
+    Tile(16, 32, 128, 4, 4),
+)
+FLOAT_TILES = (Tile(64, 64, 16, 4, 3), Tile(32, 32, 32, 4, 3), Tile(16, 32, 32, 2, 3))
+
+# Programs that keep every multiprocessor of an A100 (108) or an H100 (132) at work.
+FULL_GRID = 128
+
+
+def shared_memory_limit(capability: int) -> int:
+    """Bytes of shared memory one program may use, by compute capability.
+
+    Source: CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
+    """
+    if capability in (86, 89, 120, 121):
+        return 99 * 1024
+    return 163 * 1024 if capability < 90 else 227 * 1024
+
+
+def choose_tile(m: int, n: int, dtype: torch.dtype, capability: int) -> Tile:
+    """The largest tile whose grid fills the GPU, with as many stages as shared memory holds.
+
+    Where none fills it, the smallest that still has 64 rows (or all of m): a shorter tile would
+    read the weight more often.
+    """
+    tiles = FLOAT_TILES if dtype == torch.float32 else HALF_TILES
+    tallest = max(16, next_power_of_2(m))
+    usable = [tile for tile in tiles if min(64, tallest) <= tile.block_m <= tallest]
+    filling = [t for t in usable if cdiv(m, t.block_m) * cdiv(n, t.block_n) >= FULL_GRID]
+    tile = filling[0] if filling else usable[-1]
+    stage_bytes = (tile.block_m + tile.block_n) * tile.block_k * dtype.itemsize
+    stages = shared_memory_limit(capability) // stage_bytes
+    return tile._replace(num_stages=max(1, min(tile.num_stages, stages)))

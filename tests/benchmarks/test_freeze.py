@@ -1,0 +1,92 @@
+"""The frozen cases are those of `kernl.ops.ALL`, and asv's classes measure each of them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import cases, freeze
+from benchmarks.suite import codegen, kernels
+from kernl.ops import ALL
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_frozen_cases_are_not_stale() -> None:
+    assert cases.PATH.read_text() == freeze.render(freeze.document()), (
+        "stale: run `python -m benchmarks.freeze` and review the change"
+    )
+
+
+def test_check_names_what_is_stale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = freeze.document()
+    document["ops"]["softmax"]["kernels"].pop("rows1_cols1.fp16")
+    document["ops"]["linear"]["version"] = 0
+    stale = tmp_path / "cases.json"
+    stale.write_text(freeze.render(document))
+    monkeypatch.setattr(freeze, "PATH", stale)
+
+    assert freeze.main(["--check"]) == 1
+    printed = capsys.readouterr().out
+    assert "softmax: kernels case rows1_cols1.fp16 is new" in printed
+    assert "linear: version 0 is now 1" in printed
+    assert freeze.main([]) == 0
+    assert freeze.main(["--check"]) == 0
+
+
+def test_frozen_lists_what_the_ops_declare() -> None:
+    frozen = cases.load()
+    assert frozen.ops == tuple(op.name for op in ALL)
+    for op in ALL:
+        assert frozen.kernel_cases(op.name) == [case.name for case in op.cases()]
+        assert set(frozen.codegen_cases(op.name)) <= set(frozen.kernel_cases(op.name))
+        first = op.cases()[0]
+        assert frozen.dims(op.name, first.name) == dict(first.dims)
+        assert frozen.dtype(op.name, first.name) == first.dtype
+
+
+def test_at_least_sixty_cases_an_operator_go_to_the_gpu() -> None:
+    frozen = cases.load()
+    assert all(len(frozen.kernel_cases(op)) >= 60 for op in frozen.ops)
+
+
+@pytest.mark.parametrize("suite", [kernels, codegen], ids=["kernels", "codegen"])
+def test_every_operator_has_its_class_in_the_suite(suite: object) -> None:
+    for op in ALL:
+        name = "".join(part.capitalize() for part in op.name.split("_"))
+        asv_class = getattr(suite, name, None)
+        assert asv_class is not None, f"write `class {name}` as CONTRIBUTING.md shows"
+        assert asv_class.op == op.name
+        assert "setup_cache" in vars(asv_class), "asv keys a cache by its source line"
+
+
+def test_equal_launches_are_compiled_once() -> None:
+    softmax = ALL[0]
+    signatures = [
+        tuple(freeze.signature(launch) for launch in softmax.plan_on_meta(case, 90).launches)
+        for case in softmax.cases()
+    ]
+    kept = {case.name for case in freeze.codegen_cases(softmax)}
+    assert len(kept) == len(set(signatures)) < len(signatures)
+
+
+def test_a_foreign_file_says_how_to_write_one(tmp_path: Path) -> None:
+    for content in ("", "{", "[]", json.dumps({"format": 99}), json.dumps({"format": 1})):
+        path = tmp_path / f"{len(content)}.json"
+        path.write_text(content)
+        with pytest.raises(ValueError, match=r"benchmarks\.freeze"):
+            cases.load(path)
+
+
+def test_asv_reads_the_suite_without_torch() -> None:
+    """Every asv process imports the suite; torch would cost each of them seconds."""
+    program = (
+        "import sys; import benchmarks.suite.kernels, benchmarks.suite.codegen;"
+        "bad = {'torch', 'triton', 'kernl', 'pandas', 'plotly'} & set(sys.modules);"
+        "sys.exit(f'imported {sorted(bad)}' if bad else 0)"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -1,0 +1,214 @@
+"""The built site in a real browser, over file://, as a person would open it."""
+
+import functools
+import http.server
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dashboards import build, text
+from dashboards.source import Source
+from tests.dashboards import hostile, synthetic
+
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed: pip install 'kernl[browser]'"
+)
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH: install it to run these"),
+]
+ARGUMENTS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+DRAWN = """() => [...document.querySelectorAll('.plot')].every(p => p.querySelector('.main-svg'))"""
+SCROLL = """async () => {
+  for (const plot of document.querySelectorAll('.plot')) {
+    plot.scrollIntoView({behavior: 'instant'});
+    await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
+  }
+}"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dashboard") / "site"
+    build.build(Source.of(synthetic.store(ops=("softmax", "linear"), count=12)), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield found
+        found.close()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves the site without a log."""
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
+        pass
+
+
+class Opened:
+    """A page, and everything that its console said."""
+
+    def __init__(self, browser: Any, address: str, width: int = 1280, scheme: str = "light",
+                 host: str = "file:") -> None:  # fmt: skip
+        self.host = host
+        self.context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme
+        )
+        self.page = self.context.new_page()
+        self.said: list[str] = []
+        self.page.on("console", lambda message: self.said.append(message.text))
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("dialog", self._dialog)
+        self.page.on(
+            "request",
+            self._request,
+        )
+        self.page.goto(address)
+
+    def _request(self, request: Any) -> None:
+        if not request.url.startswith((self.host, "data:")):
+            self.said.append(f"fetched {request.url}")
+
+    def _dialog(self, dialog: Any) -> None:
+        self.said.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    def draw_all(self) -> None:
+        self.page.evaluate(SCROLL)
+        self.page.wait_for_function(DRAWN, timeout=20_000)
+
+    def close(self) -> None:
+        self.context.close()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
+@pytest.mark.parametrize("name", ["index.html", "op-softmax.html", "machines.html"])
+def test_pages_draw_without_a_word_on_the_console(
+    browser: Any, site: Path, name: str, width: int, scheme: str
+) -> None:
+    opened = Opened(browser, (site / name).as_uri(), width, scheme)
+    opened.draw_all()
+    plots = opened.page.locator(".plot").count()
+    assert plots == {"index.html": 1, "op-softmax.html": 7, "machines.html": 0}[name]
+    assert opened.said == []
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+    opened.close()
+
+
+def test_pages_draw_from_a_web_host_too(browser: Any, site: Path) -> None:
+    handler = functools.partial(QuietHandler, directory=str(site))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        host = f"http://127.0.0.1:{server.server_address[1]}/"
+        opened = Opened(browser, f"{host}index.html", host=host)
+        opened.draw_all()
+        assert opened.page.locator(".plot .main-svg").count() > 0
+        assert opened.said == []
+        opened.close()
+        server.shutdown()
+
+
+def test_the_policy_holds_against_an_injected_script(browser: Any, site: Path) -> None:
+    opened = Opened(browser, (site / "index.html").as_uri())
+    opened.page.evaluate(
+        """() => { const s = document.createElement('script');
+                   s.textContent = 'window.broken = true'; document.body.append(s); }"""
+    )
+    assert opened.page.evaluate("window.broken === undefined")
+    assert any("Content Security Policy" in line for line in opened.said)
+    opened.close()
+
+
+def test_choosing_a_case_changes_figure_table_and_address(browser: Any, site: Path) -> None:
+    opened = Opened(browser, (site / "op-softmax.html").as_uri())
+    opened.draw_all()
+    page = opened.page
+    select = page.locator("select[data-key=case]")
+    plot = select.get_attribute("data-figures")
+    read = f"document.getElementById('{plot}').data[0].y[0]"
+    cell = page.locator(f"#{plot}-table tbody tr").first.locator("td").first
+    before, said = page.evaluate(read), cell.text_content()
+    select.select_option(index=5)
+    assert page.evaluate(read) != before
+    assert cell.text_content() != said
+    assert "case=" in page.url
+    address, chosen = page.url, page.evaluate(read)
+    opened.close()
+    again = Opened(browser, address)
+    again.draw_all()
+    assert again.page.evaluate(read) == chosen
+    assert again.said == []
+    again.close()
+
+
+def test_the_theme_follows_the_system_until_the_reader_chooses(browser: Any, site: Path) -> None:
+    opened = Opened(browser, (site / "index.html").as_uri(), scheme="dark")
+    opened.draw_all()
+    page = opened.page
+    colour = "getComputedStyle(document.body).backgroundColor"
+    line = "document.querySelector('.plot').data[0].line.color"
+    dark = page.evaluate(colour), page.evaluate(line)
+    page.locator("#theme-toggle").focus()
+    page.keyboard.press("Enter")
+    light = page.evaluate(colour), page.evaluate(line)
+    assert light[0] != dark[0]
+    assert light[1] != dark[1]
+    page.reload()
+    assert page.evaluate(colour) == light[0]
+    assert opened.said == []
+    opened.close()
+
+
+def test_tables_sort_and_filter_with_the_keyboard(browser: Any, site: Path) -> None:
+    opened = Opened(browser, (site / "op-softmax.html").as_uri())
+    page = opened.page
+    rows = page.locator("#cases-1 tbody tr")
+    heading = page.locator("#cases-1 thead th", has_text="over eager").locator("button")
+    heading.focus()
+    page.keyboard.press("Enter")
+    values = page.evaluate(
+        """() => [...document.querySelectorAll('#cases-1 tbody tr')].map(
+             r => r.cells[4].dataset.value).filter(v => v !== '').map(Number)"""
+    )
+    assert values == sorted(values)
+    page.locator("input[data-filter=cases-1]").fill("bf16")
+    assert rows.filter(visible=True).count() == 4
+    assert page.locator("#cases-1-count").text_content() == "4 of 12 rows"
+    assert opened.said == []
+    opened.close()
+
+
+def test_every_figure_has_a_name_and_every_control_a_label(browser: Any, site: Path) -> None:
+    opened = Opened(browser, (site / "op-softmax.html").as_uri())
+    unnamed = opened.page.evaluate(
+        """() => [...document.querySelectorAll('.plot, button, select, input, [role=region]')]
+             .filter(e => !(e.getAttribute('aria-label') || e.textContent.trim()
+                            || (e.labels && e.labels.length))).map(e => e.outerHTML)"""
+    )
+    assert unnamed == []
+    assert opened.page.locator(".plot[role=img][aria-label]").count() == 7
+    opened.close()
+
+
+def test_hostile_names_run_nothing(browser: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "site"
+    build.build(Source.of(hostile.store()), folder)
+    slugs = text.slugs(hostile.ATTACKS)
+    worst = [f"op-{slugs[attack]}.html" for attack in (hostile.ATTACKS[0], hostile.ATTACKS[11])]
+    for name in ["index.html", "machines.html", *worst]:
+        opened = Opened(browser, (folder / name).as_uri())
+        opened.draw_all()
+        assert opened.said == [], name
+        opened.close()

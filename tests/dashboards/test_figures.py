@@ -1,0 +1,135 @@
+"""Figures hold the traces, units and axes that they should."""
+
+import math
+
+import pytest
+
+from dashboards import drawing, figures, history, summary
+from tests.dashboards import synthetic
+from tests.dashboards.synthetic import row
+
+STORE = synthetic.store(ops=("softmax", "linear"), count=6, commits=3)
+ORDER = history.commits(STORE.rows)
+
+
+def test_mean_trend_has_a_log_axis_around_one() -> None:
+    found = figures.mean_trend(summary.speedups(STORE.rows), ORDER)
+    names = [trace.name for trace in found.figure.data]
+    assert names == ["over eager", "over the best alternative", "1×"]
+    axis = found.figure.layout.yaxis
+    assert (axis.type, axis.ticksuffix) == ("log", "×")
+    assert set(found.figure.data[2].y) == {1.0}
+    assert [choice.label for choice in found.choices] == ["all operators", "linear", "softmax"]
+
+
+def test_mean_trend_values_are_the_summary_s() -> None:
+    frame = summary.speedups(STORE.rows)
+    found = figures.mean_trend(frame, ORDER)
+    last = frame[frame["commit"] == ORDER[-1].id]
+    expected = summary.geometric_mean(last["over_eager"])
+    assert found.figure.data[0].y[-1] == pytest.approx(expected, rel=1e-3)
+    softmax = last[last["op"] == "softmax"]
+    expected = summary.geometric_mean(softmax["over_best"])
+    assert found.choices[2].traces[1]["y"][-1] == pytest.approx(expected, rel=1e-3)
+
+
+def test_case_trend_is_in_microseconds_with_intervals() -> None:
+    rows = [
+        row(variant="kernl", value=2e-6, low=1.9e-6, high=2.2e-6),
+        row(variant="eager", value=4e-6),
+    ]
+    found = figures.case_trend(
+        summary.timings(synthetic.frame(rows)), history.commits(synthetic.frame(rows))
+    )
+    kernl, eager = found.figure.data
+    assert (kernl.name, eager.name) == ("kernl", "eager")
+    assert list(kernl.y) == pytest.approx([2.0])
+    assert list(kernl.error_y.array) == pytest.approx([0.2])
+    assert list(kernl.error_y.arrayminus) == pytest.approx([0.1])
+    assert list(eager.error_y.array) == [None]
+    assert kernl.customdata[0] == "2.00 µs (1.90–2.20 µs)"
+    assert eager.customdata[0] == "4.00 µs (no interval)"
+    assert "µs" in found.figure.layout.yaxis.title.text
+
+
+def test_unmeasured_points_are_gaps_and_say_so() -> None:
+    rows = synthetic.frame(
+        [row(variant="eager"), row(variant="kernl", value=math.nan, status="failed")]
+    )
+    found = figures.case_trend(summary.timings(rows), history.commits(rows))
+    kernl = found.figure.data[0]
+    assert list(kernl.y) == [None]
+    assert kernl.customdata[0] == "not measured"
+
+
+@pytest.mark.parametrize(
+    ("metric", "unit"),
+    [
+        ("registers", "registers per thread"),
+        ("spills", "instructions"),
+        ("shared_memory", "bytes"),
+        ("instructions", "instructions"),
+        ("occupancy", "occupancy (%)"),
+    ],
+)
+def test_codegen_trend_has_a_line_an_architecture_and_a_unit(metric: str, unit: str) -> None:
+    rows = summary.codegen(STORE.rows)
+    found = figures.codegen_trend(rows[rows["op"] == "softmax"], metric, ORDER)
+    assert [trace.name for trace in found.figure.data] == ["sm_80", "sm_86", "sm_90", "sm_100"]
+    assert found.figure.layout.yaxis.title.text == unit
+    assert len(found.choices) == 1 + 6
+
+
+def test_heat_map_is_symmetric_around_one_and_empty_where_nothing_was_measured() -> None:
+    rows = synthetic.frame(
+        [
+            row(case="r16.fp16", variant="eager", value=4e-6),
+            row(case="r16.fp16", variant="kernl", value=1e-6),
+            row(case="r8.fp16", variant="eager", value=1e-6),
+            row(case="r8.fp16", variant="kernl", value=2e-6),
+            row(case="r8.bf16", variant="eager", value=1e-6),
+            row(case="r8.bf16", variant="kernl", value=math.nan, status="skipped", reason="odd"),
+            row(case="r16.bf16", variant="eager", value=1e-6),
+            row(case="r16.bf16", variant="kernl", value=math.nan, status="failed"),
+        ]
+    )
+    trace = figures.heat_map(summary.relative(rows)).figure.data[0]
+    assert [list(level) for level in trace.x] == [["bf16", "fp16"], ["kernl", "kernl"]]
+    assert list(trace.y) == ["r8", "r16"]
+    assert [list(line) for line in trace.z] == [[0.0, -1.0], [None, 2.0]]
+    assert trace.zmin == -trace.zmax
+    assert trace.customdata[0][0] == "1.00× (left to eager)"
+
+
+def test_environment_changes_are_drawn_and_named() -> None:
+    changes = [history.Change(ORDER[1].id, "driver 570 → 575")]
+    found = figures.mean_trend(summary.speedups(STORE.rows), ORDER, changes)
+    assert [note.text for note in found.figure.layout.annotations] == ["driver 570 → 575"]
+    assert found.figure.layout.shapes[0].x0 == 0.5
+
+
+def test_payload_carries_no_template_and_fits_its_choices() -> None:
+    rows = summary.timings(STORE.rows)
+    found = figures.case_trend(rows[rows["op"] == "softmax"], ORDER)
+    payload = found.payload()
+    assert "template" not in payload["layout"]
+    for traces in payload["choices"]:
+        assert len(traces) == len(payload["data"])
+        assert all(len(trace["y"]) == len(ORDER) for trace in traces)
+
+
+def test_the_table_beside_a_figure_has_its_numbers() -> None:
+    rows = summary.codegen(STORE.rows)
+    found = figures.codegen_trend(rows[rows["op"] == "softmax"], "registers", ORDER)
+    table = drawing.table(found)
+    assert table[0] == ["Commit", "sm_80", "sm_86", "sm_90", "sm_100"]
+    assert len(table) == 1 + len(ORDER)
+    assert "total of" in table[1][1]
+
+
+def test_shapes_are_in_natural_order() -> None:
+    assert sorted(["r16_c8", "r8_c16", "r8_c8"], key=figures.natural) == [
+        "r8_c8",
+        "r8_c16",
+        "r16_c8",
+    ]

@@ -1,0 +1,64 @@
+"""bfloat16 under Triton's interpreter: what the interpreter gets wrong, mended."""
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+from triton.runtime.interpreter import InterpreterBuilder
+
+from kernl import interpreter, launch
+
+pytestmark = pytest.mark.skipif(
+    torch.cuda.is_available(), reason="the interpreter runs where there is no GPU"
+)
+
+
+@triton.jit
+def _dot(a_ptr, b_ptr, out_ptr, SIZE: tl.constexpr):  # type: ignore[no-untyped-def]
+    offs = tl.arange(0, SIZE)[:, None] * SIZE + tl.arange(0, SIZE)[None, :]
+    tl.store(out_ptr + offs, tl.dot(tl.load(a_ptr + offs), tl.load(b_ptr + offs)))
+
+
+@triton.jit
+def _cast(x_ptr, out_ptr, SIZE: tl.constexpr):  # type: ignore[no-untyped-def]
+    offs = tl.arange(0, SIZE)
+    tl.store(out_ptr + offs, tl.load(x_ptr + offs).to(out_ptr.dtype.element_ty))
+
+
+def test_bf16_dot_multiplies_numbers_not_bits() -> None:
+    a, b = (torch.randn(16, 16).bfloat16() for _ in range(2))
+    out = torch.full((16, 16), float("nan"))
+    _dot[(1,)](a, b, out, SIZE=16)
+    truth = a.double() @ b.double()
+    assert (out - truth).norm() <= 1e-6 * truth.norm()
+
+
+def test_bf16_casts_round_to_nearest_even_and_keep_nan() -> None:
+    x = torch.cat([torch.randn(60), torch.tensor([1 + 2**-8, float("inf"), -0.0, 1e-40])])
+    x[0] = torch.tensor(0x7F800001).to(torch.int32).view(torch.float32)  # a NaN in the low bits
+    out = torch.zeros(64, dtype=torch.bfloat16)
+    _cast[(1,)](x, out, SIZE=64)
+    assert torch.equal(out.nan_to_num(7), x.bfloat16().nan_to_num(7))
+    assert out[0].isnan()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.int32])
+def test_bf16_to_other_types(dtype: torch.dtype) -> None:
+    x = torch.randint(-9, 9, (64,)).bfloat16()
+    out = torch.zeros(64, dtype=dtype)
+    _cast[(1,)](x, out, SIZE=64)
+    assert torch.equal(out, x.to(dtype))
+    back = torch.zeros(64, dtype=torch.bfloat16)
+    _cast[(1,)](out, back, SIZE=64)
+    assert torch.equal(back, x)
+
+
+def test_the_mend_is_made_once() -> None:
+    before = InterpreterBuilder.create_dot, InterpreterBuilder.cast_impl
+    interpreter.mend()
+    assert (InterpreterBuilder.create_dot, InterpreterBuilder.cast_impl) == before
+
+
+def test_kernels_here_are_interpreted() -> None:
+    assert launch.interpreting(_dot)
+    assert launch.capability(torch.device("cpu")) == 80

@@ -1,5 +1,6 @@
 """Measuring: device fingerprint, timing, the sweep and its journal.
 
-`journal`, `device`, `points`, `process` and `sweep` need the standard library alone and never
-initialise CUDA; `timing`, `check`, `implementations` and `worker` run in the measuring process.
+`journal`, `points`, `device`, `resume`, `process`, `sweep` and `for_asv` need the standard library
+alone and never initialise CUDA. `worker` starts the measuring process, in which the rest runs:
+`laboratory`, `checking`, `measurement`, `graphs`, `check` and `implementations` import torch.
 """

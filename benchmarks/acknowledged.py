@@ -1,0 +1,215 @@
+"""`acknowledged.toml`: regressions that a review accepted, each with a reason."""
+
+import datetime
+import math
+import re
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from benchmarks.asv_file import METRICS
+from benchmarks.gate_findings import Finding, worst_first
+
+PATH = Path(__file__).with_name("acknowledged.toml")
+KEYS = ("suite", "op", "case", "metric", "variant", "commit", "reason", "expires", "limit")
+_MAX_LIMIT = 1e9
+_COMMIT = re.compile(r"[0-9a-f]{7,40}")
+_HEADER = re.compile(r"^\s*\[\[\s*acknowledged\s*\]\]")
+
+
+class AcknowledgedError(Exception):
+    """The file cannot be used. Each of `problems` says where, what was seen, what is allowed."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class Acknowledged:
+    """One accepted regression.
+
+    Attributes:
+        line: line of the file where the entry begins (1 is the first; 0 unknown).
+        suite: "kernels" or "codegen".
+        op: operator's name, exact.
+        case: pattern of case names, as the shell writes them (`rows*_cols768.fp16`).
+        metric: the metric, exact.
+        variant: pattern of implementations or architectures.
+        commit: at least 7 hexadecimal digits of the commit that brought the regression.
+        reason: why it is accepted.
+        expires: last day (UTC) on which it is accepted.
+        limit: how many times worse is accepted: head / base, or base / head where higher is
+            better; inf accepts a count that was 0.
+    """
+
+    line: int
+    suite: str
+    op: str
+    case: str
+    metric: str
+    variant: str
+    commit: str
+    reason: str
+    expires: datetime.date
+    limit: float
+
+    def matches(self, suite: str, op: str, metric: str, case: str, variant: str) -> bool:
+        """Whether this entry is about that measurement."""
+        return (
+            (self.suite, self.op, self.metric) == (suite, op, metric)
+            and fnmatchcase(case, self.case)
+            and fnmatchcase(variant, self.variant)
+        )
+
+    def __str__(self) -> str:
+        where = f"line {self.line}" if self.line else "an entry"
+        return f"{where} ({self.suite} {self.op} {self.metric} {self.case} {self.variant})"
+
+
+def load(path: Path) -> list[Acknowledged]:
+    """Read the file.
+
+    Raises:
+        AcknowledgedError: the file is missing, unreadable, no TOML, or holds a wrong entry.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise AcknowledgedError(
+            [f"{path} cannot be read ({error}): give a UTF-8 TOML file with --acknowledged"]
+        ) from error
+    try:
+        document = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise AcknowledgedError([f"{path} is not TOML: {error}. {_allowed()}"]) from error
+    problems = [
+        f"{path}: unknown key {key!r} at the top. {_allowed()}"
+        for key in document
+        if key != "acknowledged"
+    ]
+    entries = document.get("acknowledged", [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise AcknowledgedError([f"{path}: 'acknowledged' is not a list of tables. {_allowed()}"])
+    lines = _entry_lines(text)
+    parsed = []
+    for index, entry in enumerate(entries):
+        line = lines[index] if len(lines) == len(entries) else 0
+        where = f"{path}, line {line}" if line else f"{path}, entry {index + 1}"
+        wrong = _wrong(entry)
+        problems += [f"{where}: {words}" for words in wrong]
+        if not wrong:
+            parsed.append(_entry(line, entry))
+    if problems:
+        raise AcknowledgedError(problems)
+    return parsed
+
+
+def acknowledge(
+    findings: Sequence[Finding],
+    entries: Sequence[Acknowledged],
+    commits: Iterable[str],
+    today: datetime.date,
+) -> tuple[list[Finding], list[str]]:
+    """Turn regressions that a review accepted into "acknowledged".
+
+    Args:
+        findings: of `benchmarks.gate_findings.find`.
+        entries: of `load`.
+        commits: full hashes that are being gated; entries of others do not count.
+        today: the date in UTC.
+
+    Returns:
+        The findings, and a sentence for each entry that is expired, stale or matches nothing.
+    """
+    gated = tuple(commits)
+    words, valid = [], []
+    for entry in entries:
+        if entry.expires < today:
+            words.append(f"{entry} expired on {entry.expires.isoformat()}: take it out")
+        elif not any(commit.startswith(entry.commit) for commit in gated):
+            words.append(f"{entry} is stale: {entry.commit} is not among the gated commits")
+        else:
+            valid.append(entry)
+    used: set[int] = set()
+    result = [_acknowledged(finding, valid, used) for finding in findings]
+    words += [
+        f"{entry} matches no regression: take it out"
+        for index, entry in enumerate(valid)
+        if index not in used
+    ]
+    return sorted(result, key=worst_first), words
+
+
+def _acknowledged(finding: Finding, entries: list[Acknowledged], used: set[int]) -> Finding:
+    # A crash has no ratio, so no limit covers it: it is never acknowledged.
+    if finding.outcome != "regressed":
+        return finding
+    key, reasons = finding.key, []
+    for index, entry in enumerate(entries):
+        if not entry.matches(key.suite, key.op, key.metric, key.case, key.variant):
+            continue
+        used.add(index)
+        if finding.worse <= entry.limit:
+            return replace(finding, outcome="acknowledged", reason=f"accepted: {entry.reason}")
+        reasons.append(f"accepted only up to {entry.limit:g} times, is {finding.worse:.4g} times")
+    return replace(finding, reason="; ".join([finding.reason, *reasons]))
+
+
+def _allowed() -> str:
+    return f"Allowed: [[acknowledged]] tables with the keys {', '.join(KEYS)}"
+
+
+def _entry_lines(text: str) -> list[int]:
+    return [n for n, line in enumerate(text.splitlines(), start=1) if _HEADER.match(line)]
+
+
+def _entry(line: int, entry: dict[str, Any]) -> Acknowledged:
+    fields = {**entry, "expires": _date(entry["expires"]), "limit": float(entry["limit"])}
+    return Acknowledged(line=line, **fields)
+
+
+def _date(value: object) -> datetime.date | None:
+    if isinstance(value, datetime.datetime):
+        return None
+    if isinstance(value, datetime.date):
+        return value
+    try:
+        return datetime.date.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _wrong(entry: dict[str, Any]) -> list[str]:
+    """What is wrong with one table, in words."""
+    wrong = [f"{key!r} is missing, it is needed" for key in KEYS if key not in entry]
+    wrong += [f"unknown key {key!r}. {_allowed()}" for key in entry if key not in KEYS]
+    for key in ("op", "case", "variant", "reason"):
+        value = entry.get(key, "x")
+        if not isinstance(value, str) or not value.strip():
+            wrong.append(f"{key!r} is {value!r}, it must be text that is not empty")
+    suite = entry.get("suite")
+    if "suite" in entry and (not isinstance(suite, str) or suite not in METRICS):
+        wrong.append(f"'suite' is {suite!r}, allowed: {', '.join(METRICS)}")
+    metrics = METRICS.get(suite, ()) if isinstance(suite, str) else ()
+    if metrics and "metric" in entry and entry["metric"] not in metrics:
+        wrong.append(f"'metric' is {entry['metric']!r}, allowed for {suite}: {', '.join(metrics)}")
+    commit = entry.get("commit", "0" * 7)
+    if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
+        wrong.append(f"'commit' is {commit!r}, it must be 7 to 40 lower-case hexadecimal digits")
+    if "expires" in entry and _date(entry["expires"]) is None:
+        wrong.append(f"'expires' is {entry['expires']!s}, it must be a date such as 2031-12-31")
+    limit = entry.get("limit", 1.0)
+    if isinstance(limit, bool) or not isinstance(limit, int | float) or not _is_limit(limit):
+        wrong.append(
+            f"'limit' is {limit!r}, it must be a number from 1 to {_MAX_LIMIT:g}: how many times "
+            f"worse is accepted ({math.inf} for a count that was 0)"
+        )
+    return wrong
+
+
+def _is_limit(limit: float) -> bool:
+    return 1 <= limit <= _MAX_LIMIT or limit == math.inf

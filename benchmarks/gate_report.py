@@ -1,0 +1,294 @@
+"""What the gate shows: the verdict on a list of findings, as a table, JSON or Markdown.
+
+Names and reasons come from files that anybody may have written, so whatever could be read as
+markup, an escape sequence or a new line is shown as plain visible text.
+"""
+
+import math
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from benchmarks.gate_findings import COMPARED, OUTCOMES, REGRESSIONS, UNDECIDED, Finding, Outcome
+
+FORMAT = 1
+MAX_GROUPS = 30
+MAX_TEXT = 400
+QUIET: frozenset[Outcome] = frozenset({"pass", "skipped"})
+"""Outcomes that are counted, not listed."""
+EXITS = {
+    0: "PASS (exit 0): no regression that was not acknowledged",
+    1: "REGRESSION (exit 1): at least one that was not acknowledged",
+    2: "UNDECIDED (exit 2): could not decide, which is not a pass",
+}
+_STYLES = {0: "bold green", 1: "bold red", 2: "bold yellow"}
+_HASH = re.compile(r"[0-9a-f]{40,64}")
+# An underscore inside a word is no markup.
+_MARKDOWN = re.compile(r"[\\`*{}\[\]<>#|!~&@$^]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished comparison.
+
+    Attributes:
+        base: what is compared against: a full hash.
+        head: what is judged: a full hash.
+        suites: suites that were asked for.
+        machines: machines that have results on both sides.
+        findings: one for each measurement, worst first.
+        blockers: why nothing, or not everything, could be decided.
+        notes: what else the reader must know.
+    """
+
+    base: str
+    head: str
+    suites: tuple[str, ...]
+    machines: tuple[str, ...]
+    findings: Sequence[Finding]
+    blockers: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of findings by outcome, worst first."""
+        counts = Counter(finding.outcome for finding in self.findings)
+        return {outcome: counts[outcome] for outcome in OUTCOMES if counts[outcome]}
+
+    @property
+    def exit_code(self) -> int:
+        """0 pass, 1 regression, 2 could not decide. A comparison of nothing is no pass."""
+        outcomes = set(self.counts)
+        if outcomes & REGRESSIONS:
+            return 1
+        if self.blockers or outcomes & UNDECIDED or not outcomes & COMPARED:
+            return 2
+        return 0
+
+    @property
+    def verdict(self) -> str:
+        """The last line: the verdict, the meaning of the exit code and the counts."""
+        counts = ", ".join(f"{count} {outcome}" for outcome, count in self.counts.items())
+        return f"{EXITS[self.exit_code]}; {counts or 'nothing was compared'}"
+
+
+@dataclass
+class Group:
+    """Findings that say the same of several cases. `findings` is never empty."""
+
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def first(self) -> Finding:
+        """The worst one, which speaks for the others."""
+        return self.findings[0]
+
+    def names(self, field_name: str) -> str:
+        """One name as it is, several as "first and 3 more"."""
+        names = list(dict.fromkeys(getattr(f.key, field_name) for f in self.findings))
+        return clean(names[0]) + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+
+
+def group(findings: Iterable[Finding]) -> list[Group]:
+    """Group findings that say the same, in the order of their first ones.
+
+    Where something was compared they differ in the case alone; elsewhere they share the reason.
+    What is only counted is left out.
+    """
+    groups: dict[object, Group] = {}
+    for finding in findings:
+        if finding.outcome in QUIET:
+            continue
+        key = finding.key
+        sign: tuple[object, ...] = (finding.outcome, key.suite, key.machine, finding.reason)
+        if not math.isnan(finding.ratio):
+            values = (finding.base, finding.head, finding.low, finding.high)
+            sign = (*sign, key.op, key.metric, key.variant, *values)
+        elif finding.outcome != "undecided":
+            sign = (*sign, key.op)
+        groups.setdefault(sign, Group()).findings.append(finding)
+    return list(groups.values())
+
+
+def sentence(of: Group) -> str:
+    """One plain sentence for a group of findings."""
+    first, key = of.first, of.first.key
+    where = key.machine if key.suite == "kernels" else of.names("variant")
+    subject = f"{of.names('op')} {of.names('case')} on {clean(where)}: {of.names('metric')}"
+    if math.isnan(first.ratio):
+        several = f" ({len(of.findings)} measurements)" if len(of.findings) > 1 else ""
+        return f"{subject}{several} {first.outcome}: {clean(first.reason)}"
+    interval = ""
+    if first.low != first.high:
+        interval = f", 99 % interval {percent(first.low)} to {percent(first.high)}"
+    values = f"{amount(first.base, key.metric)} → {amount(first.head, key.metric)}"
+    return f"{subject} {values} ({percent(first.ratio)}{interval}), {clean(first.reason)}"
+
+
+def clean(text: str) -> str:
+    """Text on one line without control characters, escapes or direction marks, cut when long."""
+    shown = "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+    return shown if len(shown) <= MAX_TEXT else shown[: MAX_TEXT - 1] + "…"
+
+
+def amount(value: float, metric: str) -> str:
+    """A value with its unit: seconds as ns, µs, ms or s; counts and fractions as they are."""
+    if math.isnan(value):
+        return "–"
+    if metric == "time" and math.isfinite(value):
+        for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+            if abs(value) >= size:
+                return f"{value / size:.4g} {unit}"
+        return f"{value * 1e9:.4g} ns"
+    return str(int(value)) if value.is_integer() else f"{value:.4g}"
+
+
+def percent(ratio: float) -> str:
+    """Write head / base as a signed change, or as a factor where it is large."""
+    if math.isnan(ratio):
+        return "–"
+    if math.isinf(ratio):
+        return "from 0"
+    return f"{100 * (ratio - 1):+.3g} %" if ratio < 10 else f"×{ratio:.3g}"
+
+
+def show(report: Report, stream: TextIO) -> None:
+    """Print the table, a sentence for each group, notes and, last, the verdict."""
+    width = min(120, max(80, shutil.get_terminal_size((100, 24)).columns))
+    console = Console(
+        file=stream,
+        width=width,
+        force_terminal=stream.isatty(),
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
+
+    def line(text: str, style: str = "") -> None:
+        console.print(Text(text, style=style), soft_wrap=True)
+
+    groups = group(report.findings)
+    line(_title(report))
+    if groups:
+        console.print(_table(groups[:MAX_GROUPS]))
+        for each in groups[:MAX_GROUPS]:
+            line(f"- {sentence(each)}")
+        if len(groups) > MAX_GROUPS:
+            line(_more(groups))
+    for note in report.notes:
+        line(f"note: {clean(note)}")
+    for blocker in report.blockers:
+        line(f"could not decide: {clean(blocker)}")
+    line(report.verdict, _STYLES[report.exit_code])
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """Everything, in values that JSON has: what is not a finite number is null."""
+    return {
+        "format": FORMAT,
+        "base": report.base,
+        "head": report.head,
+        "suites": list(report.suites),
+        "machines": list(report.machines),
+        "exit_code": report.exit_code,
+        "verdict": report.verdict,
+        "counts": report.counts,
+        "blockers": list(report.blockers),
+        "notes": list(report.notes),
+        "findings": [_finding_json(finding) for finding in report.findings],
+    }
+
+
+def to_markdown(report: Report) -> str:
+    """The report for a pull request."""
+    groups = group(report.findings)
+    lines = [f"### {escape(report.verdict)}", ""]
+    lines += [escape(_title(report))]
+    if groups:
+        lines += ["", "| | Measurement | On | Metric | Base | Head | Change |"]
+        lines += ["|---|---|---|---|---:|---:|---:|"]
+        for each in groups[:MAX_GROUPS]:
+            lines.append("| " + " | ".join(escape(cell) for cell in _cells(each)) + " |")
+        lines.append("")
+        lines += [_item(sentence(each)) for each in groups[:MAX_GROUPS]]
+        if len(groups) > MAX_GROUPS:
+            lines += ["", escape(_more(groups))]
+    said = [*report.notes, *(f"Could not decide: {blocker}" for blocker in report.blockers)]
+    lines += ["", *(_item(clean(text)) for text in said)] if said else []
+    return "\n".join(lines) + "\n"
+
+
+def escape(text: str) -> str:
+    """Text that Markdown shows as it is: what could be markup is written as character numbers."""
+    escaped = _MARKDOWN.sub(lambda found: f"&#{ord(found[0])};", text)
+    # Hosts look for mentions in the text as shown: a joiner of no width keeps them apart.
+    escaped = escaped.replace("&#64;", "&#64;&#8288;").replace("://", ":&#8288;//")
+    return escaped.replace("www.", "www&#46;")
+
+
+def _item(text: str) -> str:
+    """A list item. Its first character, unless a letter, could begin a list or a block of code."""
+    escaped = escape(text)
+    if escaped and not escaped[0].isalpha() and not escaped.startswith("&#"):
+        escaped = f"&#{ord(escaped[0])};{escaped[1:]}"
+    return f"- {escaped}"
+
+
+def _title(report: Report) -> str:
+    base, head = (
+        name[:12] if _HASH.fullmatch(name) else clean(name) for name in (report.base, report.head)
+    )
+    machines = ", ".join(clean(name) for name in report.machines) or "no machine"
+    return f"base {base} → head {head} on {machines}"
+
+
+def _more(groups: Sequence[Group]) -> str:
+    hidden = sum(len(each.findings) for each in groups[MAX_GROUPS:])
+    return f"… and {hidden} more, see --json"
+
+
+def _cells(of: Group) -> tuple[str, ...]:
+    first, key = of.first, of.first.key
+    return (
+        first.outcome,
+        f"{of.names('op')} {of.names('case')}",
+        clean(key.machine) if key.suite == "kernels" else of.names("variant"),
+        of.names("metric"),
+        amount(first.base, key.metric),
+        amount(first.head, key.metric),
+        percent(first.ratio),
+    )
+
+
+def _table(groups: Sequence[Group]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    table.add_column("measurement", overflow="fold")
+    table.add_column("base → head", justify="right")
+    table.add_column("change", justify="right")
+    for each in groups:
+        outcome, names, where, metric, base, head, change = _cells(each)
+        what = Text(f"{names}\n{metric} on {where}")
+        table.add_row(Text(outcome), what, Text(f"{base} → {head}"), Text(change))
+    return table
+
+
+def _finding_json(finding: Finding) -> dict[str, Any]:
+    values = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in asdict(finding).items()
+        if name != "key"
+    }
+    worse = finding.worse if math.isfinite(finding.worse) else None
+    return {**finding.key._asdict(), **values, "worse": worse}

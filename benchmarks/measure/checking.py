@@ -1,0 +1,95 @@
+"""The check of every implementation of one case, before any of them is timed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks.measure import check
+from benchmarks.measure.implementations import IMPLEMENTATIONS, Implementation
+from benchmarks.measure.laboratory import (
+    Laboratory,
+    Passed,
+    Point,
+    Stage,
+    Task,
+    describe,
+    point,
+    require_device,
+    synchronize,
+)
+
+
+def check_all(
+    task: Task, op: Any, case: Any, lab: Laboratory, stage: Stage
+) -> Iterator[tuple[str, Passed | Point]]:
+    """What became of each implementation: passed, or a point that says why not.
+
+    Raises DeviceFault where the device does not answer any more.
+    """
+    stage("reference", "")
+    try:
+        pristine = op.inputs(case, lab.device, task.seed)
+        expected = check.truth(op.reference, pristine)
+        synchronize(lab)
+    except Exception as error:
+        reason = f"the float64 reference failed: {describe(error)}"
+    else:
+        reason = ""
+    if reason:
+        require_device(lab, reason)
+        for name in task.implementations:
+            yield name, point(name, "failed", reason)
+        return
+    for name in task.implementations:
+        stage("check", name)
+        outcome = _check_guarded(IMPLEMENTATIONS[name], op, case, lab, pristine, expected)
+        if not isinstance(outcome, Passed) and outcome["status"] == "failed":
+            outcome["reason"] += f" (inputs of seed {task.seed})"
+            require_device(lab, outcome["reason"])
+        yield name, outcome
+
+
+def _check_guarded(
+    implementation: Implementation,
+    op: Any,
+    case: Any,
+    lab: Laboratory,
+    pristine: check.Inputs,
+    expected: check.Outputs,
+) -> Passed | Point:
+    try:
+        outcome = _check_one(implementation, op, case, lab, pristine, expected)
+        synchronize(lab)
+        return outcome
+    except Exception as error:
+        return point(implementation.name, "failed", f"the check failed: {describe(error)}")
+
+
+def _check_one(
+    implementation: Implementation,
+    op: Any,
+    case: Any,
+    lab: Laboratory,
+    pristine: check.Inputs,
+    expected: check.Outputs,
+) -> Passed | Point:
+    name = implementation.name
+    inputs = check.copies(pristine)
+    unavailable = implementation.unavailable(op, lab.device, inputs)
+    if unavailable:
+        return point(name, "skipped", unavailable)
+    call = implementation.build(op, case)
+    if implementation.poisonable:
+        with check.poisoned():
+            outputs = check.as_tuple(call(**inputs))
+    else:
+        outputs = check.as_tuple(call(**inputs))
+    changed = check.changed_inputs(inputs, pristine)
+    if changed:
+        return point(name, "failed", changed)
+    limit = op.tolerance[case.dtype] * implementation.tolerance_factor
+    error, reason = check.disagreement(outputs, expected, limit)
+    if reason or error is None:
+        return point(name, "failed", reason, error=error)
+    return Passed(call, error, check.tensor_bytes(outputs), limit)

@@ -1,0 +1,89 @@
+"""What the suite's `setup_cache` calls: one op swept in the commit that asv has checked out.
+
+The environment plugin says what to measure and where to write, by KERNL_COMMIT, KERNL_CODE,
+KERNL_RESULTS and KERNL_ENV_NAME. Without them (asv's `existing` environment) this checkout is
+measured, and the journal lies beside the points in asv's own cache directory.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from benchmarks import cases as frozen_cases
+from benchmarks.measure import device, resume
+from benchmarks.measure.journal import Journal, journal_path, read
+from benchmarks.measure.points import write_point
+from benchmarks.measure.sweep import (
+    SUITE,
+    Settings,
+    Subject,
+    SweepCase,
+    sweep,
+    worker_environment,
+)
+
+NO_GPU = "no NVIDIA GPU on this machine: kernels are timed on a GPU alone"
+
+
+def measure_op(op: str, directory: Path, settings: Settings | None = None) -> str:
+    """Sweep all frozen cases of `op`; each point becomes a file under `directory`.
+
+    Returns why nothing was measured, in words, or an empty string. Points of a sweep that was
+    killed are taken from the journal; those that asv has saved already are measured again.
+    """
+    settings = settings or Settings()
+    if settings.device == "cuda" and device.gpu() is None:
+        return NO_GPU
+    subject = _subject(op)
+    environment = os.environ.get("KERNL_ENV_NAME", "")
+    results = os.environ.get("KERNL_RESULTS")
+    path = directory / "points.jsonl"
+    saved = None
+    if results and subject.commit:
+        path = journal_path(Path(results), subject.machine, subject.commit, environment)
+        asv_result = path.with_name(path.name.removesuffix(".points.jsonl") + ".json")
+        saved = resume.saved_at(asv_result, subject.machine, SUITE, op)
+    code = os.environ.get("KERNL_CODE")
+    with Journal(path) as journal:
+        points = sweep(
+            subject,
+            _cases(op),
+            journal,
+            settings=settings,
+            reuse=resume.reusable(
+                read(path)[0],
+                suite=SUITE,
+                op=op,
+                version=subject.version,
+                variants=subject.implementations,
+                commit=subject.commit,
+                fingerprint=subject.fingerprint,
+                after=saved,
+            ),
+            environment=worker_environment(Path(code) if code else None),
+        )
+        journal.compact()
+    for point in points:
+        write_point(directory, point["case"], point["variant"], point)
+    return ""
+
+
+def _subject(op: str) -> Subject:
+    frozen = frozen_cases.load()
+    return Subject(
+        op=op,
+        version=frozen.version(op),
+        commit=os.environ.get("KERNL_COMMIT", ""),
+        machine=device.machine_name(),
+        implementations=tuple(frozen.implementations),
+        fingerprint=device.fingerprint(SUITE),
+    )
+
+
+def _cases(op: str) -> list[SweepCase]:
+    frozen = frozen_cases.load()
+    return [
+        SweepCase(name, frozen.dims(op, name), frozen.dtype(op, name))
+        for name in frozen.kernel_cases(op)
+    ]

@@ -1,0 +1,238 @@
+"""Device time of one call, by CUDA-graph replay. Runs in the measuring process alone.
+
+One graph holds a call on each of several distinct input sets, so no call finds its own inputs in
+L2, and the cost of starting the graph is shared by all of them. Before each timed replay a buffer
+of at least twice the size of L2 is written; a second graph, with one set again and again, gives the
+time with L2 hot. Implementations take turns, sample by sample, so that drift of the clocks cancels
+in their ratio.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+
+from benchmarks.measure.check import Inputs, Outputs, as_tuple, disagreement
+from benchmarks.measure.telemetry import Telemetry
+from benchmarks.measure.timing import Ceilings, Samples, choose_rounds, interleaved
+
+_LEAST_FLUSH_BYTES = 256 << 20  # long enough to write for the host to queue the next replay
+_ROUNDS_AT_ONCE = 8
+_WARM_UP_S = 0.1  # idle clocks are a fraction of the working ones
+_HOT_SHARE = 3
+
+# What a product in each dtype may use at best; fp32 inputs may go through the tf32 unit.
+_PRODUCTS = {
+    "fp16": (torch.float16, "highest"),
+    "bf16": (torch.bfloat16, "highest"),
+    "fp32": (torch.float32, "highest"),
+    "tf32": (torch.float32, "high"),
+}
+
+Sets = Sequence[Inputs]
+
+
+@dataclass
+class Captured:
+    """One implementation as two graphs; `outputs` are those of `cold`, one tuple an input set."""
+
+    cold: torch.cuda.CUDAGraph
+    hot: torch.cuda.CUDAGraph
+    outputs: list[Outputs]
+
+
+def flush_buffer() -> torch.Tensor:
+    """A buffer which, when written, leaves nothing else in L2."""
+    l2_bytes = torch.cuda.get_device_properties(0).L2_cache_size
+    return torch.empty(max(2 * l2_bytes, _LEAST_FLUSH_BYTES), dtype=torch.int8, device="cuda")
+
+
+def capture(call: Callable[..., Any], sets: Sets) -> Captured:
+    """Capture `call` over all input sets. Raises what the call or the capture raises.
+
+    The warm-up on a side stream compiles kernels and makes library handles, which a capture may
+    not; the outputs of the cold graph are kept, so that each call writes memory of its own.
+    """
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for inputs in (sets[0], sets[-1], sets[0]):
+            call(**inputs)
+    torch.cuda.current_stream().wait_stream(side)
+    torch.cuda.synchronize()
+
+    outputs: list[Outputs] = []
+    cold = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(cold, capture_error_mode="thread_local"):
+        for inputs in sets:
+            outputs.append(as_tuple(call(**inputs)))
+    hot = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(hot, capture_error_mode="thread_local"):
+        for _ in sets:
+            call(**sets[0])
+    return Captured(cold, hot, outputs)
+
+
+def replay_disagreement(
+    captured: Captured, call: Callable[..., Any], sets: Sets, limit: float
+) -> str:
+    """What differs between a replay and a direct call, in words; empty where nothing does.
+
+    Outputs are filled with NaN first: a graph that leaves work out, or that another stream did part
+    of, leaves NaN behind.
+    """
+    ends = sorted({0, len(sets) - 1})
+    expected = [as_tuple(call(**sets[index])) for index in ends]
+    for index in ends:
+        owned = {_storage(value) for value in sets[index].values() if torch.is_tensor(value)}
+        for out in captured.outputs[index]:
+            if out.is_floating_point() and _storage(out) not in owned:
+                out.fill_(float("nan"))
+    captured.cold.replay()
+    torch.cuda.synchronize()
+    for index, direct in zip(ends, expected, strict=True):
+        _, reason = disagreement(captured.outputs[index], direct, limit)
+        if reason:
+            return f"the captured graph differs from a direct call: {reason}"
+    return ""
+
+
+def _storage(value: torch.Tensor) -> int:
+    return value.untyped_storage().data_ptr()
+
+
+def time_graphs(
+    captured: Mapping[str, Captured],
+    flush: torch.Tensor,
+    samples: int,
+    budget_s: float,
+    seed: int,
+    telemetry: Telemetry,
+) -> dict[str, Samples]:
+    """Seconds a call, for each implementation: at least `samples` cold ones, a third as many hot.
+
+    More cold samples are taken while all of them fit `budget_s` seconds.
+    """
+    calls = len(next(iter(captured.values())).outputs)
+    _warm_up(captured, flush)
+    trial = _sample(captured, [tuple(captured)], flush, telemetry)
+    # The flushes take as long as short graphs do: they are part of what a round costs.
+    flush_s = len(captured) * flush.numel() / 2e12
+    round_s = sum(seconds[0] for seconds in trial.values()) + flush_s
+    rounds = choose_rounds(round_s, samples, budget_s)
+    telemetry.clear()
+    cold = _sample(captured, interleaved(list(captured), rounds, seed), flush, telemetry)
+    hot_rounds = max(samples // _HOT_SHARE, 1)
+    hot = _sample(captured, interleaved(list(captured), hot_rounds, seed + 1), None, telemetry)
+    return {
+        name: Samples(
+            cold=tuple(seconds / calls for seconds in cold[name]),
+            hot=tuple(seconds / calls for seconds in hot[name]),
+        )
+        for name in captured
+    }
+
+
+def _warm_up(captured: Mapping[str, Captured], flush: torch.Tensor) -> None:
+    end = time.perf_counter() + _WARM_UP_S
+    while time.perf_counter() < end:
+        for one in captured.values():
+            flush.zero_()
+            one.cold.replay()
+        torch.cuda.synchronize()
+
+
+def _sample(
+    captured: Mapping[str, Captured],
+    orders: Iterator[tuple[str, ...]] | Sequence[tuple[str, ...]],
+    flush: torch.Tensor | None,
+    telemetry: Telemetry,
+) -> dict[str, list[float]]:
+    """Seconds of whole replays in the given orders: cold with a flush buffer, hot with None."""
+    taken: dict[str, list[float]] = {name: [] for name in captured}
+    remaining = iter(orders)
+    while batch := list(islice(remaining, _ROUNDS_AT_ONCE)):
+        pending = [_enqueue(captured[name], name, flush) for order in batch for name in order]
+        telemetry.sample()  # the device is busy with the batch
+        torch.cuda.synchronize()
+        for name, start, end in pending:
+            taken[name].append(start.elapsed_time(end) / 1e3)
+    return taken
+
+
+def _enqueue(
+    one: Captured, name: str, flush: torch.Tensor | None
+) -> tuple[str, torch.cuda.Event, torch.cuda.Event]:
+    start = torch.cuda.Event(enable_timing=True)
+    end = torch.cuda.Event(enable_timing=True)
+    if flush is None:
+        graph = one.hot
+        graph.replay()
+    else:
+        graph = one.cold
+        flush.zero_()
+    start.record()
+    graph.replay()
+    end.record()
+    return name, start, end
+
+
+def ceilings() -> tuple[Ceilings, dict[str, float]]:
+    """(ceilings, their figures for the fingerprint): a large copy and large matrix products."""
+    flops = {dtype: _product_flops_per_s(dtype) for dtype in _PRODUCTS}
+    copied = _copy_bytes_per_s()
+    torch.cuda.empty_cache()
+    figures = {"copy_bytes_per_s": copied}
+    figures.update({f"{dtype}_flops_per_s": rate for dtype, rate in flops.items()})
+    fastest = {**flops, "fp32": max(flops["fp32"], flops["tf32"])}
+    return Ceilings(copied, fastest), figures
+
+
+def _copy_bytes_per_s() -> float:
+    """Bytes read plus bytes written a second by the best of a number of large copies."""
+    free, _ = torch.cuda.mem_get_info()
+    elements = min(1 << 30, free // 8) // 4
+    source = torch.empty(elements, dtype=torch.int32, device="cuda").random_()
+    target = torch.empty_like(source)
+    return 2 * 4 * elements / _best_seconds(lambda: target.copy_(source), 20)
+
+
+def _product_flops_per_s(dtype: str) -> float:
+    """The best rate of two sizes of square products: the larger may run into the power limit."""
+    torch_dtype, precision = _PRODUCTS[dtype]
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        return max(_square_product_flops_per_s(size, torch_dtype) for size in (4096, 8192))
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _square_product_flops_per_s(size: int, dtype: torch.dtype) -> float:
+    left = torch.randn(size, size, device="cuda", dtype=dtype)
+    right = torch.randn(size, size, device="cuda", dtype=dtype)
+    out = torch.empty_like(left)
+    return 2 * size**3 / _best_seconds(lambda: torch.mm(left, right, out=out), 10)
+
+
+def _best_seconds(call: Callable[[], object], repeats: int) -> float:
+    """The shortest of `repeats` calls, after a warm-up long enough for the clocks to rise."""
+    end = time.perf_counter() + _WARM_UP_S
+    while time.perf_counter() < end:
+        call()
+        torch.cuda.synchronize()
+    events = []
+    for _ in range(repeats):
+        start = torch.cuda.Event(enable_timing=True)
+        stop = torch.cuda.Event(enable_timing=True)
+        start.record()
+        call()
+        stop.record()
+        events.append((start, stop))
+    torch.cuda.synchronize()
+    return min(start.elapsed_time(stop) for start, stop in events) / 1e3

@@ -1,0 +1,66 @@
+"""The implementations that every op is measured in: the only place that names them.
+
+`reference` of an op is what a PyTorch user would write: run eagerly it is the baseline, compiled it
+is the alternative. `torch.compile` runs in its default mode, so it brings kernels alone: the CUDA
+graph around them is the harness's, the same for all three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+Call = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """One way to compute an op.
+
+    `build(op, case)` returns a callable that takes the op's inputs as keyword arguments.
+    `unavailable(op, device, inputs)` returns the reason in words why it cannot run, or None.
+    `poisonable` says that its outputs come from `torch.empty` and can be filled with NaN by
+    PyTorch's deterministic mode without changing the code that runs.
+    `tolerance_factor` multiplies the op's tolerance in the check before timing.
+    """
+
+    name: str
+    build: Callable[[Any, Any], Call]
+    unavailable: Callable[[Any, str, dict[str, Any]], str | None]
+    poisonable: bool
+    tolerance_factor: float
+
+
+def _always(op: Any, device: str, inputs: dict[str, Any]) -> str | None:  # noqa: ARG001
+    return None
+
+
+def _compile_unavailable(op: Any, device: str, inputs: dict[str, Any]) -> str | None:  # noqa: ARG001
+    if device != "cuda":
+        return "torch.compile is measured on CUDA alone; a dry run leaves it out"
+    return None
+
+
+def _kernel_unsupported(op: Any, device: str, inputs: dict[str, Any]) -> str | None:  # noqa: ARG001
+    if op.unsupported is None:
+        return None
+    reason: str | None = op.unsupported(**inputs)
+    return reason
+
+
+def _build_compiled(op: Any, case: Any) -> Call:  # noqa: ARG001
+    # One case must not inherit another's guards or its count of recompilations.
+    torch._dynamo.reset()
+    compiled: Call = torch.compile(op.reference, fullgraph=True, dynamic=False)
+    return compiled
+
+
+EAGER = Implementation("eager", lambda op, _: op.reference, _always, False, 10.0)
+# Not poisonable: in deterministic mode Inductor compiles other code than that which is timed.
+COMPILE = Implementation("compile", _build_compiled, _compile_unavailable, False, 10.0)
+KERNL = Implementation("kernl", lambda op, _: op.kernel, _kernel_unsupported, True, 1.0)
+
+IMPLEMENTATIONS = {one.name: one for one in (EAGER, COMPILE, KERNL)}

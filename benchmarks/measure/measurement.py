@@ -1,0 +1,177 @@
+"""Measure one case of one op in every implementation: check, capture, time, judge.
+
+Runs in the worker. A case that goes wrong gives a point with the reason in words; only a device
+that no longer answers ends the worker, by `DeviceFault`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+
+from benchmarks.measure import check, graphs, timing
+from benchmarks.measure.checking import check_all
+from benchmarks.measure.laboratory import (
+    Laboratory,
+    Passed,
+    Point,
+    Stage,
+    Task,
+    describe,
+    free,
+    point,
+    require_device,
+)
+from benchmarks.measure.timing import Samples
+
+_DRY_ROUNDS = 3
+_SETS_BYTES = 8 << 30
+
+
+def measure(task: Task, ops: Mapping[str, Any], lab: Laboratory, stage: Stage) -> Iterator[Point]:
+    """One point for each implementation of the task, in the order in which they are decided."""
+    op = ops.get(task.op)
+    case, reason = _resolve(task, op)
+    if reason:
+        for name in task.implementations:
+            yield point(name, "skipped", reason)
+        return
+    with torch.no_grad():
+        passed: dict[str, Passed] = {}
+        for name, outcome in check_all(task, op, case, lab, stage):
+            if isinstance(outcome, Passed):
+                passed[name] = outcome
+            else:
+                yield outcome
+        if passed:
+            yield from _time_all(task, op, case, lab, passed, stage)
+    free(lab)
+
+
+def _resolve(task: Task, op: Any) -> tuple[Any, str]:
+    """(case, ""), or (None, why this commit cannot measure it)."""
+    if op is None:
+        return None, f"this commit has no op {task.op}"
+    if op.version != task.version:
+        return None, (
+            f"inputs of {task.op} have version {op.version} in this commit, "
+            f"the frozen cases have version {task.version}: not comparable"
+        )
+    known = {name for name, _ in op.cases()[0].dims}
+    if set(task.dims) != known:
+        return None, (
+            f"{task.op} has dims {', '.join(sorted(known))} in this commit, "
+            f"the case has {', '.join(sorted(task.dims))}"
+        )
+    case_type = type(op.cases()[0])
+    return case_type.of(task.dtype, **task.dims), ""
+
+
+def _time_all(
+    task: Task, op: Any, case: Any, lab: Laboratory, passed: dict[str, Passed], stage: Stage
+) -> Iterator[Point]:
+    taken: dict[str, Samples] = {}
+    free(lab)
+    try:
+        if lab.device == "cuda":
+            sets = _input_sets(op, case, passed)
+            captured: dict[str, graphs.Captured] = {}
+            for name, one in list(passed.items()):
+                stage("capture", name)
+                reason = _capture_into(captured, name, one, sets, lab)
+                if reason:
+                    del passed[name]
+                    yield point(name, "failed", reason, error=one.error)
+            stage("time", "")
+            if captured:
+                taken = _time_captured(task, captured, lab)
+        else:
+            inputs = op.inputs(case, lab.device, 0)
+            calls = {name: partial(one.call, **inputs) for name, one in passed.items()}
+            taken = timing.wall_clock(calls, _DRY_ROUNDS, _order_seed(task))
+    except Exception as error:
+        reason = f"timing failed: {describe(error)}"
+    else:
+        reason = ""
+    if reason:
+        require_device(lab, reason)
+    telemetry = lab.telemetry.summary()
+    for name, one in passed.items():
+        if reason:
+            yield point(name, "failed", reason, error=one.error)
+        else:
+            yield _judged(op, case, lab, name, one, taken[name], telemetry)
+
+
+def _input_sets(op: Any, case: Any, passed: Mapping[str, Passed]) -> list[check.Inputs]:
+    """Distinct input sets, seeds 0, 1, …: the same for every implementation and every commit."""
+    first = op.inputs(case, "cuda", 0)
+    set_bytes = check.tensor_bytes(list(first.values()))
+    set_bytes += sum(one.output_bytes for one in passed.values())
+    available, _ = torch.cuda.mem_get_info()
+    count = timing.choose_sets(set_bytes, min(_SETS_BYTES, available // 2))
+    return [first, *(op.inputs(case, "cuda", seed) for seed in range(1, count))]
+
+
+def _capture_into(
+    captured: dict[str, graphs.Captured],
+    name: str,
+    one: Passed,
+    sets: list[check.Inputs],
+    lab: Laboratory,
+) -> str:
+    """Capture one implementation and replay it once; returns what went wrong, in words."""
+    try:
+        graph = graphs.capture(one.call, sets)
+        reason = graphs.replay_disagreement(graph, one.call, sets, one.limit)
+        if not reason:
+            captured[name] = graph
+        return reason
+    except Exception as error:
+        reason = f"CUDA-graph capture failed: {describe(error)}"
+    require_device(lab, reason)
+    return reason
+
+
+def _time_captured(
+    task: Task, captured: dict[str, graphs.Captured], lab: Laboratory
+) -> dict[str, Samples]:
+    if lab.flush is None:
+        lab.flush = graphs.flush_buffer()
+    return graphs.time_graphs(
+        captured, lab.flush, task.samples, task.budget_s, _order_seed(task), lab.telemetry
+    )
+
+
+def _order_seed(task: Task) -> int:
+    return zlib.crc32(f"{task.op} {task.case}".encode())
+
+
+def _judged(
+    op: Any,
+    case: Any,
+    lab: Laboratory,
+    name: str,
+    one: Passed,
+    samples: Samples,
+    telemetry: dict[str, Any],
+) -> Point:
+    seconds = timing.median(samples.cold)
+    impossible = None
+    if lab.ceilings is not None:
+        impossible = lab.ceilings.impossible(seconds, op.bytes(case), op.flops(case), case.dtype)
+    return point(
+        name,
+        "failed" if impossible else "ok",
+        impossible or "",
+        error=one.error,
+        values={} if impossible else {"time": seconds},
+        samples=[float(f"{sample:.6g}") for sample in samples.cold],
+        hot_samples=[float(f"{sample:.6g}") for sample in samples.hot],
+        telemetry=telemetry,
+        dry=lab.device == "cpu",
+    )

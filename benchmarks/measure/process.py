@@ -1,0 +1,192 @@
+"""The worker seen from the sweep: start it, ask it, and survive whatever becomes of it.
+
+The worker has a process group of its own, so that it and all that it started can be ended by the
+id of that group. Standard library alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure.journal import STATUSES
+
+Message = dict[str, Any]
+
+_LAST_WORDS = 300
+_STOP_S = 10.0
+
+
+class WorkerFault(Exception):
+    """The worker is gone: it crashed, hung, lost its device or broke the protocol.
+
+    `implementation` names the one at work, "" where no single one was.
+    """
+
+    def __init__(self, reason: str, implementation: str = "") -> None:
+        super().__init__(reason)
+        self.implementation = implementation
+
+
+class WorkerRefusal(Exception):
+    """The worker says that nothing can be measured here: status and reason in words."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class WorkerProcess:
+    """One running worker. After a WorkerFault it has been ended and cannot be asked again."""
+
+    def __init__(
+        self, argv: Sequence[str], env: Mapping[str, str], cwd: Path, start_timeout_s: float
+    ) -> None:
+        """Start it and wait until it is ready. Raises WorkerFault or WorkerRefusal."""
+        self._buffer = b""
+        self._at = ("start", "")
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the worker)
+        try:
+            self._process = subprocess.Popen(
+                list(argv),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                env=dict(env),
+                cwd=cwd,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._log.close()
+            raise WorkerFault(f"the worker cannot be started: {error}") from error
+        message = self._read(time.monotonic() + start_timeout_s, start_timeout_s)
+        if message.get("kind") == "refused":
+            self.stop()
+            raise WorkerRefusal(str(message.get("status")), str(message.get("reason")))
+        if message.get("kind") != "ready":
+            raise self._fault(f"the worker answered {message} instead of being ready")
+        self.fingerprint: dict[str, str | int | float] = dict(message.get("fingerprint") or {})
+
+    def measure(self, task: Mapping[str, Any], timeout_s: float) -> Iterator[Message]:
+        """Points of one task as they come. Raises WorkerFault, also after some of the points."""
+        deadline = time.monotonic() + timeout_s
+        self._at = ("start of the case", "")
+        self._write(task)
+        while True:
+            message = self._read(deadline, timeout_s)
+            kind = message.get("kind")
+            if kind == "stage":
+                self._at = (str(message.get("stage")), str(message.get("implementation") or ""))
+            elif kind == "point" and _well_formed(message):
+                yield message
+            elif kind == "done":
+                return
+            elif kind == "fault":
+                raise self._fault(str(message.get("reason")))
+            else:
+                raise self._fault(f"the worker broke the protocol with {str(message)[:80]}")
+
+    def stop(self) -> None:
+        """Let it end by itself; end it where it does not."""
+        with contextlib.suppress(OSError):
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+        self._ended_within(_STOP_S)
+        self._end()
+
+    def _write(self, task: Mapping[str, Any]) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(task).encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError:
+            raise self._fault(self._ending()) from None
+
+    def _read(self, deadline: float, timeout_s: float) -> Message:
+        assert self._process.stdout is not None
+        stream = self._process.stdout.fileno()
+        while b"\n" not in self._buffer:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise self._fault(f"no answer within {timeout_s:g} s")
+            if select.select([stream], [], [], remaining)[0]:
+                chunk = os.read(stream, 1 << 16)
+                if not chunk:
+                    raise self._fault(self._ending())
+                self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        try:
+            message = json.loads(line)
+        except ValueError:
+            message = None
+        if not isinstance(message, dict):
+            raise self._fault(f"the worker broke the protocol with {line[:80]!r}")
+        return message
+
+    def _ending(self) -> str:
+        """How the process ended, in words."""
+        if not self._ended_within(_STOP_S):
+            return "the worker closed its output and went on running"
+        self._end(keep_log=True)
+        status = self._process.returncode
+        if status >= 0:
+            return f"the worker ended with status {status}"
+        name = signal.Signals(-status).name
+        hint = ": the system may have run out of memory" if name == "SIGKILL" else ""
+        return f"the worker was killed by {name}{hint}"
+
+    def _ended_within(self, seconds: float) -> bool:
+        """Whether the process ends in time. It is left unreaped, so its id stays its own."""
+        end = time.monotonic() + seconds
+        while self._process.returncode is None:
+            options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            if os.waitid(os.P_PID, self._process.pid, options) is not None:
+                break
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.01)
+        return True
+
+    def _fault(self, reason: str) -> WorkerFault:
+        """End the process; the fault says what it was doing and what it last printed."""
+        self._end(keep_log=True)
+        words = self._last_words()
+        self._log.close()
+        stage, implementation = self._at
+        doing = f" during {stage}" + (f" of {implementation}" if implementation else "")
+        said = f"; its last words: {words}" if words else ""
+        return WorkerFault(f"{reason}{doing}{said}", implementation)
+
+    def _last_words(self) -> str:
+        self._log.seek(0, os.SEEK_END)
+        self._log.seek(max(0, self._log.tell() - 4096))
+        lines = self._log.read().decode("utf-8", "replace").strip().splitlines()
+        return lines[-1].strip()[:_LAST_WORDS] if lines else ""
+
+    def _end(self, *, keep_log: bool = False) -> None:
+        """End the whole group while its id cannot be another's, then reap."""
+        if self._process.returncode is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):  # unsent bytes of a broken pipe
+                if stream is not None:
+                    stream.close()
+        if not keep_log:
+            self._log.close()
+
+
+def _well_formed(point: Message) -> bool:
+    """Whether a point can be written down: a variant, a known status, a reason where it is due."""
+    if not isinstance(point.get("variant"), str) or point.get("status") not in STATUSES:
+        return False
+    return point["status"] == "ok" or bool(point.get("reason"))

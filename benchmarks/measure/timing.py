@@ -1,0 +1,121 @@
+"""What to time, how often, in which order, and what no device can do: pure functions of numbers.
+
+Times are seconds. The timing itself, with CUDA graphs, is in `benchmarks.measure.graphs`.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+LEAST_SETS, MOST_SETS = 4, 64
+MOST_ROUNDS = 100
+MARGIN = 0.10
+"""How far below the floor a time may lie before it counts as a measuring fault: the ceilings are
+measured too, and a library's best copy or product is not quite the device's."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Device time of one call, in seconds: with L2 cold, and with one input set again and again."""
+
+    cold: tuple[float, ...]
+    hot: tuple[float, ...] = ()
+
+
+def choose_sets(set_bytes: int, budget_bytes: int) -> int:
+    """How many distinct input sets one CUDA graph walks through: from 4 to 64, as memory allows.
+
+    Many calls in one graph make the cost of starting a graph vanish from a short kernel's time.
+    """
+    fitting = budget_bytes // max(set_bytes, 1)
+    return max(LEAST_SETS, min(MOST_SETS, fitting))
+
+
+def choose_rounds(round_seconds: float, least: int, budget_s: float) -> int:
+    """How many rounds fit the budget: never under `least`, and never over 100 or `least`."""
+    fitting = int(budget_s / round_seconds) if round_seconds > 0 else MOST_ROUNDS
+    return max(least, min(MOST_ROUNDS, fitting))
+
+
+def interleaved(names: Sequence[str], rounds: int, seed: int) -> Iterator[tuple[str, ...]]:
+    """The order of the implementations in each round: A B C, then B C A, then C A B, …
+
+    Every `len(names)` rounds a new random permutation is rotated, so each name stands equally often
+    at each place, and no name always follows the same other.
+    """
+    chance = random.Random(seed)
+    order = list(names)
+    for number in range(rounds):
+        turn = number % max(len(order), 1)
+        if turn == 0:
+            chance.shuffle(order)
+        yield tuple(order[turn:] + order[:turn])
+
+
+def percentile(samples: Sequence[float], q: float) -> float:
+    """The value below which the fraction `q` of the samples lies, linear between neighbours.
+
+    Raises ValueError without samples or with `q` outside 0 to 1.
+    """
+    if not samples:
+        raise ValueError("no samples: a percentile needs at least one")
+    if not 0.0 <= q <= 1.0:
+        raise ValueError(f"q is {q}, allowed are 0 to 1")
+    ordered = sorted(samples)
+    place = q * (len(ordered) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+
+
+def median(samples: Sequence[float]) -> float:
+    """The middle sample, or the mean of the two in the middle."""
+    return percentile(samples, 0.5)
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What this device was measured to do: a large copy, and large matrix products by dtype.
+
+    `flops_per_s` of fp32 is the rate with tf32: the fastest unit that multiplies float32 inputs.
+    """
+
+    copy_bytes_per_s: float
+    flops_per_s: Mapping[str, float]
+
+    def floor(self, moved: int, flops: int, dtype: str) -> tuple[float, str]:
+        """The shortest time for a case, and what sets it, in words."""
+        moving = moved / self.copy_bytes_per_s
+        computing = flops / self.flops_per_s[dtype]
+        if moving >= computing:
+            return moving, f"moving {moved:,} bytes at {self.copy_bytes_per_s / 1e12:.2f} TB/s"
+        rate = self.flops_per_s[dtype] / 1e12
+        return computing, f"{flops:,} floating-point operations at {rate:.0f} TFLOP/s"
+
+    def impossible(self, seconds: float, moved: int, flops: int, dtype: str) -> str | None:
+        """Why a cold time cannot be true, in words; None where it can."""
+        floor, why = self.floor(moved, flops, dtype)
+        if seconds >= floor * (1.0 - MARGIN):
+            return None
+        return (
+            f"faster than the device: {seconds * 1e6:.3g} µs measured, but {why} takes "
+            f"{floor * 1e6:.3g} µs (margin {MARGIN:.0%}): a fault of the measurement or of the "
+            "op's cost model"
+        )
+
+
+def wall_clock(
+    calls: Mapping[str, Callable[[], object]], rounds: int, seed: int
+) -> dict[str, Samples]:
+    """Interleaved wall-clock seconds of each call: for dry runs without a GPU."""
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for order in interleaved(list(calls), rounds, seed):
+        for name in order:
+            start = time.perf_counter()
+            calls[name]()
+            taken[name].append(time.perf_counter() - start)
+    return {name: Samples(cold=tuple(seconds)) for name, seconds in taken.items()}

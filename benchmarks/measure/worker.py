@@ -1,0 +1,152 @@
+"""The measuring process: reads tasks, answers with points, stays warm between them.
+
+`python -m benchmarks.measure.worker --device cuda|cpu` reads one JSON object a line on standard
+input and writes one JSON object a line to the standard output it was started with. Anything that a
+library prints goes to standard error instead.
+
+    → {"op": …, "case": …, "dims": …, "dtype": …, "version": …, "implementations": …, …}
+    ← {"kind": "ready", "fingerprint": {…}}      once, or {"kind": "refused", "status", "reason"}
+    ← {"kind": "stage", "stage": …, "implementation": …}   before each step: who is to blame
+    ← {"kind": "point", "variant": …, "status": …, "reason": …, …}   one an implementation
+    ← {"kind": "done"}                           after the last point of a task
+    ← {"kind": "fault", "reason": …}             the device is lost; the process ends
+
+`--device cpu` runs the kernels under Triton's interpreter with wall-clock time: a dry run of the
+machinery, whose points carry `"dry": true`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from benchmarks.measure.journal import finite
+
+_PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
+_FAULT_STATUS = 70
+
+
+class Refusal(Exception):
+    """This process cannot measure anything; status (failed or skipped) and reason in words."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve tasks until standard input ends."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.measure.worker")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    options = parser.parse_args(arguments)
+    out = _take_standard_output()
+    _die_with_parent()
+    # Triton reads this when a kernel is declared: it has to stand before kernl is imported.
+    if options.device == "cpu":
+        os.environ["TRITON_INTERPRET"] = "1"
+    else:
+        os.environ.pop("TRITON_INTERPRET", None)
+    # One kernel at a time is compiled: a pool of compilers would only have to be started.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    try:
+        ops, lab, figures = _prepare(options.device)
+    except Refusal as refusal:
+        _send(out, {"kind": "refused", "status": refusal.status, "reason": str(refusal)})
+        return
+    _send(out, {"kind": "ready", "fingerprint": figures})
+    for line in sys.stdin:
+        _serve(json.loads(line), ops, lab, out)
+
+
+def _serve(message: Mapping[str, Any], ops: Mapping[str, Any], lab: Any, out: TextIO) -> None:
+    from benchmarks.measure.laboratory import DeviceFault, Task, describe
+    from benchmarks.measure.measurement import measure
+
+    def stage(name: str, implementation: str) -> None:
+        _send(out, {"kind": "stage", "stage": name, "implementation": implementation})
+
+    try:
+        for point in measure(Task.of(message), ops, lab, stage):
+            _send(out, {"kind": "point", **point})
+    except DeviceFault as fault:
+        _send(out, {"kind": "fault", "reason": f"the device is lost after: {fault}"})
+        # The interpreter's own shutdown may hang on a context that is broken.
+        os._exit(_FAULT_STATUS)
+    except Exception as error:
+        _send(out, {"kind": "fault", "reason": describe(error)})
+        os._exit(_FAULT_STATUS)
+    _send(out, {"kind": "done"})
+
+
+def _prepare(device: str) -> tuple[dict[str, Any], Any, dict[str, Any]]:
+    """(ops by name, what the cases share, fingerprint). Raises Refusal."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise Refusal("skipped", f"torch {torch.__version__} sees no CUDA device")
+    ops = _load_ops(os.environ.get("KERNL_CODE"))
+
+    from benchmarks.measure.device import fingerprint
+    from benchmarks.measure.laboratory import Laboratory, describe
+
+    figures: dict[str, Any] = {**fingerprint("kernels")}
+    if device == "cpu":
+        return ops, Laboratory("cpu"), figures
+
+    from benchmarks.measure.graphs import ceilings, flush_buffer
+    from benchmarks.measure.telemetry import Telemetry
+
+    try:
+        measured, rates = ceilings()
+        flush = flush_buffer()
+    except Exception as error:
+        raise Refusal("failed", f"the ceilings cannot be measured: {describe(error)}") from error
+    properties = torch.cuda.get_device_properties(0)
+    figures.update(rates)
+    figures["capability"] = f"{properties.major}.{properties.minor}"
+    figures["sm_count"] = properties.multi_processor_count
+    figures["l2_bytes"] = properties.L2_cache_size
+    telemetry = Telemetry(str(figures.get("gpu_uuid", "")))
+    return ops, Laboratory("cuda", measured, flush, telemetry), figures
+
+
+def _load_ops(code: str | None) -> dict[str, Any]:
+    """The ops of the commit under test by name. Raises Refusal where they are not that commit's."""
+    try:
+        import kernl
+        from kernl.ops import ALL
+    except ImportError as error:
+        raise Refusal("skipped", f"this commit has no kernl.ops to measure: {error}") from error
+    found = Path(kernl.__file__ or "").resolve()
+    if code and not found.is_relative_to(Path(code).resolve()):
+        raise Refusal("failed", f"kernl comes from {found.parent}, not from KERNL_CODE = {code}")
+    return {op.name: op for op in ALL}
+
+
+def _take_standard_output() -> TextIO:
+    """A private stream to the standard output; the public one now leads to standard error."""
+    private = os.dup(1)
+    os.dup2(2, 1)
+    return os.fdopen(private, "w", encoding="utf-8")
+
+
+def _die_with_parent() -> None:
+    """A killed sweep must not leave a process behind that holds the GPU. Linux alone has this."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _send(out: TextIO, message: Mapping[str, Any]) -> None:
+    out.write(json.dumps(finite(message), allow_nan=False) + "\n")
+    out.flush()
+
+
+if __name__ == "__main__":
+    main()

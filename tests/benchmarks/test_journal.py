@@ -1,0 +1,199 @@
+"""The journal keeps every point that was written, whatever becomes of the writer."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.measure.journal import Journal, JournalError, finite, journal_path, latest, read
+from benchmarks.measure.points import read_point, write_point
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def append(journal: Journal, run: str, case: str, **rest: Any) -> dict[str, Any]:
+    fields = {"suite": "kernels", "op": "softmax", "variant": "kernl", "version": 1, "status": "ok"}
+    return journal.append_point(run=run, case=case, **{**fields, **rest})
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    path = journal_path(tmp_path, "nvidia-h200", COMMIT, "worktree")
+    with Journal(path) as journal:
+        run = journal.start_run(COMMIT, "nvidia-h200", {"gpu": "NVIDIA H200", "sm_count": 132})
+        point = append(
+            journal,
+            run,
+            "rows8_cols8.fp16",
+            values={"time": 3.1e-6},
+            samples=[3.0e-6, 3.2e-6],
+            error=2.9e-4,
+        )
+    assert path == tmp_path / "nvidia-h200" / "01234567-worktree.points.jsonl"
+    records, problems = read(path)
+    assert problems == []
+    assert [record["kind"] for record in records] == ["run", "point"]
+    assert records[0]["fingerprint"] == {"gpu": "NVIDIA H200", "sm_count": 132}
+    assert records[1] == point
+    assert records[1]["run"] == records[0]["id"] == run
+    assert "dry" not in records[1]
+
+
+def test_asv_does_not_take_it_for_a_result_file(tmp_path: Path) -> None:
+    results = pytest.importorskip("asv.results")
+    machine = tmp_path / "m"
+    machine.mkdir()
+    (machine / "machine.json").write_text('{"machine": "m", "version": 1}')
+    with Journal(journal_path(tmp_path, "m", COMMIT, "worktree")) as journal:
+        journal.start_run(COMMIT, "m", {})
+    assert list(results.iter_results_paths(str(tmp_path))) == []
+
+
+def test_a_later_point_replaces_an_earlier_one(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j.points.jsonl")
+    run = journal.start_run(COMMIT, "m", {})
+    append(journal, run, "a.fp16", values={"time": 1.0})
+    append(journal, run, "b.fp16", values={"time": 2.0})
+    append(journal, run, "a.fp16", values={"time": 3.0})
+    append(journal, run, "a.fp16", variant="eager", values={"time": 4.0})
+    times = {(p["case"], p["variant"]): p["values"]["time"] for p in journal.points()}
+    assert times == {("b.fp16", "kernl"): 2.0, ("a.fp16", "kernl"): 3.0, ("a.fp16", "eager"): 4.0}
+
+
+def test_compaction_keeps_the_last_points_and_their_runs(tmp_path: Path) -> None:
+    path = tmp_path / "j.points.jsonl"
+    with Journal(path) as journal:
+        old, new = (journal.start_run(COMMIT, "m", {"gpu": name}) for name in ("old", "new"))
+        append(journal, old, "a.fp16")
+        append(journal, new, "a.fp16")
+        before = journal.points()
+        journal.compact()
+        assert journal.points() == before
+        assert set(journal.runs()) == {new}
+        append(journal, new, "b.fp16")
+    assert [p["case"] for p in latest(read(path)[0])] == ["a.fp16", "b.fp16"]
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_numbers_json_does_not_have_become_null(tmp_path: Path) -> None:
+    path = tmp_path / "j.points.jsonl"
+    with Journal(path) as journal:
+        run = journal.start_run(COMMIT, "m", {"copy_bytes_per_s": math.nan})
+        append(journal, run, "a.fp16", error=math.nan, samples=[1.0, math.inf])
+    text = path.read_text()
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    records, _ = read(path)
+    assert records[0]["fingerprint"]["copy_bytes_per_s"] is None
+    assert records[1]["error"] is None
+    assert records[1]["samples"] == [1.0, None]
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=10,
+)
+
+
+@given(VALUES)
+def test_finite_values_always_make_strict_json(value: Any) -> None:
+    json.dumps(finite(value), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (b'{"kind":"point","run":"r","suite":"kernels","op":"so', "not a JSON object"),
+        (b"\xff\xfe\x00garbage", "not a JSON object"),
+        (b"[1, 2]", "not a JSON object"),
+        (b'{"kind":"note"}', "kind is 'note'"),
+        (b'{"kind":"point","run":"r"}', "without suite, op, case, variant, status"),
+        (b'{"kind":"run","id":7}', "without id"),
+    ],
+)
+def test_a_broken_line_costs_itself_alone(tmp_path: Path, line: bytes, problem: str) -> None:
+    path = tmp_path / "j.points.jsonl"
+    with Journal(path) as journal:
+        run = journal.start_run(COMMIT, "m", {})
+        append(journal, run, "a.fp16")
+    with path.open("ab") as file:
+        file.write(line)  # no newline: as a killed writer leaves it
+    with Journal(path) as journal:
+        append(journal, run, "b.fp16")
+    records, problems = read(path)
+    assert [record.get("case") for record in records] == [None, "a.fp16", "b.fp16"]
+    assert len(problems) == 1
+    assert problem in problems[0]
+    assert "line 3" in problems[0]
+
+
+def test_a_missing_file_is_an_empty_journal(tmp_path: Path) -> None:
+    assert read(tmp_path / "none.jsonl") == ([], [])
+    assert Journal(tmp_path / "none.jsonl").points() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_writer_gets_an_error_and_a_reader_does_not(tmp_path: Path) -> None:
+    path = tmp_path / "j.points.jsonl"
+    second = Journal(path)
+    with Journal(path) as first:
+        run = first.start_run(COMMIT, "m", {})
+        with pytest.raises(JournalError, match="being written by another process"):
+            append(second, run, "a.fp16")
+        first.compact()
+        with pytest.raises(JournalError, match="being written by another process"):
+            append(second, run, "a.fp16")
+        assert second.points() == []
+    append(second, run, "a.fp16")
+    assert len(second.points()) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [({"status": "fine"}, "allowed are ok, failed, skipped"), ({"status": "failed"}, "say why")],
+)
+def test_a_point_that_says_too_little_is_refused(
+    tmp_path: Path, fields: dict[str, Any], message: str
+) -> None:
+    with Journal(tmp_path / "j.points.jsonl") as journal:
+        run = journal.start_run(COMMIT, "m", {})
+        with pytest.raises(JournalError, match=message):
+            append(journal, run, "a.fp16", **fields)
+
+
+def test_every_point_is_on_disk_before_the_writer_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "j.points.jsonl"
+    script = (
+        "import os, signal, sys\n"
+        "from benchmarks.measure.journal import Journal\n"
+        "journal = Journal(sys.argv[1])\n"
+        "run = journal.start_run('0' * 40, 'm', {})\n"
+        "for n in range(3):\n"
+        "    journal.append_point(run=run, suite='kernels', op='softmax', case=f'c{n}.fp16',\n"
+        "                         variant='kernl', version=1, status='ok')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script, str(path)], env=environment, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert [p["case"] for p in Journal(path).points()] == ["c0.fp16", "c1.fp16", "c2.fp16"]
+    with Journal(path) as journal:  # the lock died with its holder
+        append(journal, "r", "c3.fp16")
+
+
+def test_points_are_one_file_each(tmp_path: Path) -> None:
+    write_point(tmp_path, "rows8_cols8.fp16", "kernl", {"status": "ok", "error": math.nan})
+    write_point(tmp_path, "rows8_cols8.fp16", "eager", {"status": "failed", "reason": "no"})
+    assert read_point(tmp_path, "rows8_cols8.fp16", "kernl") == {"status": "ok", "error": None}
+    assert read_point(tmp_path, "rows8_cols8.fp16", "eager") == {"status": "failed", "reason": "no"}
+    assert read_point(tmp_path, "rows8_cols8.fp16", "compile") is None
+    assert len(list((tmp_path / "points").iterdir())) == 2

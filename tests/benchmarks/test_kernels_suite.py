@@ -1,0 +1,90 @@
+"""What asv sees of the sweep: samples, skips in words, failures with their reason."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import cases as frozen_cases
+from benchmarks.measure import device, for_asv
+from benchmarks.measure.journal import Journal
+from benchmarks.measure.points import read_point
+from tests.benchmarks.fake_worker import COMMIT, FAKE_WORKER, Bench
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setenv("KERNL_PROGRESS", str(tmp_path / "progress"))
+    return Bench(tmp_path)
+
+
+@pytest.fixture
+def suite(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    monkeypatch.chdir(tmp_path)
+    from benchmarks.suite import kernels
+
+    return kernels
+
+
+def test_every_frozen_op_has_a_class_with_a_cache_of_its_own(suite: Any) -> None:
+    frozen = frozen_cases.load()
+    classes: dict[str, Any] = {
+        value.op: value
+        for name, value in vars(suite).items()
+        if isinstance(value, type) and hasattr(value, "op")
+    }
+    assert set(classes) == set(frozen.ops)
+    lines = {each.setup_cache.__code__.co_firstlineno for each in classes.values()}
+    assert len(lines) == len(classes)
+    for op, each in classes.items():
+        assert each.__name__ == op.title().replace("_", "")
+        assert each.params == (frozen.kernel_cases(op), frozen.implementations)
+        assert each.version == frozen.version(op)
+
+
+def test_without_a_gpu_every_case_is_skipped_in_words(
+    suite: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    benchmark = suite.Softmax()
+    unmeasured = benchmark.setup_cache()
+    assert unmeasured == for_asv.NO_GPU
+    with pytest.raises(NotImplementedError, match="no NVIDIA GPU"):
+        benchmark.setup(unmeasured, "rows192_cols16.fp16", "kernl")
+
+
+def test_points_reach_asv_as_samples_skips_and_failures(
+    suite: Any, bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The whole way from asv's environment variables to `track_time`, with the fake worker."""
+    names = frozen_cases.load().kernel_cases("softmax")
+    broken = names[1]
+    bench.script.write_text(FAKE_WORKER.replace('what == "memory"', f"what == {broken[:-5]!r}"))
+    monkeypatch.setenv("KERNL_COMMIT", COMMIT)
+    monkeypatch.setenv("KERNL_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("KERNL_ENV_NAME", "worktree")
+    monkeypatch.setattr(device, "gpu", lambda: device.Gpu("NVIDIA H200", "", "", 1))
+    monkeypatch.setattr(
+        "benchmarks.measure.sweep.worker_command",
+        lambda _: [sys.executable, "-S", str(bench.script), str(bench.log), ""],
+    )
+    benchmark = suite.Softmax()
+    unmeasured = benchmark.setup_cache()
+    assert unmeasured == ""
+    path = tmp_path / "results" / "nvidia-h200" / "01234567-worktree.points.jsonl"
+    assert len(Journal(path).points()) == 3 * len(names)
+
+    benchmark.setup("", names[0], "kernl")
+    assert benchmark.track_time("", names[0], "kernl") == {"samples": [1e-6, 1.1e-6], "number": 1}
+    with pytest.raises(RuntimeError, match="OutOfMemoryError: tried 80 GiB"):
+        benchmark.setup("", broken, "kernl")
+    point = read_point(tmp_path, broken, "eager")
+    assert point is not None
+    assert point["status"] == "ok"
+    with pytest.raises(RuntimeError, match="never measured"):
+        benchmark.setup("", "rows7_cols7.fp16", "kernl")
+
+    calls = bench.calls()
+    assert suite.Softmax().setup_cache() == ""  # asv was killed before it saved: all is reused
+    assert bench.calls() == calls

@@ -19,6 +19,11 @@ class Tile(NamedTuple):
     num_warps: int
     num_stages: int
 
+    @property
+    def accumulators(self) -> int:
+        """Float32 sums that each thread holds."""
+        return self.block_m * self.block_n // (32 * self.num_warps)
+
 
 # Largest first. Small tiles with a deep block_k are for outputs that fill few multiprocessors.
 HALF_TILES = (
@@ -46,6 +51,11 @@ def shared_memory_limit(capability: int) -> int:
     return 163 * 1024 if capability < 90 else 227 * 1024
 
 
+def accumulators_limit(capability: int) -> int:
+    """Float32 sums one thread may hold: 128 compile to spills before Hopper, 64 do not."""
+    return 128 if capability >= 90 else 64
+
+
 def choose_tile(m: int, n: int, dtype: torch.dtype, capability: int) -> Tile:
     """The largest tile whose grid fills the GPU, with as many stages as shared memory holds.
 
@@ -54,7 +64,12 @@ def choose_tile(m: int, n: int, dtype: torch.dtype, capability: int) -> Tile:
     """
     tiles = FLOAT_TILES if dtype == torch.float32 else HALF_TILES
     tallest = max(16, next_power_of_2(m))
-    usable = [tile for tile in tiles if min(64, tallest) <= tile.block_m <= tallest]
+    usable = [
+        tile
+        for tile in tiles
+        if min(64, tallest) <= tile.block_m <= tallest
+        and tile.accumulators <= accumulators_limit(capability)
+    ]
     filling = [t for t in usable if cdiv(m, t.block_m) * cdiv(n, t.block_n) >= FULL_GRID]
     tile = filling[0] if filling else usable[-1]
     stage_bytes = (tile.block_m + tile.block_n) * tile.block_k * dtype.itemsize

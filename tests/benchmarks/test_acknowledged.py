@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import acknowledged
-from benchmarks.acknowledged import Acknowledged, AcknowledgedError, load
+from benchmarks.gate import acknowledged
+from benchmarks.gate.acknowledged import Acknowledged, AcknowledgedError, load
 from tests.benchmarks.gate_rows import BASE, HEAD, OTHER, TODAY, count, gate, row, timing
 
 ENTRY = """

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.gate import judge
+from benchmarks.gate.command import judge
 from tests.benchmarks.gate_rows import (
     BASE,
     GPU_MACHINE,

@@ -14,7 +14,7 @@ from asv.results import Results
 from asv.runner import BenchmarkResult
 from asv.util import write_json
 
-from benchmarks.gate import main
+from benchmarks.gate.command import main
 from benchmarks.measure.journal import Journal
 from tests.benchmarks.gate_rows import BASE, FINGERPRINT, HEAD, make_repository
 

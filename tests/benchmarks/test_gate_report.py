@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from benchmarks.gate_findings import OUTCOMES, Finding, Key, Outcome
-from benchmarks.gate_report import (
+from benchmarks.gate.findings import OUTCOMES, Finding, Key, Outcome
+from benchmarks.gate.report import (
     MAX_GROUPS,
     Report,
     amount,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gate import GateError, gated_commits, main, resolve
+from benchmarks.gate.command import GateError, gated_commits, main, resolve
 from tests.benchmarks.gate_rows import BASE, HEAD, make_repository
 
 

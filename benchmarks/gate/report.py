@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.gate_findings import COMPARED, OUTCOMES, REGRESSIONS, UNDECIDED, Finding, Outcome
+from benchmarks.gate.findings import COMPARED, OUTCOMES, REGRESSIONS, UNDECIDED, Finding, Outcome
 
 FORMAT = 1
 MAX_GROUPS = 30

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.asv_file import METRICS
-from benchmarks.gate_findings import Finding, worst_first
+from benchmarks.gate.findings import Finding, worst_first
 
-PATH = Path(__file__).with_name("acknowledged.toml")
+PATH = Path(__file__).parents[1] / "acknowledged.toml"
 KEYS = ("suite", "op", "case", "metric", "variant", "commit", "reason", "expires", "limit")
 _MAX_LIMIT = 1e9
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
@@ -117,7 +117,7 @@ def acknowledge(
     """Turn regressions that a review accepted into "acknowledged".
 
     Args:
-        findings: of `benchmarks.gate_findings.find`.
+        findings: of `benchmarks.gate.findings.find`.
         entries: of `load`.
         commits: full hashes that are being gated; entries of others do not count.
         today: the date in UTC.

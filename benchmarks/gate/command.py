@@ -1,7 +1,7 @@
 """`python -m benchmarks.gate BASE HEAD`: is HEAD worse than BASE, by their stored results?
 
 Exit codes: 0 pass; 1 at least one regression that was not acknowledged; 2 could not decide. See
-`benchmarks.gate_findings` for what is a regression and `benchmarks.compare` for the statistics.
+`benchmarks.gate.findings` for what is a regression and `benchmarks.compare` for the statistics.
 """
 
 import argparse
@@ -19,11 +19,12 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks import acknowledged, store
-from benchmarks.gate_findings import COMPARED, Row, control_drift, find
-from benchmarks.gate_report import Report, show, to_json, to_markdown
+from benchmarks import store
+from benchmarks.gate import acknowledged
+from benchmarks.gate.findings import COMPARED, Row, control_drift, find
+from benchmarks.gate.report import Report, show, to_json, to_markdown
 
-RESULTS = Path(__file__).with_name("results")
+RESULTS = Path(__file__).parents[1] / "results"
 SUITES = ("codegen", "kernels")
 MAX_CONTROL_DRIFT = 0.02
 MIN_CONTROL_CASES = 10
@@ -284,7 +285,3 @@ def _known_commits(rows: pd.DataFrame) -> str:
 
 def _names(machines: Iterable[str]) -> str:
     return ", ".join(sorted(machines))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

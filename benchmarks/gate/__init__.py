@@ -1,0 +1,1 @@
+"""`python -m benchmarks.gate BASE HEAD`: may this change be merged?"""

@@ -135,7 +135,7 @@ def codegen_trend(rows: pd.DataFrame, metric: str, order: Sequence[Commit]) -> D
         choices.append(Choice(str(case), tuple(line.patch() for line in series)))
     figure = lines(order, all_cases, ())
     unit = text.unit(metric)
-    if metric in summary.MEANS:
+    if metric == "occupancy":
         figure.update_yaxes(title_text="occupancy (%)", tickformat=".0%", range=[0, 1.05])
     else:
         # Up to 8 in any case: an axis of zeros alone would show fractions of an instruction.
@@ -154,7 +154,7 @@ def _count_note(value: float, metric: str) -> str:
     if not math.isfinite(value):
         return "not measured"
     shown = text.count(value, metric)
-    return shown if metric in summary.MEANS else f"{shown} {text.unit(metric)}"
+    return shown if metric == "occupancy" else f"{shown} {text.unit(metric)}"
 
 
 def _total_series(sums: pd.DataFrame, metric: str, variant: str, order: Sequence[Commit]) -> Series:

@@ -17,12 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from benchmarks import compare
+
 TIE = 0.02
 """Ratios between 1 / (1 + TIE) and 1 + TIE are ties."""
 
 OURS = "kernl"
 BASELINE = "eager"
-MEANS = frozenset({"occupancy"})
+MEANS = frozenset({"registers", "shared_memory", "occupancy"})
 """Metrics that are averaged over cases; the others are added up."""
 
 HIGHER_IS_BETTER = frozenset({"occupancy"})
@@ -140,7 +142,7 @@ def _fastest(times: pd.DataFrame) -> pd.Series:
 def geometric_mean(ratios: pd.Series) -> float:
     """Geometric mean of the finite ratios; NaN where there are none."""
     finite = ratios[np.isfinite(ratios)]
-    return float(np.exp(np.log(finite).mean())) if len(finite) else math.nan
+    return compare.geometric_mean(finite) if len(finite) else math.nan
 
 
 def score(frame: pd.DataFrame, column: str) -> Score:
@@ -202,7 +204,7 @@ def codegen(rows: pd.DataFrame) -> pd.DataFrame:
 def totals(rows: pd.DataFrame) -> pd.DataFrame:
     """Compile-only totals by machine, commit, op, metric and architecture.
 
-    Columns beside the key: `total` (a mean for occupancy), `measured` and `cases`.
+    Columns beside the key: `total` (a mean for the `MEANS`), `measured` and `cases`.
     """
     key = ["machine", "commit", "op", "metric", "variant"]
     frame = codegen(rows).assign(measured=lambda f: (f["status"] == "ok") & f["value"].notna())

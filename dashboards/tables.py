@@ -137,7 +137,7 @@ def _delta(metric: str, step: float | None) -> tuple[str, str]:
     if step is None or step == 0 or not math.isfinite(step):
         return "", ""
     worse = (step < 0) == (metric in summary.HIGHER_IS_BETTER)
-    shown = f"{abs(step):.1%}" if metric in summary.MEANS else f"{abs(step):,.0f}"
+    shown = text.count(abs(step), metric)
     return f"{'+' if step > 0 else '−'}{shown}", "worse" if worse else "better"
 
 

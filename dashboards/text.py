@@ -115,10 +115,12 @@ def interval(low: float, high: float) -> str:
 
 
 def count(value: float, metric: str) -> str:
-    """A compile-only figure without its unit; occupancy as a percentage."""
+    """A compile-only figure without its unit; occupancy as a percentage, a mean with one digit."""
     if value is None or not math.isfinite(value):
         return "–"
-    return f"{value:.0%}" if metric == "occupancy" else f"{value:,.0f}"
+    if metric == "occupancy":
+        return f"{value:.0%}" if value == round(value, 2) else f"{value:.1%}"
+    return f"{value:,.0f}" if value == round(value) else f"{value:,.1f}"
 
 
 def unit(metric: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from benchmarks.cases import Frozen
 from benchmarks.measure.device import Fingerprint, fingerprint
 from benchmarks.measure.journal import Journal
+from benchmarks.measure.lifetime import die_with_parent
 from benchmarks.measure.points import write_point
 from benchmarks.measure.progress import Progress
 
@@ -135,10 +136,11 @@ def _compile_alone(task: Task) -> Outcome:
 def _pool(workers: int) -> ProcessPoolExecutor:
     # Spawned, not forked: the interpreter that imports kernl must be free of threads.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_no_interpreter)
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_compiler)
 
 
-def _no_interpreter() -> None:
+def _start_compiler() -> None:
+    die_with_parent()
     os.environ.pop("TRITON_INTERPRET", None)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks import cases as frozen_cases
 from benchmarks.measure import device, resume
 from benchmarks.measure.journal import Journal, journal_path, read
+from benchmarks.measure.lifetime import die_with_parent
 from benchmarks.measure.points import write_point
 from benchmarks.measure.sweep import (
     SUITE,
@@ -32,6 +33,7 @@ def measure_op(op: str, directory: Path, settings: Settings | None = None) -> st
     Returns why nothing was measured, in words, or an empty string. Points of a sweep that was
     killed are taken from the journal; those that asv has saved already are measured again.
     """
+    die_with_parent()
     settings = settings or Settings()
     if settings.device == "cuda" and device.gpu() is None:
         return NO_GPU

@@ -18,18 +18,16 @@ machinery, whose points carry `"dry": true`.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from benchmarks.measure.journal import finite
+from benchmarks.measure.lifetime import die_with_parent
 
-_PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
 _FAULT_STATUS = 70
 
 
@@ -47,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     options = parser.parse_args(arguments)
     out = _take_standard_output()
-    _die_with_parent()
+    die_with_parent()
     # Triton reads this when a kernel is declared: it has to stand before kernl is imported.
     if options.device == "cpu":
         os.environ["TRITON_INTERPRET"] = "1"
@@ -135,12 +133,6 @@ def _take_standard_output() -> TextIO:
     private = os.dup(1)
     os.dup2(2, 1)
     return os.fdopen(private, "w", encoding="utf-8")
-
-
-def _die_with_parent() -> None:
-    """A killed sweep must not leave a process behind that holds the GPU. Linux alone has this."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _send(out: TextIO, message: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from benchmarks import cases
 from benchmarks.measure.codegen_sweep import sweep
 from benchmarks.measure.device import machine_name
 from benchmarks.measure.journal import Journal, journal_path
+from benchmarks.measure.lifetime import die_with_parent
 from benchmarks.measure.points import read_point
 
 FROZEN = cases.load()
@@ -18,6 +19,7 @@ FROZEN = cases.load()
 
 def _sweep(op: str) -> None:
     """Compile one operator into asv's cache directory, which is where `setup_cache` runs."""
+    die_with_parent()
     commit, machine = os.environ["KERNL_COMMIT"], machine_name()
     results = Path(os.environ["KERNL_RESULTS"])
     path = journal_path(results, machine, commit, os.environ["KERNL_ENV_NAME"])

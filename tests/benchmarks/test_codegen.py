@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -245,3 +246,35 @@ def test_a_crash_of_the_compiler_costs_one_point(
         "c2": "the compiler took its process down",
         "c3": "ValueError: rows 3",
     }
+
+
+def test_a_compiling_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
+    """asv, killed, would leave its `setup_cache` behind with the journal locked."""
+    child = (
+        "import os, sys, time; sys.path.insert(0, sys.argv[1]);"
+        "from benchmarks.measure.lifetime import die_with_parent; die_with_parent();"
+        "print(os.getpid(), flush=True); time.sleep(60)"
+    )
+    parent = (
+        f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}, sys.argv[1]])"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", parent, str(ROOT)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        process.kill()
+    for _ in range(100):
+        if not _alive(pid):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"process {pid} outlived its parent")
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and was not waited for does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"

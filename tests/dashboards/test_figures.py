@@ -124,7 +124,7 @@ def test_the_table_beside_a_figure_has_its_numbers() -> None:
     table = drawing.table(found)
     assert table[0] == ["Commit", "sm_80", "sm_86", "sm_90", "sm_100"]
     assert len(table) == 1 + len(ORDER)
-    assert "total of" in table[1][1]
+    assert "mean of" in table[1][1]
 
 
 def test_shapes_are_in_natural_order() -> None:

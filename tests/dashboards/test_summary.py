@@ -139,7 +139,7 @@ def codegen(commit: int, case: str, metric: str, value: float, **more: object) -
     )  # fmt: skip
 
 
-def test_totals_add_counts_and_average_occupancy() -> None:
+def test_totals_add_instructions_and_average_what_a_thread_or_block_has() -> None:
     rows = synthetic.frame(
         [
             codegen(0, "a.fp16", "registers", 40),
@@ -147,10 +147,13 @@ def test_totals_add_counts_and_average_occupancy() -> None:
             codegen(0, "c.fp16", "registers", math.nan, status="failed"),
             codegen(0, "a.fp16", "occupancy", 0.5),
             codegen(0, "b.fp16", "occupancy", 1.0),
+            codegen(0, "a.fp16", "instructions", 100),
+            codegen(0, "b.fp16", "instructions", 300),
         ]
     )
     found = summary.totals(rows).set_index("metric")
-    assert found.at["registers", "total"] == 100
+    assert found.at["registers", "total"] == 50
+    assert found.at["instructions", "total"] == 400
     assert (found.at["registers", "measured"], found.at["registers", "cases"]) == (2, 3)
     assert found.at["occupancy", "total"] == pytest.approx(0.75)
 
@@ -174,5 +177,5 @@ def test_codegen_changes_are_worst_first_and_only_of_cases_that_both_commits_hav
     assert list(found["metric"]) == ["spills", "registers", "occupancy"]
     assert list(found["change"]) == pytest.approx([6, 0.1, -1.0])
     deltas = summary.codegen_deltas(rows, *ends)
-    assert deltas[("softmax", "sm_90", "registers")] == 4
+    assert deltas[("softmax", "sm_90", "registers")] == 2
     assert deltas[("softmax", "sm_90", "occupancy")] == pytest.approx(0.5)

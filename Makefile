@@ -1,0 +1,112 @@
+# Every command of the project. `make` alone lists them.
+#
+#   PYTHON=…     the Python to use (3.11 or newer); found by itself otherwise
+#   VENV=…       where the environment lies (.venv), or `system`: use PYTHON as it is
+#   TORCH=any    accept a CUDA build of torch on a machine with no GPU
+#   BENCH=…      regular expression: which benchmarks to run
+#   REVISION=…   git range: which commits to measure (HEAD^!, the newest alone)
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+TORCH ?= cpu
+REVISION ?= HEAD^!
+BENCH ?=
+BASE ?= HEAD^
+HEAD ?= HEAD
+OUTPUT ?= build/dashboard
+PYTEST_ARGS ?=
+GATE_ARGS ?=
+
+# constraints.txt is resolved for 3.11, so 3.11 comes first. A name that is there may still not
+# run (version managers leave such stubs), so each is asked.
+define FIND_PYTHON
+for name in python3.11 python3.12 python3.13 python3.14 python3 python; do \
+  if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+    echo "$$name"; break; fi; done
+endef
+PYTHON ?= $(shell $(FIND_PYTHON))
+
+# An empty VENV means the same as `system`.
+ifeq ($(filter-out system,$(VENV)),)
+  ENVIRONMENT := system
+  RUN := $(PYTHON)
+else
+  ENVIRONMENT := $(VENV)
+  RUN := $(VENV)/bin/python
+endif
+
+.PHONY: help
+help: ## List the commands
+	@echo "Commands (make NAME):"
+	@sed -n 's/^\([a-z_-]*\):.*## \(.*\)/\1|\2/p' Makefile \
+	  | while IFS='|' read -r name text; do printf '  %-26s %s\n' "$$name" "$$text"; done
+
+.PHONY: environment
+environment: ## Make the Python environment in .venv; at once when it is there
+	@if [ -z "$(PYTHON)" ]; then \
+	  echo "environment: no Python 3.11 or newer was found. Install one, or name it: PYTHON=…" >&2; \
+	  exit 1; fi
+	@"$(PYTHON)" .ci/environment.py "$(ENVIRONMENT)" --torch "$(TORCH)"
+
+.PHONY: bench
+bench: environment ## Run the benchmarks on HEAD and build the dashboard
+	@status=0; $(MAKE) --no-print-directory measure || status=$$?; \
+	$(MAKE) --no-print-directory dashboard; \
+	if [ $$status -ne 0 ]; then \
+	  echo "bench: the dashboard is built, but some benchmarks failed: see above" >&2; fi; \
+	exit $$status
+
+# With a GPU every suite runs and samples are kept; without one, what compiles without one.
+.PHONY: measure
+measure: environment ## Run the benchmarks on REVISION
+	@machine="$$($(RUN) -m benchmarks.measure.device)"; \
+	$(RUN) -m asv machine --yes --machine "$$machine" > /dev/null; \
+	options=(--show-stderr --machine "$$machine"); bench='$(BENCH)'; \
+	if [ "$$machine" = compile-only ]; then bench="$${bench:-codegen}"; \
+	  echo "bench: no NVIDIA GPU here: kernels are compiled, not timed"; \
+	else options+=(--record-samples); fi; \
+	if [ -n "$$bench" ]; then options+=(--bench "$$bench"); fi; \
+	echo "bench: machine $$machine, commits $(REVISION), benchmarks $${bench:-all}"; \
+	$(RUN) -m asv run "$${options[@]}" '$(REVISION)'
+
+.PHONY: dashboard
+dashboard: environment ## Build the dashboard from the results
+	@$(RUN) -m dashboards.build --output "$(OUTPUT)"
+
+.PHONY: gate
+gate: environment ## Compare the results of two commits: make gate BASE=… HEAD=…
+	@$(RUN) -m benchmarks.gate $(GATE_ARGS) "$(BASE)" "$(HEAD)"
+
+.PHONY: freeze
+freeze: environment ## Write the benchmark cases anew from the kernels' declarations
+	@$(RUN) -m benchmarks.freeze
+
+# Kernels run under Triton's interpreter, with a GPU or without.
+.PHONY: test
+test: environment ## Run all tests; needs no GPU
+	@TRITON_INTERPRET=1 $(RUN) -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
+
+.PHONY: test-gpu
+test-gpu: environment ## Run the tests with the kernels on the NVIDIA GPU
+	@nvidia-smi -L || { echo "test-gpu: no NVIDIA GPU answers here; make test needs none" >&2; exit 1; }
+	@env -u TRITON_INTERPRET $(RUN) -m pytest $(PYTEST_ARGS)
+
+.PHONY: source_code_format
+source_code_format: environment ## Format the code and fix what ruff can fix
+	@$(RUN) -m ruff check --fix-only .
+	@$(RUN) -m ruff format .
+
+.PHONY: source_code_check_format
+source_code_check_format: environment ## Check format, lint and types
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m ruff check .
+	@$(RUN) -m mypy
+
+.PHONY: clean
+clean: ## Remove what was built: environment, caches, dashboard; results stay
+	@rm -rf build dist .asv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@if [ -f .venv/pyvenv.cfg ]; then rm -rf .venv; fi
+	@find kernl benchmarks dashboards tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,5 +2,5 @@
 
 `journal`, `points`, `device`, `resume`, `process`, `sweep` and `for_asv` need the standard library
 alone and never initialise CUDA. `worker` starts the measuring process, in which the rest runs:
-`laboratory`, `checking`, `measurement`, `graphs`, `check` and `implementations` import torch.
+`laboratory`, `check`, `accuracy`, `measurement`, `graphs` and `implementations` import torch.
 """

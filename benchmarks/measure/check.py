@@ -1,123 +1,95 @@
-"""The check before timing: an implementation must compute the op before its speed counts.
-
-The truth is the op's reference in float64 on the same inputs. The error of an implementation is the
-largest relative L2 distance, ‖out - truth‖ / ‖truth‖, over its outputs.
-"""
+"""The check of every implementation of one case, before any of them is timed."""
 
 from __future__ import annotations
 
-import contextlib
-import math
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-import torch
-
-Inputs = dict[str, Any]
-Outputs = tuple[torch.Tensor, ...]
-
-
-def as_tuple(outputs: Any) -> Outputs:
-    """The outputs of an op: one tensor, or a tuple or list of them."""
-    return (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs)
-
-
-def tensor_bytes(values: Sequence[Any]) -> int:
-    """Bytes of all tensors among `values`, each counted whole."""
-    return sum(v.numel() * v.element_size() for v in values if isinstance(v, torch.Tensor))
-
-
-def upcast(inputs: Inputs, device: str | None = None) -> Inputs:
-    """Inputs with every floating-point tensor in float64, moved to `device` where one is named."""
-
-    def lift(value: Any) -> Any:
-        if not isinstance(value, torch.Tensor):
-            return value
-        moved = value if device is None else value.to(device)
-        return moved.double() if moved.is_floating_point() else moved
-
-    return {name: lift(value) for name, value in inputs.items()}
+from benchmarks.measure import accuracy
+from benchmarks.measure.implementations import IMPLEMENTATIONS, Implementation
+from benchmarks.measure.laboratory import (
+    Laboratory,
+    Passed,
+    Point,
+    Stage,
+    Task,
+    describe,
+    point,
+    require_device,
+    synchronize,
+)
 
 
-def truth(reference: Callable[..., Any], inputs: Inputs) -> Outputs:
-    """The reference in float64: on the inputs' device, or on the CPU where that has no memory."""
-    try:
-        return as_tuple(reference(**upcast(inputs)))
-    except torch.OutOfMemoryError:
-        torch.cuda.empty_cache()
-    return as_tuple(reference(**upcast(inputs, "cpu")))
+def check_all(
+    task: Task, op: Any, case: Any, lab: Laboratory, stage: Stage
+) -> Iterator[tuple[str, Passed | Point]]:
+    """What became of each implementation: passed, or a point that says why not.
 
-
-def relative_l2(out: torch.Tensor, ref: torch.Tensor) -> float:
-    """‖out - ref‖ / ‖ref‖ in float64; NaN or infinity in `out` gives NaN or infinity."""
-    exact = ref.double()
-    distance = torch.linalg.vector_norm(out.to(ref.device).double() - exact).item()
-    size = torch.linalg.vector_norm(exact).item()
-    if size == 0.0:
-        return 0.0 if distance == 0.0 else math.inf
-    return distance / size
-
-
-def disagreement(outputs: Outputs, expected: Outputs, limit: float) -> tuple[float | None, str]:
-    """(error, reason): the largest relative L2 over the outputs, and what is wrong, in words.
-
-    The reason is empty where every output has the expected shape and an error up to `limit`.
+    Raises DeviceFault where the device does not answer any more.
     """
-    shapes = [tuple(out.shape) for out in outputs]
-    expected_shapes = [tuple(ref.shape) for ref in expected]
-    if shapes != expected_shapes:
-        return None, f"outputs of shapes {shapes}, the reference gives {expected_shapes}"
-    errors = [relative_l2(out, ref) for out, ref in zip(outputs, expected, strict=True)]
-    broken = [error for error in errors if not math.isfinite(error)]
-    if broken:
-        holes = sum(int((~torch.isfinite(out)).sum().item()) for out in outputs)
-        total = sum(out.numel() for out in outputs)
-        return None, (
-            f"{holes} of {total} output elements are NaN or infinite: "
-            "never written, or computed wrongly"
-        )
-    error = max(errors)
-    if error > limit:
-        return error, f"relative L2 error {error:.3g} against float64, allowed is {limit:.3g}"
-    return error, ""
-
-
-def changed_inputs(inputs: Inputs, pristine: Inputs) -> str:
-    """Names of the input tensors that a call has written to, in words; empty where none."""
-    changed = [
-        name
-        for name, value in inputs.items()
-        if isinstance(value, torch.Tensor) and not torch.equal(value, pristine[name])
-    ]
-    return f"the call changed its inputs: {', '.join(changed)}" if changed else ""
-
-
-def copies(inputs: Inputs) -> Inputs:
-    """Inputs with every tensor cloned."""
-    return {
-        name: value.clone() if isinstance(value, torch.Tensor) else value
-        for name, value in inputs.items()
-    }
-
-
-@contextlib.contextmanager
-def poisoned() -> Iterator[None]:
-    """While this holds, `torch.empty` and its like give NaN, so what a kernel leaves out shows.
-
-    PyTorch fills new memory only in its deterministic mode, which is set to warn, not to raise.
-    `CUBLAS_WORKSPACE_CONFIG` is left alone: it would change what cuBLAS runs when it is timed.
-    """
-    memory: Any = torch.utils.deterministic
-    before = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    filled = memory.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    memory.fill_uninitialized_memory = True
+    stage("reference", "")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        memory.fill_uninitialized_memory = filled
-        torch.use_deterministic_algorithms(before, warn_only=warn_only)
+        pristine = op.inputs(case, lab.device, task.seed)
+        expected = accuracy.truth(op.reference, pristine)
+        synchronize(lab)
+    except Exception as error:
+        reason = f"the float64 reference failed: {describe(error)}"
+    else:
+        reason = ""
+    if reason:
+        require_device(lab, reason)
+        for name in task.implementations:
+            yield name, point(name, "failed", reason)
+        return
+    for name in task.implementations:
+        stage("check", name)
+        outcome = _check_guarded(IMPLEMENTATIONS[name], op, case, lab, pristine, expected)
+        if not isinstance(outcome, Passed) and outcome["status"] == "failed":
+            outcome["reason"] += f" (inputs of seed {task.seed})"
+            require_device(lab, outcome["reason"])
+        yield name, outcome
+
+
+def _check_guarded(
+    implementation: Implementation,
+    op: Any,
+    case: Any,
+    lab: Laboratory,
+    pristine: accuracy.Inputs,
+    expected: accuracy.Outputs,
+) -> Passed | Point:
+    try:
+        outcome = _check_one(implementation, op, case, lab, pristine, expected)
+        synchronize(lab)
+        return outcome
+    except Exception as error:
+        return point(implementation.name, "failed", f"the check failed: {describe(error)}")
+
+
+def _check_one(
+    implementation: Implementation,
+    op: Any,
+    case: Any,
+    lab: Laboratory,
+    pristine: accuracy.Inputs,
+    expected: accuracy.Outputs,
+) -> Passed | Point:
+    name = implementation.name
+    inputs = accuracy.copies(pristine)
+    unavailable = implementation.unavailable(op, lab.device, inputs)
+    if unavailable:
+        return point(name, "skipped", unavailable)
+    call = implementation.build(op, case)
+    if implementation.poisonable:
+        with accuracy.poisoned():
+            outputs = accuracy.as_tuple(call(**inputs))
+    else:
+        outputs = accuracy.as_tuple(call(**inputs))
+    changed = accuracy.changed_inputs(inputs, pristine)
+    if changed:
+        return point(name, "failed", changed)
+    limit = op.tolerance[case.dtype] * implementation.tolerance_factor
+    error, reason = accuracy.disagreement(outputs, expected, limit)
+    if reason or error is None:
+        return point(name, "failed", reason, error=error)
+    return Passed(call, error, accuracy.tensor_bytes(outputs), limit)

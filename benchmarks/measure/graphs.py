@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.measure.check import Inputs, Outputs, as_tuple, disagreement
+from benchmarks.measure.accuracy import Inputs, Outputs, as_tuple, disagreement
 from benchmarks.measure.telemetry import Telemetry
 from benchmarks.measure.timing import Ceilings, Samples, choose_rounds, interleaved
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.measure import check, graphs, timing
-from benchmarks.measure.checking import check_all
+from benchmarks.measure import accuracy, graphs, timing
+from benchmarks.measure.check import check_all
 from benchmarks.measure.laboratory import (
     Laboratory,
     Passed,
@@ -107,10 +107,10 @@ def _time_all(
             yield _judged(op, case, lab, name, one, taken[name], telemetry)
 
 
-def _input_sets(op: Any, case: Any, passed: Mapping[str, Passed]) -> list[check.Inputs]:
+def _input_sets(op: Any, case: Any, passed: Mapping[str, Passed]) -> list[accuracy.Inputs]:
     """Distinct input sets, seeds 0, 1, …: the same for every implementation and every commit."""
     first = op.inputs(case, "cuda", 0)
-    set_bytes = check.tensor_bytes(list(first.values()))
+    set_bytes = accuracy.tensor_bytes(list(first.values()))
     set_bytes += sum(one.output_bytes for one in passed.values())
     available, _ = torch.cuda.mem_get_info()
     count = timing.choose_sets(set_bytes, min(_SETS_BYTES, available // 2))
@@ -121,7 +121,7 @@ def _capture_into(
     captured: dict[str, graphs.Captured],
     name: str,
     one: Passed,
-    sets: list[check.Inputs],
+    sets: list[accuracy.Inputs],
     lab: Laboratory,
 ) -> str:
     """Capture one implementation and replay it once; returns what went wrong, in words."""

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.measure import check, graphs, timing
+from benchmarks.measure import accuracy, graphs, timing
 from benchmarks.measure.telemetry import Telemetry
 from benchmarks.measure.timing import Ceilings
 
@@ -115,28 +115,28 @@ def test_wall_clock_takes_turns() -> None:
 
 def test_error_is_relative_l2_in_float64() -> None:
     ref = torch.tensor([3.0, 4.0], dtype=torch.float64)
-    assert check.relative_l2(torch.tensor([3.0, 4.5]), ref) == pytest.approx(0.1)
-    assert check.relative_l2(torch.zeros(2), torch.zeros(2)) == 0.0
-    assert check.relative_l2(torch.ones(2), torch.zeros(2)) == math.inf
+    assert accuracy.relative_l2(torch.tensor([3.0, 4.5]), ref) == pytest.approx(0.1)
+    assert accuracy.relative_l2(torch.zeros(2), torch.zeros(2)) == 0.0
+    assert accuracy.relative_l2(torch.ones(2), torch.zeros(2)) == math.inf
 
 
 def test_disagreement_in_words() -> None:
     ref = torch.ones(4, dtype=torch.float64)
-    assert check.disagreement((torch.ones(4),), (ref,), 1e-6) == (0.0, "")
-    error, reason = check.disagreement((torch.full((4,), 1.5),), (ref,), 0.1)
+    assert accuracy.disagreement((torch.ones(4),), (ref,), 1e-6) == (0.0, "")
+    error, reason = accuracy.disagreement((torch.full((4,), 1.5),), (ref,), 0.1)
     assert error == pytest.approx(0.5)
     assert reason == "relative L2 error 0.5 against float64, allowed is 0.1"
     holes = torch.tensor([1.0, math.nan, 1.0, math.inf])
-    error, reason = check.disagreement((torch.ones(4), holes), (ref, ref), math.inf)
+    error, reason = accuracy.disagreement((torch.ones(4), holes), (ref, ref), math.inf)
     assert error is None
     assert "2 of 8 output elements are NaN or infinite" in reason
-    _, reason = check.disagreement((torch.ones(2, 2),), (ref,), 1.0)
+    _, reason = accuracy.disagreement((torch.ones(2, 2),), (ref,), 1.0)
     assert reason == "outputs of shapes [(2, 2)], the reference gives [(4,)]"
 
 
 def test_new_memory_is_poisoned_only_inside() -> None:
     settings = torch.are_deterministic_algorithms_enabled()
-    with check.poisoned():
+    with accuracy.poisoned():
         assert torch.isnan(torch.empty(1000)).all()
         assert torch.isnan(torch.empty_like(torch.ones(10, dtype=torch.float16))).all()
         assert torch.isnan(torch.ones(3).new_empty(10)).all()
@@ -145,19 +145,19 @@ def test_new_memory_is_poisoned_only_inside() -> None:
 
 def test_a_call_that_writes_to_its_inputs_is_found() -> None:
     inputs = {"x": torch.ones(3), "weight": torch.ones(3), "eps": 1e-5, "bias": None}
-    pristine = check.copies(inputs)
-    assert check.changed_inputs(inputs, pristine) == ""
+    pristine = accuracy.copies(inputs)
+    assert accuracy.changed_inputs(inputs, pristine) == ""
     inputs["weight"][1] = 2.0  # type: ignore[index]
-    assert check.changed_inputs(inputs, pristine) == "the call changed its inputs: weight"
+    assert accuracy.changed_inputs(inputs, pristine) == "the call changed its inputs: weight"
 
 
 def test_the_truth_is_computed_in_float64() -> None:
     inputs = {"x": torch.ones(3, dtype=torch.float16), "index": torch.arange(3), "flag": True}
-    lifted = check.upcast(inputs)
+    lifted = accuracy.upcast(inputs)
     assert lifted["x"].dtype == torch.float64
     assert lifted["index"].dtype == torch.int64
     assert lifted["flag"] is True
-    (out,) = check.truth(lambda x, index, flag: x[index] / 3 if flag else x, inputs)
+    (out,) = accuracy.truth(lambda x, index, flag: x[index] / 3 if flag else x, inputs)
     assert out.dtype == torch.float64
     assert out[0].item() == 1 / 3
 
@@ -173,7 +173,7 @@ class FakeDevice:
         self.log: list[str] = []
         self.captured: list[Any] = []
 
-    def graph(self, name: str, cost: float, outputs: list[check.Outputs]) -> Any:
+    def graph(self, name: str, cost: float, outputs: list[accuracy.Outputs]) -> Any:
         saved = [tuple(out.clone() for out in each) for each in outputs]
 
         def replay() -> None:
@@ -215,7 +215,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeDevice:
 
 
 def captured(fake: FakeDevice, name: str, cost_ms: float, sets: int) -> graphs.Captured:
-    outputs: list[check.Outputs] = [(torch.full((2,), float(n)),) for n in range(sets)]
+    outputs: list[accuracy.Outputs] = [(torch.full((2,), float(n)),) for n in range(sets)]
     return graphs.Captured(
         cold=fake.graph(name, cost_ms, outputs),
         hot=fake.graph(f"{name} hot", cost_ms / 2, []),
@@ -254,7 +254,7 @@ def test_a_replay_that_leaves_an_output_unwritten_is_found(fake: FakeDevice) -> 
     def double(x: torch.Tensor) -> torch.Tensor:
         return 2 * x
 
-    outputs: list[check.Outputs] = [(double(**each),) for each in sets]
+    outputs: list[accuracy.Outputs] = [(double(**each),) for each in sets]
     whole = graphs.Captured(fake.graph("whole", 1.0, outputs), fake.graph("", 1.0, []), outputs)
     assert graphs.replay_disagreement(whole, double, sets, 1e-6) == ""
     idle = graphs.Captured(fake.graph("idle", 1.0, []), fake.graph("", 1.0, []), outputs)

@@ -20,7 +20,7 @@ SUFFIX = ".points.jsonl"
 TEXT_KEYS = (
     "suite",
     "gpu",
-    "gpu_uuid",
+    "gpu_id",
     "driver",
     "cuda",
     "capability",

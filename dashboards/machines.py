@@ -11,7 +11,7 @@ from dashboards.tables import Table, word
 
 def runs(source: Source) -> dict[str, tuple[dict[str, str], Table]]:
     """Machine → what asv knows of it, and its runs newest first with their fingerprints."""
-    hidden = {"machine", "commit", "run", "started_at", "suite", "gpu_uuid"}
+    hidden = {"machine", "commit", "run", "started_at", "suite", "gpu_id"}
     subjects = {commit.id: commit for commit in source.commits}
     names = sorted({*source.machines, *source.runs["machine"], *source.rows["machine"]})
     found = {}

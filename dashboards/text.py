@@ -120,7 +120,8 @@ def count(value: float, metric: str) -> str:
         return "–"
     if metric == "occupancy":
         return f"{value:.0%}" if value == round(value, 2) else f"{value:.1%}"
-    return f"{value:,.0f}" if value == round(value) else f"{value:,.1f}"
+    whole = value == round(value) or metric == "shared_memory"
+    return f"{value:,.0f}" if whole else f"{value:,.1f}"
 
 
 def unit(metric: str) -> str:

@@ -91,7 +91,7 @@ def _prepare(device: str) -> tuple[dict[str, Any], Any, dict[str, Any]]:
         raise Refusal("skipped", f"torch {torch.__version__} sees no CUDA device")
     ops = _load_ops(os.environ.get("KERNL_CODE"))
 
-    from benchmarks.measure.device import fingerprint
+    from benchmarks.measure.device import fingerprint, gpu
     from benchmarks.measure.laboratory import Laboratory, describe
 
     figures: dict[str, Any] = {**fingerprint("kernels")}
@@ -111,7 +111,8 @@ def _prepare(device: str) -> tuple[dict[str, Any], Any, dict[str, Any]]:
     figures["capability"] = f"{properties.major}.{properties.minor}"
     figures["sm_count"] = properties.multi_processor_count
     figures["l2_bytes"] = properties.L2_cache_size
-    telemetry = Telemetry(str(figures.get("gpu_uuid", "")))
+    card = gpu()
+    telemetry = Telemetry(card.uuid if card else "")
     return ops, Laboratory("cuda", measured, flush, telemetry), figures
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -89,7 +90,8 @@ def test_no_driver_is_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_fingerprint_knows_gpu_and_versions(driver: Path) -> None:
     found = device.fingerprint("kernels")
     assert found["gpu"] == "NVIDIA H200"
-    assert found["gpu_uuid"] == "GPU-11111111-aaaa"
+    assert re.fullmatch("[0-9a-f]{12}", str(found["gpu_id"]))
+    assert "GPU-11111111-aaaa" not in found.values()
     assert found["driver"] == "580.159.04"
     assert found["memory_bytes"] == 143771 * 2**20
     assert found["suite"] == "kernels"
@@ -103,7 +105,7 @@ def test_fingerprint_knows_gpu_and_versions(driver: Path) -> None:
 
 def test_same_device_looks_at_gpu_driver_torch_and_triton(driver: Path) -> None:
     found = device.fingerprint()
-    assert device.same_device(found, {**found, "gpu_uuid": "another", "os": "another"})
+    assert device.same_device(found, {**found, "gpu_id": "another", "os": "another"})
     for key in ("gpu", "driver", "torch", "triton"):
         assert not device.same_device(found, {**found, key: "another"})
         assert not device.same_device(found, {k: v for k, v in found.items() if k != key})

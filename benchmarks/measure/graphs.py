@@ -2,7 +2,7 @@
 
 One graph holds a call on each of several distinct input sets, so no call finds its own inputs in
 L2, and the cost of starting the graph is shared by all of them. Before each timed replay a buffer
-of at least twice the size of L2 is written; a second graph, with one set again and again, gives the
+of at least twice the size of L2 is read; a second graph, with one set again and again, gives the
 time with L2 hot. Implementations take turns, sample by sample, so that drift of the clocks cancels
 in their ratio.
 """
@@ -21,7 +21,7 @@ from benchmarks.measure.accuracy import Inputs, Outputs, as_tuple, disagreement
 from benchmarks.measure.telemetry import Telemetry
 from benchmarks.measure.timing import Ceilings, Samples, choose_rounds, interleaved
 
-_LEAST_FLUSH_BYTES = 256 << 20  # long enough to write for the host to queue the next replay
+_LEAST_FLUSH_BYTES = 256 << 20  # long enough to read for the host to queue the next replay
 _ROUNDS_AT_ONCE = 8
 _WARM_UP_S = 0.1  # idle clocks are a fraction of the working ones
 _HOT_SHARE = 3
@@ -46,10 +46,21 @@ class Captured:
     outputs: list[Outputs]
 
 
-def flush_buffer() -> torch.Tensor:
-    """A buffer which, when written, leaves nothing else in L2."""
-    l2_bytes = torch.cuda.get_device_properties(0).L2_cache_size
-    return torch.empty(max(2 * l2_bytes, _LEAST_FLUSH_BYTES), dtype=torch.int8, device="cuda")
+class Flush:
+    """Leaves nothing else in L2, by reading a buffer of at least twice its size.
+
+    Written instead, the buffer's own lines would have to go to memory later, while a call is timed.
+    """
+
+    def __init__(self) -> None:
+        l2_bytes = torch.cuda.get_device_properties(0).L2_cache_size
+        self.nbytes = max(2 * l2_bytes, _LEAST_FLUSH_BYTES)
+        self._buffer = torch.zeros(self.nbytes // 4, dtype=torch.float32, device="cuda")
+        self._sum = torch.zeros((), dtype=torch.float32, device="cuda")
+
+    def __call__(self) -> None:
+        """Queue the read on the current stream."""
+        torch.sum(self._buffer, 0, out=self._sum)
 
 
 def capture(call: Callable[..., Any], sets: Sets) -> Captured:
@@ -108,7 +119,7 @@ def _storage(value: torch.Tensor) -> int:
 
 def time_graphs(
     captured: Mapping[str, Captured],
-    flush: torch.Tensor,
+    flush: Flush,
     samples: int,
     budget_s: float,
     seed: int,
@@ -122,7 +133,7 @@ def time_graphs(
     _warm_up(captured, flush)
     trial = _sample(captured, [tuple(captured)], flush, telemetry)
     # The flushes take as long as short graphs do: they are part of what a round costs.
-    flush_s = len(captured) * flush.numel() / 2e12
+    flush_s = len(captured) * flush.nbytes / 2e12
     round_s = sum(seconds[0] for seconds in trial.values()) + flush_s
     rounds = choose_rounds(round_s, samples, budget_s)
     telemetry.clear()
@@ -138,11 +149,11 @@ def time_graphs(
     }
 
 
-def _warm_up(captured: Mapping[str, Captured], flush: torch.Tensor) -> None:
+def _warm_up(captured: Mapping[str, Captured], flush: Flush) -> None:
     end = time.perf_counter() + _WARM_UP_S
     while time.perf_counter() < end:
         for one in captured.values():
-            flush.zero_()
+            flush()
             one.cold.replay()
         torch.cuda.synchronize()
 
@@ -150,10 +161,10 @@ def _warm_up(captured: Mapping[str, Captured], flush: torch.Tensor) -> None:
 def _sample(
     captured: Mapping[str, Captured],
     orders: Iterator[tuple[str, ...]] | Sequence[tuple[str, ...]],
-    flush: torch.Tensor | None,
+    flush: Flush | None,
     telemetry: Telemetry,
 ) -> dict[str, list[float]]:
-    """Seconds of whole replays in the given orders: cold with a flush buffer, hot with None."""
+    """Seconds of whole replays in the given orders: cold with a flush, hot with None."""
     taken: dict[str, list[float]] = {name: [] for name in captured}
     remaining = iter(orders)
     while batch := list(islice(remaining, _ROUNDS_AT_ONCE)):
@@ -166,7 +177,7 @@ def _sample(
 
 
 def _enqueue(
-    one: Captured, name: str, flush: torch.Tensor | None
+    one: Captured, name: str, flush: Flush | None
 ) -> tuple[str, torch.cuda.Event, torch.cuda.Event]:
     start = torch.cuda.Event(enable_timing=True)
     end = torch.cuda.Event(enable_timing=True)
@@ -175,7 +186,7 @@ def _enqueue(
         graph.replay()
     else:
         graph = one.cold
-        flush.zero_()
+        flush()
     start.record()
     graph.replay()
     end.record()

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.measure.graphs import Flush
 from benchmarks.measure.implementations import Call
 from benchmarks.measure.telemetry import Telemetry
 from benchmarks.measure.timing import Ceilings
@@ -49,7 +50,7 @@ class Laboratory:
 
     device: str
     ceilings: Ceilings | None = None
-    flush: torch.Tensor | None = None
+    flush: Flush | None = None
     telemetry: Telemetry = field(default_factory=lambda: Telemetry(""))
 
 

@@ -141,7 +141,7 @@ def _time_captured(
     task: Task, captured: dict[str, graphs.Captured], lab: Laboratory
 ) -> dict[str, Samples]:
     if lab.flush is None:
-        lab.flush = graphs.flush_buffer()
+        lab.flush = graphs.Flush()
     return graphs.time_graphs(
         captured, lab.flush, task.samples, task.budget_s, _order_seed(task), lab.telemetry
     )

@@ -98,12 +98,12 @@ def _prepare(device: str) -> tuple[dict[str, Any], Any, dict[str, Any]]:
     if device == "cpu":
         return ops, Laboratory("cpu"), figures
 
-    from benchmarks.measure.graphs import ceilings, flush_buffer
+    from benchmarks.measure.graphs import Flush, ceilings
     from benchmarks.measure.telemetry import Telemetry
 
     try:
         measured, rates = ceilings()
-        flush = flush_buffer()
+        flush = Flush()
     except Exception as error:
         raise Refusal("failed", f"the ceilings cannot be measured: {describe(error)}") from error
     properties = torch.cuda.get_device_properties(0)

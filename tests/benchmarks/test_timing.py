@@ -197,10 +197,9 @@ class Flush:
     def __init__(self, fake: FakeDevice) -> None:
         self._fake = fake
 
-    def numel(self) -> int:
-        return 256 << 20
+    nbytes = 256 << 20
 
-    def zero_(self) -> None:
+    def __call__(self) -> None:
         self._fake.now += 1000.0
         self._fake.log.append("flush")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks import cases as frozen_cases
 from benchmarks.measure import device, resume
+from benchmarks.measure.compile_ahead import compile_ahead, tasks
 from benchmarks.measure.journal import Journal, journal_path, read
 from benchmarks.measure.lifetime import die_with_parent
 from benchmarks.measure.points import write_point
@@ -47,23 +48,24 @@ def measure_op(op: str, directory: Path, settings: Settings | None = None) -> st
         asv_result = path.with_name(path.name.removesuffix(".points.jsonl") + ".json")
         saved = resume.saved_at(asv_result, subject.machine, SUITE, op)
     code = os.environ.get("KERNL_CODE")
+    worker = worker_environment(Path(code) if code else None)
+    op_cases = _cases(op)
     with Journal(path) as journal:
+        reuse = resume.reusable(
+            read(path)[0],
+            suite=SUITE,
+            op=op,
+            version=subject.version,
+            variants=subject.implementations,
+            commit=subject.commit,
+            fingerprint=subject.fingerprint,
+            after=saved,
+        )
+        if settings.device == "cuda":
+            waiting = [case for case in op_cases if case.name not in reuse]
+            compile_ahead(op, tasks(waiting), worker)
         points = sweep(
-            subject,
-            _cases(op),
-            journal,
-            settings=settings,
-            reuse=resume.reusable(
-                read(path)[0],
-                suite=SUITE,
-                op=op,
-                version=subject.version,
-                variants=subject.implementations,
-                commit=subject.commit,
-                fingerprint=subject.fingerprint,
-                after=saved,
-            ),
-            environment=worker_environment(Path(code) if code else None),
+            subject, op_cases, journal, settings=settings, reuse=reuse, environment=worker
         )
         journal.compact()
     for point in points:

@@ -27,6 +27,11 @@ class Progress:
         _write(f"{self._done}/{self._total}  {what}  {_duration(left)} left")
 
 
+def say(line: str) -> None:
+    """One line that counts nothing, such as what a long step is about to do."""
+    _write(line)
+
+
 def _write(line: str) -> None:
     path = os.environ.get("KERNL_PROGRESS")
     if path is None:

@@ -46,13 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     out = _take_standard_output()
     die_with_parent()
-    # Triton reads this when a kernel is declared: it has to stand before kernl is imported.
-    if options.device == "cpu":
-        os.environ["TRITON_INTERPRET"] = "1"
-    else:
-        os.environ.pop("TRITON_INTERPRET", None)
-    # One kernel at a time is compiled: a pool of compilers would only have to be started.
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    prepare_environment(options.device)
     try:
         ops, lab, figures = _prepare(options.device)
     except Refusal as refusal:
@@ -61,6 +55,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _send(out, {"kind": "ready", "fingerprint": figures})
     for line in sys.stdin:
         _serve(json.loads(line), ops, lab, out)
+
+
+def prepare_environment(device: str) -> None:
+    """Set what Triton and Inductor read once; call it before torch or kernl is imported."""
+    # Triton reads this when a kernel is declared: it has to stand before kernl is imported.
+    if device == "cpu":
+        os.environ["TRITON_INTERPRET"] = "1"
+    else:
+        os.environ.pop("TRITON_INTERPRET", None)
+    # One kernel at a time is compiled: a pool of compilers would only have to be started.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 
 def _serve(message: Mapping[str, Any], ops: Mapping[str, Any], lab: Any, out: TextIO) -> None:
@@ -89,7 +94,7 @@ def _prepare(device: str) -> tuple[dict[str, Any], Any, dict[str, Any]]:
 
     if device == "cuda" and not torch.cuda.is_available():
         raise Refusal("skipped", f"torch {torch.__version__} sees no CUDA device")
-    ops = _load_ops(os.environ.get("KERNL_CODE"))
+    ops = load_ops(os.environ.get("KERNL_CODE"))
 
     from benchmarks.measure.device import fingerprint, gpu
     from benchmarks.measure.laboratory import Laboratory, describe
@@ -116,7 +121,7 @@ def _prepare(device: str) -> tuple[dict[str, Any], Any, dict[str, Any]]:
     return ops, Laboratory("cuda", measured, flush, telemetry), figures
 
 
-def _load_ops(code: str | None) -> dict[str, Any]:
+def load_ops(code: str | None) -> dict[str, Any]:
     """The ops of the commit under test by name. Raises Refusal where they are not that commit's."""
     try:
         import kernl

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from kernl.errors import KernlError, OptionError, ShapeError
+from kernl.errors import ArgumentError, KernlError, OptionError, ShapeError
 from kernl.launch import Plan
 from kernl.shapes import MODELS, WORKLOADS, ModelShape, Workload
 
@@ -36,6 +36,7 @@ class Case:
     A size is an int ≥ 1, a flag is a bool, a choice is a lower-case word.
 
     Raises:
+        ArgumentError: a dim is no int, bool or str.
         ShapeError: a size is below 1.
         OptionError: a name, a choice or the dtype cannot stand in a case's name.
     """
@@ -88,6 +89,12 @@ def _check_dim(key: str, value: Dim) -> None:
             seen=f"dim {key!r} = {value!r}",
             allowed="lower-case letters and underscores",
             action="rename it, it becomes part of a file's name",
+        )
+    if not isinstance(value, int | str):
+        raise ArgumentError(
+            seen=f"{key} is a {type(value).__name__}",
+            allowed="an int, a bool or a str",
+            action="convert it",
         )
     if isinstance(value, int) and not isinstance(value, bool) and value < 1:
         raise ShapeError(seen=f"{key} = {value}", allowed="sizes of 1 or more", action="raise it")

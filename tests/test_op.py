@@ -1,6 +1,7 @@
 """Cases: their names, their dims, what they refuse."""
 
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -32,13 +33,15 @@ def test_a_case_is_frozen_and_hashable() -> None:
         ("fp8", {"rows": 1}, errors.OptionError),
         ("fp16", {"rows": 0}, errors.ShapeError),
         ("fp16", {"rows": -3}, errors.ShapeError),
+        ("fp16", {"rows": 1.5}, errors.ArgumentError),
+        ("fp16", {"rows": None}, errors.ArgumentError),
         ("fp16", {"../rows": 1}, errors.OptionError),
         ("fp16", {"activation": "<script>"}, errors.OptionError),
         ("fp16", {"activation": ""}, errors.OptionError),
     ],
 )
 def test_bad_cases_are_refused(
-    dtype: str, dims: dict[str, int | str], error: type[errors.KernlError]
+    dtype: str, dims: dict[str, Any], error: type[errors.KernlError]
 ) -> None:
     with pytest.raises(error, match="allowed: "):
         Case.of(dtype, **dims)

@@ -43,27 +43,16 @@ def check_all(
         return
     for name in task.implementations:
         stage("check", name)
-        outcome = _check_guarded(IMPLEMENTATIONS[name], op, case, lab, pristine, expected)
+        outcome: Passed | Point
+        try:
+            outcome = _check_one(IMPLEMENTATIONS[name], op, case, lab, pristine, expected)
+            synchronize(lab)
+        except Exception as error:
+            outcome = point(name, "failed", f"the check failed: {describe(error)}")
         if not isinstance(outcome, Passed) and outcome["status"] == "failed":
             outcome["reason"] += f" (inputs of seed {task.seed})"
             require_device(lab, outcome["reason"])
         yield name, outcome
-
-
-def _check_guarded(
-    implementation: Implementation,
-    op: Any,
-    case: Any,
-    lab: Laboratory,
-    pristine: accuracy.Inputs,
-    expected: accuracy.Outputs,
-) -> Passed | Point:
-    try:
-        outcome = _check_one(implementation, op, case, lab, pristine, expected)
-        synchronize(lab)
-        return outcome
-    except Exception as error:
-        return point(implementation.name, "failed", f"the check failed: {describe(error)}")
 
 
 def _check_one(
@@ -79,7 +68,7 @@ def _check_one(
     unavailable = implementation.unavailable(op, lab.device, inputs)
     if unavailable:
         return point(name, "skipped", unavailable)
-    call = implementation.build(op, case)
+    call = implementation.build(op)
     if implementation.poisonable:
         with accuracy.poisoned():
             outputs = accuracy.as_tuple(call(**inputs))

@@ -119,7 +119,7 @@ def _call_once(op: Any, case: Any, device: str) -> None:
         with contextlib.suppress(Exception):
             inputs = op.inputs(case, device, 0)
             if not implementation.unavailable(op, device, inputs):
-                implementation.build(op, case)(**inputs)
+                implementation.build(op)(**inputs)
 
 
 def tasks(cases: Sequence[Any]) -> list[dict[str, Any]]:

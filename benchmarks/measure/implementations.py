@@ -20,7 +20,7 @@ Call = Callable[..., Any]
 class Implementation:
     """One way to compute an op.
 
-    `build(op, case)` returns a callable that takes the op's inputs as keyword arguments.
+    `build(op)` returns a callable that takes the op's inputs as keyword arguments.
     `unavailable(op, device, inputs)` returns the reason in words why it cannot run, or None.
     `poisonable` says that its outputs come from `torch.empty` and can be filled with NaN by
     PyTorch's deterministic mode without changing the code that runs.
@@ -28,39 +28,39 @@ class Implementation:
     """
 
     name: str
-    build: Callable[[Any, Any], Call]
+    build: Callable[[Any], Call]
     unavailable: Callable[[Any, str, dict[str, Any]], str | None]
     poisonable: bool
     tolerance_factor: float
 
 
-def _always(op: Any, device: str, inputs: dict[str, Any]) -> str | None:  # noqa: ARG001
+def _always(_op: Any, _device: str, _inputs: dict[str, Any]) -> str | None:
     return None
 
 
-def _compile_unavailable(op: Any, device: str, inputs: dict[str, Any]) -> str | None:  # noqa: ARG001
+def _compile_unavailable(_op: Any, device: str, _inputs: dict[str, Any]) -> str | None:
     if device != "cuda":
         return "torch.compile is measured on CUDA alone; a dry run leaves it out"
     return None
 
 
-def _kernel_unsupported(op: Any, device: str, inputs: dict[str, Any]) -> str | None:  # noqa: ARG001
+def _kernel_unsupported(op: Any, _device: str, inputs: dict[str, Any]) -> str | None:
     if op.unsupported is None:
         return None
     reason: str | None = op.unsupported(**inputs)
     return reason
 
 
-def _build_compiled(op: Any, case: Any) -> Call:  # noqa: ARG001
+def _build_compiled(op: Any) -> Call:
     # One case must not inherit another's guards or its count of recompilations.
     torch._dynamo.reset()
     compiled: Call = torch.compile(op.reference, fullgraph=True, dynamic=False)
     return compiled
 
 
-EAGER = Implementation("eager", lambda op, _: op.reference, _always, False, 10.0)
+EAGER = Implementation("eager", lambda op: op.reference, _always, False, 10.0)
 # Not poisonable: in deterministic mode Inductor compiles other code than that which is timed.
 COMPILE = Implementation("compile", _build_compiled, _compile_unavailable, False, 10.0)
-KERNL = Implementation("kernl", lambda op, _: op.kernel, _kernel_unsupported, True, 1.0)
+KERNL = Implementation("kernl", lambda op: op.kernel, _kernel_unsupported, True, 1.0)
 
 IMPLEMENTATIONS = {one.name: one for one in (EAGER, COMPILE, KERNL)}

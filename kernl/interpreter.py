@@ -1,12 +1,13 @@
-"""Two mends for Triton's interpreter, which runs the kernels where there is no GPU.
+"""Mends for Triton's interpreter, which runs the kernels where there is no GPU.
 
-NumPy has no bfloat16, so the interpreter keeps such tensors as the 16 bits of an unsigned integer.
-Seen in Triton 3.6.0 and 3.7.1:
+NumPy has neither bfloat16 nor 8-bit floats, so the interpreter keeps such tensors as the bits of an
+unsigned integer. Seen in Triton 3.6.0 and 3.7.1:
 
 - its `tl.dot` multiplies those integers as if they were numbers. Here they are widened to float32
-  first, which is exact: float32 holds every bfloat16 value;
-- its casts from float32 cut the low bits off, which doubles the rounding error and can turn a NaN
-  into an infinity. GPUs round to the nearest even value, as PyTorch does, so PyTorch does it here.
+  first, which is exact: float32 holds each of their values;
+- its casts to bfloat16 cut the low bits off, which doubles the rounding error and can turn a NaN
+  into an infinity, and its casts to 8 bits lose the carry where rounding reaches the next power of
+  two. GPUs round to the nearest even value, as PyTorch does, so PyTorch does it here.
 """
 
 from typing import Any
@@ -16,26 +17,36 @@ import torch
 import triton.language as tl
 from triton.runtime import interpreter
 
+# As Triton names them, as PyTorch does, and the integers that have as many bits.
+_NARROW: dict[Any, tuple[torch.dtype, torch.dtype]] = {
+    tl.bfloat16: (torch.bfloat16, torch.int16),
+    tl.float8e4nv: (torch.float8_e4m3fn, torch.int8),
+}
+
 
 def _widened(value: Any) -> Any:
-    """A bfloat16 handle as a float32 one; any other as it is."""
-    if value.dtype.scalar != tl.bfloat16:
+    """A handle of bfloat16 or 8-bit floats as a float32 one; any other as it is."""
+    if value.dtype.scalar not in _NARROW:
         return value
-    bits = value.data.astype(np.uint32) << 16
-    return interpreter.TensorHandle(bits.view(np.float32), tl.float32)
+    kind, bits = _NARROW[value.dtype.scalar]
+    signed = np.ascontiguousarray(value.data).view(f"i{bits.itemsize}")
+    # A view of its own shape: NumPy makes one dimension of a scalar.
+    exact = torch.from_numpy(signed).view(kind).float().numpy().reshape(value.data.shape)
+    return interpreter.TensorHandle(exact, tl.float32)
 
 
-def _narrowed(value: Any) -> Any:
-    """A float32 handle as a bfloat16 one, rounded to the nearest even value."""
+def _narrowed(value: Any, dtype: Any) -> Any:
+    """A float32 handle as one of bfloat16 or 8-bit floats, rounded to the nearest even value."""
+    kind, bits = _NARROW[dtype]
     exact = torch.from_numpy(np.ascontiguousarray(value.data))
-    bits = exact.to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
-    return interpreter.TensorHandle(bits.reshape(value.data.shape), tl.bfloat16)
+    rounded = exact.to(kind).view(bits).numpy().view(f"u{bits.itemsize}")
+    return interpreter.TensorHandle(rounded.reshape(value.data.shape), dtype)
 
 
 def mend() -> None:
-    """Make the interpreter right for bfloat16; a second call changes nothing."""
+    """Make the interpreter right for narrow floats; a second call changes nothing."""
     builder: Any = interpreter.InterpreterBuilder
-    dot, cast = builder.create_dot, builder.cast_impl
+    dot, cast, convert = builder.create_dot, builder.cast_impl, builder.create_fp_to_fp
     if getattr(dot, "mended", False):
         return
 
@@ -44,11 +55,17 @@ def mend() -> None:
 
     def cast_impl(self: Any, src: Any, dst_type: Any) -> Any:
         src = _widened(src)
-        if dst_type.scalar != tl.bfloat16:
+        if dst_type.scalar not in _NARROW:
             return cast(self, src, dst_type)
         if src.dtype.scalar != tl.float32:
             src = cast(self, src, tl.float32)
-        return _narrowed(src)
+        return _narrowed(src, dst_type.scalar)
+
+    def create_fp_to_fp(self: Any, src: Any, dst_type: Any, rounding_mode: Any) -> Any:
+        if src.dtype.scalar in _NARROW or dst_type.scalar in _NARROW:
+            return cast_impl(self, src, dst_type)
+        return convert(self, src, dst_type, rounding_mode)
 
     create_dot.mended = True  # type: ignore[attr-defined]
     builder.create_dot, builder.cast_impl = create_dot, cast_impl
+    builder.create_fp_to_fp = create_fp_to_fp

@@ -1,12 +1,12 @@
-"""Launch and Plan: what a kernel is about to run, as data.
+"""Launch, LibraryCall and Plan: what an operator is about to run, as data.
 
 A launcher first makes a `Plan` (output tensors and the launches that fill them) and then runs it.
 The same plan, made on meta tensors, is what the compile-only suite hands to the compiler: it
 measures exactly the kernels that a user's call would launch.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -36,6 +36,12 @@ class Launch:
     num_warps: int
     num_stages: int = 1
 
+    @property
+    def unspecialized(self) -> frozenset[str]:
+        """Arguments that Triton compiles nothing anew for, whatever integer they are."""
+        declared = self.kernel.kwargs if interpreting(self.kernel) else vars(self.kernel)
+        return frozenset(declared["do_not_specialize"] or ())
+
     def run(self) -> None:
         """Launch it on the current device and stream."""
         self.kernel[self.grid](
@@ -46,11 +52,35 @@ class Launch:
         )
 
 
+@dataclass(frozen=True)
+class LibraryCall:
+    """One call of a library's function where that is faster than a kernel of ours.
+
+    Attributes:
+        function: writes its result into tensors among its arguments, such as `torch.mm` with `out`.
+        args: positional arguments.
+        kwargs: arguments by name.
+    """
+
+    function: Callable[..., object]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """Call it on the current device and stream."""
+        self.function(*self.args, **self.kwargs)
+
+
 class Plan(NamedTuple):
-    """Outputs that nothing has written yet, and the launches that write them."""
+    """Outputs that nothing has written yet, and the steps that write them, in order."""
 
     outputs: tuple[torch.Tensor, ...]
-    launches: tuple[Launch, ...]
+    launches: tuple[Launch | LibraryCall, ...]
+
+    @property
+    def kernels(self) -> tuple[Launch, ...]:
+        """The steps that are Triton kernels: what a compiler can be asked about."""
+        return tuple(step for step in self.launches if isinstance(step, Launch))
 
     def run(self) -> tuple[torch.Tensor, ...]:
         """Run every launch on the outputs' device; an empty output needs none."""

@@ -129,6 +129,14 @@ class Op:
         tolerance: dtype name → the largest allowed ‖out - ref‖ / ‖ref‖ against float64.
         spellings: plain PyTorch functions, as models write this operator: the FX patterns.
         version: raised when the meaning of the inputs changes; older results then no longer count.
+        library: the best single library call for the same thing, with the same keywords, where
+            there is one that `reference` is not already; measured beside the others.
+        mutates: names of the inputs that the kernel writes into, and the reference too. They count
+            as outputs, after those that are returned.
+        moves_part_of_its_inputs: the kernel reads only some rows of an input, as a table of
+            embeddings or a key-value cache with room to spare; `bytes` then counts those.
+        arithmetic: the element type whose peak rate bounds the products, where it is not the
+            case's dtype: "fp8".
     """
 
     name: str
@@ -144,6 +152,10 @@ class Op:
     tolerance: Mapping[str, float]
     spellings: tuple[Callable[..., Outputs], ...]
     version: int = 1
+    library: Callable[..., Outputs] | None = None
+    mutates: tuple[str, ...] = ()
+    moves_part_of_its_inputs: bool = False
+    arithmetic: str | None = None
 
     def cases(self) -> tuple[Case, ...]:
         """Every case, each name once: models' shapes in fp16, then the edges in every dtype."""
@@ -163,15 +175,18 @@ class Op:
 
     def plan_on_meta(self, case: Case, capability: int) -> Plan:
         """The plan of this case for a GPU that need not be there: shapes and strides, no data."""
+        return self.plan(capability, **self.inputs_on_meta(case))
+
+    def inputs_on_meta(self, case: Case) -> dict[str, Any]:
+        """The case's inputs as tensors that have shapes and strides and no data."""
         with FakeTensorMode():
             inputs = self.inputs(case, "cpu", 0)
-        on_meta = {
+        return {
             name: torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
             if isinstance(value, torch.Tensor)
             else value
             for name, value in inputs.items()
         }
-        return self.plan(capability, **on_meta)
 
     def unsupported(self, **inputs: Any) -> str | None:
         """Why the kernel does not take these arguments, in words; None where it does."""

@@ -20,6 +20,12 @@ class ModelShape:
         vocabulary: rows of the token embedding.
         activation: what the MLP applies, as `kernl.ops.linear` names it.
         bias: whether the linear layers add a bias.
+        kv_heads: key and value heads, fewer than `heads` in grouped-query attention.
+        head_dim: width of one attention head.
+        norm: "layer" for layer normalisation, "rms" for root mean square normalisation.
+        gated: whether the MLP multiplies its activation with a second projection.
+        causal: whether a token sees only those before it: the model decodes.
+        rope: whether queries and keys are rotated by their positions.
     """
 
     name: str
@@ -29,11 +35,17 @@ class ModelShape:
     vocabulary: int
     activation: str
     bias: bool = True
+    kv_heads: int = 0
+    head_dim: int = 0
+    norm: str = "layer"
+    gated: bool = False
+    causal: bool = False
+    rope: bool = False
 
-    @property
-    def head_dim(self) -> int:
-        """Width of one attention head."""
-        return self.hidden // self.heads
+    def __post_init__(self) -> None:
+        # What most models leave unsaid: as many key heads as heads, which share the width evenly.
+        object.__setattr__(self, "kv_heads", self.kv_heads or self.heads)
+        object.__setattr__(self, "head_dim", self.head_dim or self.hidden // self.heads)
 
 
 @dataclass(frozen=True)
@@ -52,11 +64,44 @@ class Workload:
 BERT_BASE = ModelShape("bert-base-uncased", 768, 12, 3072, 30522, "gelu")
 BERT_LARGE = ModelShape("bert-large-uncased", 1024, 16, 4096, 30522, "gelu")
 MINILM = ModelShape("all-MiniLM-L6-v2", 384, 12, 1536, 30522, "gelu")
-T5_SMALL = ModelShape("t5-small", 512, 8, 2048, 32128, "relu", bias=False)
+T5_SMALL = ModelShape("t5-small", 512, 8, 2048, 32128, "relu", bias=False, norm="rms")
 WHISPER_BASE = ModelShape("whisper-base", 512, 8, 2048, 51865, "gelu")
-GPT2 = ModelShape("gpt2", 768, 12, 3072, 50257, "gelu_tanh")
+GPT2 = ModelShape("gpt2", 768, 12, 3072, 50257, "gelu_tanh", causal=True)
 
-MODELS: tuple[ModelShape, ...] = (BERT_BASE, BERT_LARGE, MINILM, T5_SMALL, WHISPER_BASE, GPT2)
+
+def _llama_like(
+    name: str, hidden: int, heads: int, intermediate: int, vocabulary: int, kv_heads: int
+) -> ModelShape:
+    """A decoder with rotary positions, grouped-query attention, RMS norms and a gated silu MLP."""
+    return ModelShape(
+        name,
+        hidden,
+        heads,
+        intermediate,
+        vocabulary,
+        "silu",
+        bias=False,
+        kv_heads=kv_heads,
+        norm="rms",
+        gated=True,
+        causal=True,
+        rope=True,
+    )
+
+
+LLAMA_1B = _llama_like("Llama-3.2-1B", 2048, 32, 8192, 128256, 8)
+MISTRAL_7B = _llama_like("Mistral-7B-v0.1", 4096, 32, 14336, 32000, 8)
+
+MODELS: tuple[ModelShape, ...] = (
+    BERT_BASE,
+    BERT_LARGE,
+    MINILM,
+    T5_SMALL,
+    WHISPER_BASE,
+    GPT2,
+    LLAMA_1B,
+    MISTRAL_7B,
+)
 
 WORKLOADS: tuple[Workload, ...] = (
     Workload(1, 16),

@@ -62,3 +62,22 @@ def test_the_mend_is_made_once() -> None:
 def test_kernels_here_are_interpreted() -> None:
     assert launch.interpreting(_dot)
     assert launch.capability(torch.device("cpu")) == 80
+
+
+def test_8_bit_casts_carry_into_the_exponent() -> None:
+    """127 lies nearer to 128 than to 120; the interpreter's own cast makes 64 of it."""
+    x = torch.tensor([127.0, -125.3, 0.4977, 448.0])
+    out = torch.zeros(4, dtype=torch.float8_e4m3fn)
+    _cast[(1,)](x, out, SIZE=4)
+    assert out.float().tolist() == [128.0, -128.0, 0.5, 448.0]
+    back = torch.zeros(4)
+    _cast[(1,)](out, back, SIZE=4)
+    assert back.tolist() == out.float().tolist()
+
+
+def test_8_bit_dot_multiplies_numbers_not_bits() -> None:
+    a, b = (torch.randn(16, 16).to(torch.float8_e4m3fn) for _ in range(2))
+    out = torch.full((16, 16), float("nan"))
+    _dot[(1,)](a, b, out, SIZE=16)
+    truth = a.double() @ b.double()
+    assert (out - truth).norm() <= 1e-6 * truth.norm()

@@ -40,17 +40,29 @@ def upcast(inputs: Inputs, device: str | None = None) -> Inputs:
     return {name: lift(value) for name, value in inputs.items()}
 
 
-def truth(reference: Callable[..., Any], inputs: Inputs) -> Outputs:
-    """The reference in float64: on the inputs' device, or on the CPU where that has no memory."""
+def truth(reference: Callable[..., Any], inputs: Inputs, mutates: tuple[str, ...] = ()) -> Outputs:
+    """The reference in float64: on the inputs' device, or on the CPU where that has no memory.
+
+    The inputs named in `mutates` follow what it returns, as it has written them.
+    """
     try:
-        return as_tuple(reference(**upcast(inputs)))
+        return _computed(reference, upcast(copies(inputs, mutates)), mutates)
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
-    return as_tuple(reference(**upcast(inputs, "cpu")))
+    return _computed(reference, upcast(copies(inputs, mutates), "cpu"), mutates)
+
+
+def _computed(reference: Callable[..., Any], inputs: Inputs, mutates: tuple[str, ...]) -> Outputs:
+    return as_tuple(reference(**inputs)) + tuple(inputs[name] for name in mutates)
 
 
 def relative_l2(out: torch.Tensor, ref: torch.Tensor) -> float:
-    """‖out - ref‖ / ‖ref‖ in float64; NaN or infinity in `out` gives NaN or infinity."""
+    """‖out - ref‖ / ‖ref‖ in float64; NaN or infinity in `out` gives NaN or infinity.
+
+    Integers, such as indices, are equal (0) or not (1).
+    """
+    if not out.is_floating_point():
+        return 0.0 if torch.equal(out.to(ref.device), ref) else 1.0
     exact = ref.double()
     distance = torch.linalg.vector_norm(out.to(ref.device).double() - exact).item()
     size = torch.linalg.vector_norm(exact).item()
@@ -93,10 +105,12 @@ def changed_inputs(inputs: Inputs, pristine: Inputs) -> str:
     return f"the call changed its inputs: {', '.join(changed)}" if changed else ""
 
 
-def copies(inputs: Inputs) -> Inputs:
-    """Inputs with every tensor cloned."""
+def copies(inputs: Inputs, names: Sequence[str] | None = None) -> Inputs:
+    """Inputs with every tensor cloned, or those named alone."""
     return {
-        name: value.clone() if isinstance(value, torch.Tensor) else value
+        name: value.clone()
+        if isinstance(value, torch.Tensor) and (names is None or name in names)
+        else value
         for name, value in inputs.items()
     }
 

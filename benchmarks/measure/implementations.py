@@ -2,7 +2,9 @@
 
 `reference` of an op is what a PyTorch user would write: run eagerly it is the baseline, compiled it
 is the alternative. `torch.compile` runs in its default mode, so it brings kernels alone: the CUDA
-graph around them is the harness's, the same for all three.
+graph around them is the harness's, the same for all. `library` is the best single library call for
+the same thing, where the op names one; where its reference is that call already, as cuBLAS is for
+a linear layer, `eager` stands for it.
 """
 
 from __future__ import annotations
@@ -38,6 +40,12 @@ def _always(_op: Any, _device: str, _inputs: dict[str, Any]) -> str | None:
     return None
 
 
+def _library_unavailable(op: Any, _device: str, _inputs: dict[str, Any]) -> str | None:
+    if getattr(op, "library", None) is None:
+        return "no single library call computes this operator in this commit"
+    return None
+
+
 def _compile_unavailable(_op: Any, device: str, _inputs: dict[str, Any]) -> str | None:
     if device != "cuda":
         return "torch.compile is measured on CUDA alone; a dry run leaves it out"
@@ -61,6 +69,7 @@ def _build_compiled(op: Any) -> Call:
 EAGER = Implementation("eager", lambda op: op.reference, _always, False, 10.0)
 # Not poisonable: in deterministic mode Inductor compiles other code than that which is timed.
 COMPILE = Implementation("compile", _build_compiled, _compile_unavailable, False, 10.0)
+LIBRARY = Implementation("library", lambda op: op.library, _library_unavailable, False, 10.0)
 KERNL = Implementation("kernl", lambda op: op.kernel, _kernel_unsupported, True, 1.0)
 
-IMPLEMENTATIONS = {one.name: one for one in (EAGER, COMPILE, KERNL)}
+IMPLEMENTATIONS = {one.name: one for one in (EAGER, COMPILE, LIBRARY, KERNL)}

@@ -163,7 +163,8 @@ def _judged(
     seconds = timing.median(samples.cold)
     impossible = None
     if lab.ceilings is not None:
-        impossible = lab.ceilings.impossible(seconds, op.bytes(case), op.flops(case), case.dtype)
+        unit = getattr(op, "arithmetic", None) or case.dtype
+        impossible = lab.ceilings.impossible(seconds, op.bytes(case), op.flops(case), unit)
     return point(
         name,
         "failed" if impossible else "ok",

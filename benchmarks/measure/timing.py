@@ -81,7 +81,8 @@ def median(samples: Sequence[float]) -> float:
 class Ceilings:
     """What this device was measured to do: a large copy, and large matrix products by dtype.
 
-    `flops_per_s` of fp32 is the rate with tf32: the fastest unit that multiplies float32 inputs.
+    `flops_per_s` of fp32 is the rate with tf32: the fastest unit that multiplies float32 inputs;
+    that of fp8 is twice the rate of fp16, which is what the hardware's specifications say.
     """
 
     copy_bytes_per_s: float

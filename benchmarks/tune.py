@@ -1,0 +1,200 @@
+"""Write the tables of configurations, `kernl/tuned/NAME.csv`, from times on this machine's GPU.
+
+    python -m benchmarks.tune                    every operator that lets something be tuned
+    python -m benchmarks.tune linear softmax     these operators
+
+Each class of shapes of an operator's cases is timed in every candidate configuration; the fastest
+right one becomes a row. Rows of other architectures and of classes not timed are kept. A table is
+written anew after each operator's class, so an interrupted run keeps what it has; `--continue`
+passes over the classes that have a row for this architecture. Review the change like code.
+"""
+
+import argparse
+import csv
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure.lifetime import die_with_parent
+from kernl import tuning
+from kernl.op import Case, Op
+from kernl.ops import ALL
+
+MOST_PROCESSES = 14
+_FP32_FLOPS = 2e10
+"""Model shapes up to this many operations are tuned in float32 too."""
+
+
+def cases_to_tune(op: Op, half_only: bool = False) -> list[Case]:
+    """Every case, and the models' smaller ones in float32, which share no class with fp16."""
+    halves = [case for case in op.cases() if case.dtype == "fp16"]
+    if half_only:
+        return halves
+    floats = [Case(case.dims, "fp32") for case in halves if op.flops(case) <= _FP32_FLOPS]
+    return [*halves, *floats]
+
+
+class Table:
+    """One operator's table on disk, in the order of its columns."""
+
+    def __init__(self, tunable: tuning.Tunable[Any], folder: Path) -> None:
+        self._tunable = tunable
+        self._path = folder / f"{tunable.name}.csv"
+        self._columns = ("architecture", *tunable.key_names, *tunable.fields, "microseconds")
+        self._rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+        if self._path.exists():
+            with self._path.open(newline="", encoding="utf-8") as file:
+                for line in csv.DictReader(file):
+                    self._rows[self._place(line)] = line
+
+    def _place(self, line: dict[str, Any]) -> tuple[Any, ...]:
+        values = (str(line[name]) for name in ("architecture", *self._tunable.key_names))
+        return tuple(int(v) if v.lstrip("-").isdigit() else v for v in values)
+
+    def has(self, architecture: int, key: tuning.Key) -> bool:
+        """Whether this class has a row."""
+        return self._place({"architecture": architecture, **key}) in self._rows
+
+    def put(self, row: tuning.Row, seconds: float) -> None:
+        """Add or replace one row, and write the file whole."""
+        config = dict(zip(self._tunable.fields, row.config, strict=True))
+        line = {
+            "architecture": row.architecture,
+            **row.key,
+            **config,
+            "microseconds": f"{1e6 * seconds:.2f}",
+        }
+        self._rows[self._place(line)] = line
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        draft = self._path.with_suffix(".tmp")
+        with draft.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self._columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self._rows[place] for place in sorted(self._rows, key=_order))
+        draft.replace(self._path)
+
+
+def _order(place: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Numbers by size, words by letter, side by side."""
+    return tuple((isinstance(part, str), part) for part in place)
+
+
+def tune(op: Op, folder: Path, skip_known: bool, limit: int | None, half_only: bool = False) -> int:
+    """Time the classes of one operator; returns how many rows were written."""
+    import torch
+
+    from benchmarks.measure.candidates import answer, questions
+    from benchmarks.measure.laboratory import Laboratory
+    from kernl import launch
+
+    capability = launch.capability(torch.device("cuda"))
+    asked = questions(op, cases_to_tune(op, half_only), capability)
+    tables = {q.tunable.name: Table(q.tunable, folder) for q in asked}
+    if skip_known:
+        asked = [q for q in asked if not tables[q.tunable.name].has(capability, q.key)]
+    asked = asked[:limit]
+    if not asked:
+        return 0
+    _compile(op, [(q.case, dict(q.key)) for q in asked], capability)
+    lab = Laboratory("cuda")
+    start = time.monotonic()
+    for number, question in enumerate(asked, 1):
+        found = answer(question, capability, lab)
+        words = ", ".join(f"{name}={value}" for name, value in question.key.items())
+        if found is None:
+            print(f"{op.name} {number}/{len(asked)}: {words}: no candidate is right", flush=True)
+            continue
+        row = tuning.Row(capability, question.key, found.config)
+        tables[question.tunable.name].put(row, found.seconds)
+        gain = f"{found.before / found.seconds:.2f}×" if found.before else "new"
+        left = (time.monotonic() - start) / number * (len(asked) - number)
+        print(
+            f"{op.name} {number}/{len(asked)}, {left:.0f} s left: {words}: "
+            f"{1e6 * found.seconds:.2f} µs ({gain}) by {tuple(found.config)}, "
+            f"{found.tried} timed, {found.failed} failed",
+            flush=True,
+        )
+        for reason in found.reasons[:2]:
+            print(f"    {reason[:200]}", flush=True)
+    return len(asked)
+
+
+def _compile(op: Op, classes: Sequence[tuple[Case, dict[str, Any]]], capability: int) -> None:
+    """Run every candidate once on many processes: compiled kernels stay in Triton's cache."""
+    processes = min(MOST_PROCESSES, (os.cpu_count() or 2) - 1, len(classes))
+    if processes < 2:
+        return
+    start = time.monotonic()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=die_with_parent) as pool:
+        jobs = [(op.name, case, key, capability) for case, key in classes]
+        done = sum(pool.map(_compile_class, jobs, chunksize=1))
+    print(f"{op.name}: {done} kernels compiled in {time.monotonic() - start:.0f} s", flush=True)
+
+
+_compiled: set[tuple[Any, ...]] = set()
+
+
+def _compile_class(job: tuple[str, Case, dict[str, Any], int]) -> int:
+    """In a worker: run what has not run here yet, by the signature of its launches."""
+    from benchmarks.freeze import signature
+    from benchmarks.measure.candidates import candidates, questions, run_once
+
+    name, case, key, capability = job
+    op = next(one for one in ALL if one.name == name)
+    count = 0
+    for question in questions(op, [case], capability):
+        if dict(question.key) != key:
+            continue
+        for config in candidates(question, capability):
+            try:
+                with tuning.forcing(question.tunable, config):
+                    plan = op.plan_on_meta(case, capability)
+                signatures = tuple(signature(launch) for launch in plan.kernels)
+                if signatures and signatures not in _compiled:
+                    run_once(question, config, "cuda")
+                    count += 1
+                    _compiled.add(signatures)
+            except Exception:  # the timing meets it again, and says why
+                continue
+    return count
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Tune the operators named, or all."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tune", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("ops", nargs="*", metavar="OP", help="operators; all unless named")
+    parser.add_argument("--tables", type=Path, default=tuning.TABLES, help="where the tables lie")
+    parser.add_argument("--continue", action="store_true", dest="skip", help="only missing rows")
+    parser.add_argument("--limit", type=int, help="at most so many classes of each operator")
+    parser.add_argument("--half-only", action="store_true", help="no classes of float32")
+    options = parser.parse_args(argv)
+    chosen = _named(options.ops, parser)
+
+    import torch
+
+    if not torch.cuda.is_available():
+        print("tune: no NVIDIA GPU answers here: there is nothing to time on", file=sys.stderr)
+        return 2
+    os.environ["KERNL_CACHE_DIR"] = ""  # what a user tuned must not pass for a default
+    for op in chosen:
+        tune(op, options.tables, options.skip, options.limit, options.half_only)
+    return 0
+
+
+def _named(names: Iterable[str], parser: argparse.ArgumentParser) -> list[Op]:
+    known = {op.name: op for op in ALL}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        parser.error(f"no operator {', '.join(unknown)}; allowed: {', '.join(known)}")
+    return [known[name] for name in names] or list(ALL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""`python -m benchmarks.tune`: what it asks, and the table that it writes."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import tune
+from benchmarks.measure.candidates import candidates, questions
+from kernl import tuning
+from kernl.ops.linear import LINEAR
+from kernl.ops.linear_config import LIBRARY, LINEAR_TUNABLE, LinearConfig
+
+KEY: dict[str, tuning.Value] = {
+    "bits": 16,
+    "aligned": 1,
+    "extra_pass": 0,
+    "m": 16,
+    "n": 768,
+    "k": 768,
+}
+CONFIG = LinearConfig("tile", 16, 32, 128, 1, 4, 4)
+
+
+def test_each_class_is_asked_once_and_tried_in_every_path() -> None:
+    asked = questions(LINEAR, tune.cases_to_tune(LINEAR), 90)
+    keys = [tuple(question.key.items()) for question in asked]
+    assert len(keys) == len(set(keys))
+    assert {question.key["bits"] for question in asked} == {16, 32}
+    tried = [candidates(question, 90) for question in asked]
+    assert all(len(set(configs)) == len(configs) for configs in tried)
+    assert all(LIBRARY in configs for configs in tried)
+    paths = {config[0] for configs in tried for config in configs}
+    assert paths == {"tile", "split", "gemv", "library"}
+
+
+def test_a_table_is_written_whole_sorted_and_read_again(tmp_path: Path) -> None:
+    table = tune.Table(LINEAR_TUNABLE, tmp_path)
+    table.put(tuning.Row(90, {**KEY, "m": 128}, CONFIG), 4.5e-6)
+    table.put(tuning.Row(90, KEY, CONFIG), 2.5e-6)
+    table.put(tuning.Row(80, KEY, LIBRARY), 7e-6)
+    path = tmp_path / "linear.csv"
+    rows = tuning.read(path, LINEAR_TUNABLE)
+    assert [(row.architecture, row.key["m"]) for row in rows] == [(80, 16), (90, 16), (90, 128)]
+    assert rows[1].config == CONFIG
+    with path.open() as file:
+        assert [line["microseconds"] for line in csv.DictReader(file)] == ["7.00", "2.50", "4.50"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["linear.csv"]
+
+
+def test_rows_of_other_gpus_and_classes_are_kept(tmp_path: Path) -> None:
+    tune.Table(LINEAR_TUNABLE, tmp_path).put(tuning.Row(80, KEY, LIBRARY), 7e-6)
+    table = tune.Table(LINEAR_TUNABLE, tmp_path)
+    assert table.has(80, KEY)
+    assert not table.has(90, KEY)
+    table.put(tuning.Row(90, KEY, CONFIG), 2.5e-6)
+    table.put(tuning.Row(90, KEY, LIBRARY), 2.4e-6)
+    rows = tuning.read(tmp_path / "linear.csv", LINEAR_TUNABLE)
+    assert [row.config for row in rows] == [LIBRARY, LIBRARY]
+
+
+def test_an_unknown_operator_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        tune.main(["liner"])
+    assert "no operator liner; allowed: softmax" in capsys.readouterr().err
+
+
+def test_without_a_gpu_it_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert tune.main(["linear"]) == 2
+    assert "no NVIDIA GPU" in capsys.readouterr().err

@@ -18,12 +18,17 @@ import triton
 import triton.language as tl
 
 from kernl import checks, launch
-from kernl.launch import Launch, Plan, cdiv
+from kernl.launch import Launch, LibraryCall, Plan, cdiv
 from kernl.op import Case, Dims, Op
-from kernl.ops.activation import ACTIVATIONS, activate, activation_reference
+from kernl.ops.activation import ACTIVATIONS, activation_reference
+from kernl.ops.epilogue import Epilogue, finish, finish_launch
+from kernl.ops.grouped import grouped_tile
+from kernl.ops.linear_config import LINEAR_TUNABLE, LinearConfig
+from kernl.ops.linear_gemv import gemv_steps
+from kernl.ops.product import Product
 from kernl.ops.rows import as_rows
-from kernl.ops.tile import choose_tile
 from kernl.shapes import ModelShape, Workload
+from kernl.tuning import choose
 
 
 def linear_reference(
@@ -40,17 +45,6 @@ def linear_reference(
 
 
 @triton.jit
-def _grouped_tile(program, tiles_m, tiles_n, GROUP_M: tl.constexpr):
-    """Which tile (row, column) this program takes, in groups of GROUP_M rows of tiles."""
-    group_size = GROUP_M * tiles_n
-    first_m = (program // group_size) * GROUP_M
-    rows_in_group = tl.minimum(tiles_m - first_m, GROUP_M)
-    tile_m = first_m + (program % group_size) % rows_in_group
-    tile_n = (program % group_size) // rows_in_group
-    return tile_m, tile_n
-
-
-@triton.jit
 def _linear_kernel(
     x_ptr,
     weight_ptr,
@@ -60,6 +54,7 @@ def _linear_kernel(
     m,
     n,
     k,
+    k_per_split,
     stride_x_m,
     stride_x_k,
     stride_weight_n,
@@ -71,49 +66,61 @@ def _linear_kernel(
     HAS_BIAS: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
     EVEN_K: tl.constexpr,
+    STRIDE_UNIT: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     GROUP_M: tl.constexpr,
 ):
-    """The shapes: x (m, k), weight (n, k), residual and out (m, n); EVEN_K: BLOCK_K divides k."""
+    """The shapes: x (m, k), weight (n, k), residual (m, n), out (splits, m, n).
+
+    EVEN_K: BLOCK_K divides k. Row strides count units of STRIDE_UNIT elements.
+    """
     tiles_m, tiles_n = tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N)
-    tile_m, tile_n = _grouped_tile(tl.program_id(0), tiles_m, tiles_n, GROUP_M)
+    tile_m, tile_n = grouped_tile(tl.program_id(0), tiles_m, tiles_n, GROUP_M)
     m_offs = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
     n_offs = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
     k_offs = tl.arange(0, BLOCK_K)
-    m_mask, n_mask = m_offs < m, n_offs < n
 
-    x_rows = m_offs.to(tl.int64)[:, None] * stride_x_m
-    weight_rows = n_offs.to(tl.int64)[None, :] * stride_weight_n
-    x_ptrs = x_ptr + x_rows + k_offs[None, :] * stride_x_k
-    weight_ptrs = weight_ptr + weight_rows + k_offs[:, None] * stride_weight_k
+    split = tl.program_id(1)
+    k_first = split * k_per_split
+    k_last = tl.minimum(k_first + k_per_split, k)
+    # Past the end the first row is read again: no load needs a mask, and no such sum is stored.
+    x_rows = tl.where(m_offs < m, m_offs, 0).to(tl.int64)[:, None] * stride_x_m * STRIDE_UNIT
+    weight_rows = tl.where(n_offs < n, n_offs, 0).to(tl.int64)[None, :]
+    weight_rows = weight_rows * stride_weight_n * STRIDE_UNIT
+    x_ptrs = x_ptr + x_rows + (k_first + k_offs).to(tl.int64)[None, :] * stride_x_k
+    weight_ptrs = weight_ptr + weight_rows
+    weight_ptrs += (k_first + k_offs).to(tl.int64)[:, None] * stride_weight_k
 
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    for start in range(0, k, BLOCK_K):
-        if EVEN_K:
-            x = tl.load(x_ptrs, mask=m_mask[:, None], other=0.0)
-            weight = tl.load(weight_ptrs, mask=n_mask[None, :], other=0.0)
-        else:
-            k_mask = k_offs < k - start
-            x = tl.load(x_ptrs, mask=m_mask[:, None] & k_mask[None, :], other=0.0)
-            weight = tl.load(weight_ptrs, mask=k_mask[:, None] & n_mask[None, :], other=0.0)
+    for _ in range((k_last - k_first) // BLOCK_K):
+        x, weight = tl.load(x_ptrs), tl.load(weight_ptrs)
         acc = tl.dot(x, weight, acc, input_precision="ieee")
         x_ptrs += BLOCK_K * stride_x_k
         weight_ptrs += BLOCK_K * stride_weight_k
+    if not EVEN_K:
+        k_mask = k_offs < (k_last - k_first) % BLOCK_K
+        x = tl.load(x_ptrs, mask=k_mask[None, :], other=0.0)
+        weight = tl.load(weight_ptrs, mask=k_mask[:, None], other=0.0)
+        acc = tl.dot(x, weight, acc, input_precision="ieee")
 
-    if HAS_BIAS:
-        bias = tl.load(bias_ptr + n_offs.to(tl.int64) * stride_bias, mask=n_mask, other=0.0)
-        acc += bias.to(tl.float32)[None, :]
-    acc = activate(acc, ACTIVATION)
-
-    out_mask = m_mask[:, None] & n_mask[None, :]
-    if HAS_RESIDUAL:
-        residual_rows = m_offs.to(tl.int64)[:, None] * stride_residual_m
-        residual_ptrs = residual_ptr + residual_rows + n_offs[None, :] * stride_residual_n
-        acc += tl.load(residual_ptrs, mask=out_mask, other=0.0).to(tl.float32)
-    out_ptrs = out_ptr + m_offs.to(tl.int64)[:, None] * n + n_offs[None, :]
-    tl.store(out_ptrs, acc.to(out_ptr.dtype.element_ty), mask=out_mask)
+    finish(
+        acc,
+        m_offs,
+        n_offs,
+        m,
+        n,
+        bias_ptr,
+        residual_ptr,
+        out_ptr + split.to(tl.int64) * m * n,
+        stride_bias,
+        stride_residual_m,
+        stride_residual_n,
+        ACTIVATION,
+        HAS_BIAS,
+        HAS_RESIDUAL,
+    )
 
 
 def linear_plan(
@@ -124,54 +131,99 @@ def linear_plan(
     activation: str = "none",
     residual: torch.Tensor | None = None,
 ) -> Plan:
-    """The output, contiguous, and its one launch."""
+    """The output, contiguous, and the steps on the path that `choose_config` names."""
     flat = as_rows(x)
-    m, k = flat.shape
-    n = weight.shape[0]
-    out = _empty_output(x, weight)
-    if m == 0:
+    out = empty_output(x, weight)
+    if flat.shape[0] == 0:
         return Plan((out,), ())
+    flat_residual = None if residual is None else as_rows(residual)
+    flat_out = out.view(flat.shape[0], weight.shape[0])
+    product = Product(flat, weight, flat_out, Epilogue(bias, activation, flat_residual))
+    config = choose_config(capability, product)
+    steps = {"tile": _tile, "split": _split, "gemv": gemv_steps, "library": _library}
+    return Plan((out,), steps[config.path](product, config))
 
-    # Absent tensors are stood in for by x: their pointers are never read.
-    flat_residual = flat if residual is None else as_rows(residual)
-    tile = choose_tile(m, n, x.dtype, capability)
-    linear_launch = Launch(
+
+def choose_config(capability: int, product: Product) -> LinearConfig:
+    """How this product is computed: on which path, with which blocks."""
+    m, n, k = product.sizes
+    return choose(
+        LINEAR_TUNABLE,
+        capability,
+        product.x.device,
+        bits=8 * product.x.itemsize,
+        aligned=int(product.aligned),
+        extra_pass=int(product.epilogue.left_by_library is not None),
+        m=m,
+        n=n,
+        k=k,
+    )
+
+
+def _tile(product: Product, config: LinearConfig) -> tuple[Launch, ...]:
+    return (_products(product, config, product.out, product.epilogue, splits=1),)
+
+
+def _split(product: Product, config: LinearConfig) -> tuple[Launch, ...]:
+    m, n, k = product.sizes
+    blocks = cdiv(k, config.block_k)
+    # As many programs as have work: 5 blocks for 4 programs are 2 + 2 + 1.
+    splits = cdiv(blocks, cdiv(blocks, config.split_k))
+    partial = product.x.new_empty((splits, m, n), dtype=torch.float32)
+    products = _products(product, config, partial, Epilogue(None, "none", None), splits)
+    return (products, finish_launch(product.out, partial, product.epilogue))
+
+
+def _library(product: Product, config: LinearConfig) -> tuple[Launch | LibraryCall, ...]:
+    return library_steps(product)
+
+
+def library_steps(product: Product) -> tuple[Launch | LibraryCall, ...]:
+    """cuBLAS adds a bias or a residual itself; a second pass does what it leaves over."""
+    epilogue, weight = product.epilogue, product.weight.t()
+    added = epilogue.added_by_library
+    out = {"out": product.out}
+    if added is None:
+        call = LibraryCall(torch.mm, (product.x, weight), out)
+    else:
+        call = LibraryCall(torch.addmm, (added, product.x, weight), out)
+    left = epilogue.left_by_library
+    return (call,) if left is None else (call, finish_launch(product.out, product.out, left))
+
+
+def _products(
+    product: Product, config: LinearConfig, out: torch.Tensor, epilogue: Epilogue, splits: int
+) -> Launch:
+    m, n, k = product.sizes
+    k_per_split = cdiv(cdiv(k, config.block_k), splits) * config.block_k
+    return Launch(
         kernel=_linear_kernel,
-        grid=(cdiv(m, tile.block_m) * cdiv(n, tile.block_n),),
+        grid=(cdiv(m, config.block_m) * cdiv(n, config.block_n), splits),
         args={
-            "x_ptr": flat,
-            "weight_ptr": weight,
-            "bias_ptr": flat if bias is None else bias,
-            "residual_ptr": flat_residual,
+            **product.operands,
+            **epilogue.args(product.x),
             "out_ptr": out,
             "m": m,
             "n": n,
             "k": k,
-            "stride_x_m": flat.stride(0),
-            "stride_x_k": flat.stride(1),
-            "stride_weight_n": weight.stride(0),
-            "stride_weight_k": weight.stride(1),
-            "stride_bias": 1 if bias is None else bias.stride(0),
-            "stride_residual_m": flat_residual.stride(0),
-            "stride_residual_n": flat_residual.stride(1),
+            "k_per_split": k_per_split,
         },
         constants={
-            "ACTIVATION": activation,
-            "HAS_BIAS": bias is not None,
-            "HAS_RESIDUAL": residual is not None,
-            "EVEN_K": k % tile.block_k == 0,
-            "BLOCK_M": tile.block_m,
-            "BLOCK_N": tile.block_n,
-            "BLOCK_K": tile.block_k,
+            **epilogue.constants,
+            "EVEN_K": k % config.block_k == 0,
+            "STRIDE_UNIT": product.stride_unit,
+            "BLOCK_M": config.block_m,
+            "BLOCK_N": config.block_n,
+            "BLOCK_K": config.block_k,
             "GROUP_M": 8,
         },
-        num_warps=tile.num_warps,
-        num_stages=tile.num_stages,
+        num_warps=config.num_warps,
+        num_stages=config.num_stages,
     )
-    return Plan((out,), (linear_launch,))
 
 
-def _empty_output(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def empty_output(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Room for (…, n) in the dtype of x (…, k), n being the rows of the weight."""
     return torch.empty((*x.shape[:-1], weight.shape[0]), dtype=x.dtype, device=x.device)
 
 
@@ -195,7 +247,7 @@ def _linear_fake(
     activation: str,
     residual: torch.Tensor | None,
 ) -> torch.Tensor:
-    return _empty_output(x, weight)
+    return empty_output(x, weight)
 
 
 def check_linear(
@@ -307,6 +359,7 @@ LINEAR = Op(
             (65, 63, 129, True, "tanh", True),
             (129, 130, 257, True, "none", True),
             (16, 96, 1000, False, "gelu", False),
+            (5, 48, 1100, True, "silu", True),
         )
     ),
     bytes=_bytes,

@@ -24,6 +24,11 @@ class Tile(NamedTuple):
         """Float32 sums that each thread holds."""
         return self.block_m * self.block_n // (32 * self.num_warps)
 
+    @property
+    def elements(self) -> int:
+        """Elements that each thread reads in one step; unaligned ones need an address each."""
+        return (self.block_m + self.block_n) * self.block_k // (32 * self.num_warps)
+
 
 # Largest first. Small tiles with a deep block_k are for outputs that fill few multiprocessors.
 HALF_TILES = (
@@ -35,7 +40,13 @@ HALF_TILES = (
     Tile(32, 32, 128, 4, 4),
     Tile(16, 32, 128, 4, 4),
 )
+# Rows that start anywhere are read element by element: few of them, or the addresses spill.
+UNALIGNED_TILES = (Tile(64, 64, 32, 4, 3), Tile(32, 32, 64, 4, 3), Tile(16, 32, 64, 4, 3))
+MOST_UNALIGNED_ELEMENTS = 48
 FLOAT_TILES = (Tile(64, 64, 16, 4, 3), Tile(32, 32, 32, 4, 3), Tile(16, 32, 32, 2, 3))
+
+VECTOR_BYTES = 16
+"""One thread loads at most this much at once, from an address that is a multiple of it."""
 
 # Programs that keep every multiprocessor of an A100 (108) or an H100 (132) at work.
 FULL_GRID = 128
@@ -56,13 +67,24 @@ def accumulators_limit(capability: int) -> int:
     return 128 if capability >= 90 else 64
 
 
-def choose_tile(m: int, n: int, dtype: torch.dtype, capability: int) -> Tile:
+def rows_aligned(*matrices: torch.Tensor) -> bool:
+    """Whether rows, or columns of a transposed matrix, start at multiples of 16 bytes."""
+    return all(
+        stride == 1 or stride * matrix.itemsize % VECTOR_BYTES == 0
+        for matrix in matrices
+        for stride in matrix.stride()
+    )
+
+
+def choose_tile(m: int, n: int, dtype: torch.dtype, capability: int, aligned: bool = True) -> Tile:
     """The largest tile whose grid fills the GPU, with as many stages as shared memory holds.
 
     Where none fills it, the smallest that still has 64 rows (or all of m): a shorter tile would
     read the weight more often.
     """
-    tiles = FLOAT_TILES if dtype == torch.float32 else HALF_TILES
+    tiles = HALF_TILES if aligned else UNALIGNED_TILES
+    if dtype == torch.float32:
+        tiles = FLOAT_TILES
     tallest = max(16, next_power_of_2(m))
     usable = [
         tile

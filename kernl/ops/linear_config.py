@@ -1,0 +1,135 @@
+"""How `linear` computes a product of a given size: on which path, with which blocks.
+
+| path | what runs | for |
+| --- | --- | --- |
+| `tile` | one program computes one tile of the output, on the tensor cores | most shapes |
+| `split` | several programs share a tile's inner dimension, another pass adds up | few tiles |
+| `gemv` | multiply and add without tensor cores, four rows of x at most | one token |
+| `library` | cuBLAS, then a pass for what it leaves over | where that is faster |
+
+A choice is a plain function of the sizes, the element's bits and the GPU, read from the table
+`kernl/tuned/linear.csv` where the GPU's architecture has rows in it: nothing is searched for when
+a user calls.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+
+from kernl.launch import cdiv, next_power_of_2
+from kernl.ops.tile import (
+    FLOAT_TILES,
+    FULL_GRID,
+    HALF_TILES,
+    MOST_UNALIGNED_ELEMENTS,
+    UNALIGNED_TILES,
+    Tile,
+    accumulators_limit,
+    choose_tile,
+    shared_memory_limit,
+)
+from kernl.tuning import Key, Tunable
+
+GEMV_MOST_ROWS = 4
+"""More rows would not fit the registers of a program that keeps a sum for each element."""
+
+_MORE_TILES = (
+    Tile(128, 256, 64, 8, 4),
+    Tile(128, 128, 64, 4, 4),
+    Tile(128, 64, 64, 4, 4),
+    Tile(64, 256, 64, 4, 4),
+    Tile(64, 64, 128, 4, 4),
+    Tile(32, 64, 128, 4, 4),
+    Tile(16, 64, 128, 4, 4),
+    Tile(16, 32, 256, 4, 3),
+    Tile(16, 16, 256, 4, 4),
+)
+
+
+class LinearConfig(NamedTuple):
+    """A path, a block of (block_m, block_n) outputs, block_k of k at a time.
+
+    `split_k` programs share the inner dimension of one block on the path `split`.
+    """
+
+    path: str
+    block_m: int
+    block_n: int
+    block_k: int
+    split_k: int
+    num_warps: int
+    num_stages: int
+
+
+LIBRARY = LinearConfig("library", 16, 64, 16, 1, 4, 1)
+"""The block is that of the pass after the product."""
+
+
+def _of_tile(tile: Tile) -> LinearConfig:
+    return LinearConfig(
+        "tile", tile.block_m, tile.block_n, tile.block_k, 1, tile.num_warps, tile.num_stages
+    )
+
+
+def _default(capability: int, key: Key) -> LinearConfig:
+    """Where no table speaks: the tile that fills the GPU, shared out where there are too few."""
+    m, n, k = (int(key[name]) for name in ("m", "n", "k"))
+    if m <= GEMV_MOST_ROWS:
+        return LinearConfig("gemv", 1, 4, 512, 1, 4, 1)
+    dtype = torch.float32 if key["bits"] == 32 else torch.float16
+    config = _of_tile(choose_tile(m, n, dtype, capability, bool(key["aligned"])))
+    programs = cdiv(m, config.block_m) * cdiv(n, config.block_n)
+    split = min(8, FULL_GRID // (2 * programs), k // (4 * config.block_k))
+    return config._replace(path="split", split_k=split) if split > 1 else config
+
+
+def _fits(capability: int, key: Key, config: LinearConfig) -> bool:
+    m, bits = int(key["m"]), int(key["bits"])
+    if config.path == "gemv":
+        return m <= GEMV_MOST_ROWS
+    if config.path == "library":
+        return True
+    stage = (config.block_m + config.block_n) * config.block_k * bits // 8
+    elements = (config.block_m + config.block_n) * config.block_k // (32 * config.num_warps)
+    return bool(
+        (key["aligned"] or elements <= MOST_UNALIGNED_ELEMENTS)
+        and config.block_m <= max(16, next_power_of_2(m))
+        and config.num_stages * stage <= shared_memory_limit(capability)
+        and config.block_m * config.block_n // (32 * config.num_warps)
+        <= accumulators_limit(capability)
+    )
+
+
+def _candidates(capability: int, key: Key) -> Iterator[LinearConfig]:
+    """What the tuner times for one class: every path that can run it."""
+    m, n, k, bits = (int(key[name]) for name in ("m", "n", "k", "bits"))
+    yield LIBRARY
+    if m <= GEMV_MOST_ROWS:
+        yield LinearConfig("gemv", 1, 4, 512, 1, 4, 1)
+        yield LinearConfig("gemv", 1, 8, 512, 1, 4, 1)
+        yield LinearConfig("gemv", 1, 2, 1024, 1, 4, 1)
+    halves = (*HALF_TILES, *_MORE_TILES) if key["aligned"] else UNALIGNED_TILES
+    tiles = FLOAT_TILES if bits == 32 else halves
+    for tile in tiles:
+        config = _of_tile(tile)
+        if not _fits(capability, key, config) or tile.block_m < min(64, max(16, m)):
+            continue
+        programs = cdiv(m, tile.block_m) * cdiv(n, tile.block_n)
+        if programs <= 2048 or tile.block_m * tile.block_n >= 64 * 128:
+            yield config
+        for split in (2, 4, 8):
+            if programs * split <= 512 and split * 4 * tile.block_k <= k:
+                yield config._replace(path="split", split_k=split)
+
+
+LINEAR_TUNABLE: Tunable[LinearConfig] = Tunable(
+    name="linear",
+    exact=("bits", "aligned", "extra_pass"),
+    sizes=("m", "n", "k"),
+    config=LinearConfig,
+    default=_default,
+    candidates=_candidates,
+    fits=_fits,
+)
+"""`aligned`: rows start at multiples of 16 bytes. `extra_pass`: cuBLAS leaves something over."""

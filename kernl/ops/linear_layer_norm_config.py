@@ -1,0 +1,67 @@
+"""Which path `linear_layer_norm` takes, and the blocks of the fused one."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from kernl.launch import next_power_of_2
+from kernl.ops.tile import shared_memory_limit
+from kernl.tuning import Key, Tunable
+
+
+class LinearLayerNormConfig(NamedTuple):
+    """A path; on `fused`, block_m rows a program and block_k of k at a time."""
+
+    path: str
+    block_m: int
+    block_k: int
+    num_warps: int
+    num_stages: int
+
+
+TWO = LinearLayerNormConfig("two", 16, 16, 4, 1)
+"""The two operators choose their own blocks; those here are not read."""
+
+
+def _default(capability: int, key: Key) -> LinearLayerNormConfig:
+    """Fused where n is narrow, and rows are many or the whole weight is small."""
+    m, n, k, bits = (int(key[name]) for name in ("m", "n", "k", "bits"))
+    small_weight = n * k * bits <= 2**18
+    many_rows = bits == 16 and m >= 4096
+    if n > 512 or not (many_rows or small_weight):
+        return TWO
+    fused = [config for config in _candidates(capability, key) if config.path == "fused"]
+    fitting = [config for config in fused if _fits(capability, key, config)]
+    # The most rows a program, so that the weight is read the fewest times.
+    return max(fitting, key=lambda config: config.block_m, default=TWO)
+
+
+def _candidates(capability: int, key: Key) -> Iterable[LinearLayerNormConfig]:
+    yield TWO
+    for block_m, num_warps in ((16, 4), (16, 8), (16, 16), (32, 8), (64, 8), (64, 16)):
+        for block_k, num_stages in ((32, 4), (32, 3), (64, 3), (64, 2), (32, 2), (16, 2)):
+            yield LinearLayerNormConfig("fused", block_m, block_k, num_warps, num_stages)
+
+
+def _fits(capability: int, key: Key, config: LinearLayerNormConfig) -> bool:
+    if config.path == "two":
+        return True
+    m, block_n = int(key["m"]), max(16, next_power_of_2(int(key["n"])))
+    stage = (config.block_m + block_n) * config.block_k * int(key["bits"]) // 8
+    shared_memory = stage * config.num_stages + 4 * config.block_m * 2 * config.num_warps
+    return (
+        config.block_m <= max(16, next_power_of_2(m))
+        # Sums of one thread. Without tensor cores the operands lie in registers beside them.
+        and config.block_m * block_n <= (64 if key["bits"] == 16 else 32) * 32 * config.num_warps
+        and shared_memory <= shared_memory_limit(capability)
+    )
+
+
+LINEAR_LAYER_NORM_TUNABLE: Tunable[LinearLayerNormConfig] = Tunable(
+    name="linear_layer_norm",
+    exact=("bits",),
+    sizes=("m", "n", "k"),
+    config=LinearLayerNormConfig,
+    default=_default,
+    candidates=_candidates,
+    fits=_fits,
+)

@@ -1,0 +1,126 @@
+"""The paths of `linear`: each gives what float64 gives, and the choice of one is seen."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kernl import tuning
+from kernl.launch import Launch, LibraryCall
+from kernl.op import Case
+from kernl.ops.epilogue import Epilogue
+from kernl.ops.linear import LINEAR, linear, linear_plan
+from kernl.ops.linear_config import GEMV_MOST_ROWS, LIBRARY, LINEAR_TUNABLE, LinearConfig
+from kernl.ops.product import Product
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+PATHS = {
+    "tile": LinearConfig("tile", 16, 32, 32, 1, 4, 2),
+    "split": LinearConfig("split", 16, 32, 32, 3, 4, 2),
+    "gemv": LinearConfig("gemv", 1, 4, 64, 1, 4, 1),
+    "library": LIBRARY,
+}
+STEPS = {
+    "tile": ["_linear_kernel"],
+    "split": ["_linear_kernel", "_finish_kernel"],
+    "gemv": ["_linear_gemv_kernel"],
+    "library": ["addmm", "_finish_kernel"],
+}
+
+
+def _case(m: int, n: int, k: int, dtype: str = "fp16") -> Case:
+    return Case.of(dtype, m=m, n=n, k=k, bias=True, activation="gelu", residual=True)
+
+
+def _error(case: Case, config: LinearConfig, seed: int = 0) -> float:
+    inputs = LINEAR.inputs(case, DEVICE, seed)
+    with tuning.forcing(LINEAR_TUNABLE, config):
+        out = linear(**inputs)
+    upcast = {k: v.double() if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+    truth = LINEAR.reference(**upcast)
+    assert isinstance(truth, torch.Tensor)
+    return float((out.double() - truth).norm() / truth.norm())
+
+
+def _names(steps: tuple[Launch | LibraryCall, ...]) -> list[str]:
+    return [
+        step.kernel.__name__ if isinstance(step, Launch) else step.function.__name__
+        for step in steps
+    ]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
+@pytest.mark.parametrize("k", [1, 31, 32, 64, 97, 200])
+def test_every_path_gives_what_float64_gives(path: str, dtype: str, k: int) -> None:
+    case = _case(3, 37, k, dtype)
+    # One product has no sum to average its rounding over, and the library rounds twice.
+    assert _error(case, PATHS[path]) <= 2 * LINEAR.tolerance[dtype]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_path_runs_its_own_steps(path: str) -> None:
+    inputs = LINEAR.inputs(_case(3, 37, 200), DEVICE, 0)
+    with tuning.forcing(LINEAR_TUNABLE, PATHS[path]):
+        plan = linear_plan(80, **inputs)
+    assert _names(plan.launches) == STEPS[path]
+
+
+@given(
+    st.sampled_from(sorted(PATHS)),
+    st.integers(1, GEMV_MOST_ROWS),
+    st.integers(1, 40),
+    st.integers(1, 300),
+    st.booleans(),
+    st.sampled_from(["none", "silu"]),
+    st.booleans(),
+)
+def test_any_shape_on_any_path(
+    path: str, m: int, n: int, k: int, bias: bool, activation: str, residual: bool
+) -> None:
+    case = Case.of("fp32", m=m, n=n, k=k, bias=bias, activation=activation, residual=residual)
+    assert _error(case, PATHS[path], seed=m * n * k) <= 1e-5
+
+
+def test_no_program_of_a_split_is_idle() -> None:
+    """Nine blocks for eight programs are five times two: an idle program would add rubbish."""
+    inputs = LINEAR.inputs(_case(3, 8, 9 * 32), DEVICE, 0)
+    with tuning.forcing(LINEAR_TUNABLE, PATHS["split"]._replace(split_k=8)):
+        products, finish = linear_plan(80, **inputs).kernels
+    assert products.grid[1] == 5
+    assert finish.constants["SPLIT_K"] == 5
+
+
+def test_what_cublas_adds_and_what_it_leaves() -> None:
+    bias, residual = torch.randn(4), torch.randn(2, 4)
+    assert Epilogue(None, "none", None).left_by_library is None
+    assert Epilogue(bias, "none", None).left_by_library is None
+    alone = Epilogue(None, "none", residual)
+    assert alone.added_by_library is residual
+    assert alone.left_by_library is None
+    both = Epilogue(bias, "none", residual)
+    assert both.added_by_library is bias
+    assert both.left_by_library == Epilogue(None, "none", residual)
+    activated = Epilogue(None, "relu", residual)
+    assert activated.added_by_library is None
+    assert activated.left_by_library == activated
+
+
+@pytest.mark.parametrize(
+    ("k", "unit", "aligned"), [(64, 1, True), (1000, 8, True), (1001, 1, False), (24, 8, True)]
+)
+def test_rows_of_1000_halves_are_known_to_be_aligned(k: int, unit: int, aligned: bool) -> None:
+    x, weight = torch.empty(4, k, dtype=torch.half), torch.empty(8, k, dtype=torch.half)
+    product = Product(x, weight, torch.empty(4, 8), Epilogue(None, "none", None))
+    assert product.stride_unit == unit
+    assert product.aligned == aligned
+
+
+def test_transposed_operands_on_every_path() -> None:
+    x = torch.randn(40, 4, device=DEVICE).t()
+    weight = torch.randn(40, 9, device=DEVICE).t()
+    truth = x.double() @ weight.double().t()
+    for config in PATHS.values():
+        with tuning.forcing(LINEAR_TUNABLE, config):
+            assert (linear(x, weight).double() - truth).norm() <= 3e-6 * truth.norm()

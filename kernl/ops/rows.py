@@ -1,38 +1,116 @@
-"""What the row-wise operators share: a two-dimensional view, and the tile that covers its rows."""
+"""What the row-wise operators share: a two-dimensional view, and how programs cover its rows.
 
+| path | what one program does | for |
+| --- | --- | --- |
+| `tile` | holds whole rows in registers, several where they are narrow | up to `widest` columns |
+| `loop` | walks one row in blocks, twice | wider rows |
+
+Which, how many rows a program takes and how many warps it has come from the operator's table in
+`kernl/tuned`, or from `default` below where a GPU has none.
+"""
+
+from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
 
-from kernl.launch import next_power_of_2
+from kernl.launch import cdiv, next_power_of_2
+from kernl.tuning import Key, Tunable, choose
 
-# A row up to this wide stays in one program's registers: 16 warps hold 32 fp32 values a thread.
-MAX_TILE_COLS = 16384
-# Wider rows are walked in blocks of this many columns.
-LOOP_BLOCK_COLS = 4096
+# 32 warps, the most that a program has, hold 32 fp32 values a thread of a row this wide.
+MAX_TILE_COLS = 32768
+MAX_VALUES_PER_THREAD = 32
 
 _INT32_MAX = 2**31 - 1
+_WARP = 32
+
+
+class RowConfig(NamedTuple):
+    """The path, rows of one program, columns of one block on the path `loop`, and warps."""
+
+    path: str
+    block_rows: int
+    loop_cols: int
+    num_warps: int
 
 
 class RowTile(NamedTuple):
-    """Rows and columns that one program covers, and its warps."""
+    """What a launch needs: the grid, the block of (block_rows, block_cols), and warps."""
 
+    path: str
+    programs: int
     block_rows: int
     block_cols: int
     num_warps: int
 
 
-def row_tile(rows: int, cols: int) -> RowTile:
-    """One program takes whole rows, several where they are narrow; 8 elements a thread.
+def row_tile(
+    tunable: Tunable[RowConfig], capability: int, x: torch.Tensor, variant: int = 0
+) -> RowTile:
+    """How programs cover the rows of `x` (rows, cols).
 
-    Rows wider than `MAX_TILE_COLS` get a block of `LOOP_BLOCK_COLS`, walked in a loop.
+    `variant` tells apart what costs differently: a residual, a mask.
     """
-    if cols > MAX_TILE_COLS:
-        return RowTile(1, LOOP_BLOCK_COLS, 16)
+    rows, cols = x.shape
+    bits = 8 * x.itemsize
+    config = choose(tunable, capability, x.device, bits=bits, variant=variant, rows=rows, cols=cols)
+    if config.path == "loop":
+        block_cols = min(config.loop_cols, next_power_of_2(cols))
+        return RowTile("loop", rows, 1, block_cols, config.num_warps)
+    block_rows = min(config.block_rows, next_power_of_2(rows))
+    block_cols = next_power_of_2(cols)
+    return RowTile("tile", cdiv(rows, block_rows), block_rows, block_cols, config.num_warps)
+
+
+def default(capability: int, key: Key, widest: int) -> RowConfig:
+    """8 elements a thread, several rows where they are narrow."""
+    rows, cols = int(key["rows"]), int(key["cols"])
+    if cols > widest:
+        return RowConfig("loop", 1, 8192, 16)
     block_cols = next_power_of_2(cols)
     block_rows = min(max(1, 1024 // block_cols), next_power_of_2(rows))
-    num_warps = min(max(block_rows * block_cols // 256, 1), 16)
-    return RowTile(block_rows, block_cols, num_warps)
+    num_warps = min(max(block_rows * block_cols // 256, 1), 16 if block_cols <= 16384 else 32)
+    return RowConfig("tile", block_rows, 8192, num_warps)
+
+
+def candidates(capability: int, key: Key) -> Iterator[RowConfig]:
+    """Every path, with 2 to 32 values a thread."""
+    rows, cols = int(key["rows"]), int(key["cols"])
+    block_cols = next_power_of_2(cols)
+    if cols > 4096:
+        for loop_cols in (4096, 8192, 16384):
+            for num_warps in (8, 16, 32):
+                yield RowConfig("loop", 1, loop_cols, num_warps)
+    for block_rows in (1, 2, 4, 8, 16, 32):
+        if block_rows > next_power_of_2(rows) or block_rows * block_cols > 32768:
+            continue
+        for num_warps in (1, 2, 4, 8, 16, 32):
+            values = block_rows * block_cols / (_WARP * num_warps)
+            if 2 <= values <= MAX_VALUES_PER_THREAD or (num_warps == 1 and values < 2):
+                yield RowConfig("tile", block_rows, 8192, num_warps)
+
+
+def fits(capability: int, key: Key, config: RowConfig, widest: int) -> bool:
+    """Whether a program's rows fit its registers."""
+    block_cols = next_power_of_2(int(key["cols"]))
+    if config.path == "loop":
+        return config.loop_cols // (_WARP * config.num_warps) <= MAX_VALUES_PER_THREAD
+    values = config.block_rows * block_cols // (_WARP * config.num_warps)
+    return block_cols <= widest and values <= MAX_VALUES_PER_THREAD
+
+
+def row_tunable(name: str, widest: int = MAX_TILE_COLS) -> Tunable[RowConfig]:
+    """What a row-wise operator lets be tuned; rows above `widest` columns are never held whole."""
+    return Tunable(
+        name=name,
+        exact=("bits", "variant"),
+        sizes=("rows", "cols"),
+        config=RowConfig,
+        default=partial(default, widest=widest),
+        candidates=candidates,
+        fits=partial(fits, widest=widest),
+    )
 
 
 def as_rows(x: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,328 @@
+"""Attention without its matrix of scores: softmax(q · kᵀ) · v, block by block.
+
+    s_ij  = scale · q_i · k_j, then cap · tanh(s_ij / cap), then + the biases, -inf where not seen
+    out_i = Σ_j softmax_j(s_ij) · v_j
+
+Biases are an additive mask, ALiBi's slopes, or T5's bucketed relative positions, computed in the
+kernel and never stored. What a query sees is bounded by causality, a sliding window, the lengths
+of the sequences, or a boolean mask. A query that sees no key gives zeros.
+
+Sources: Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018,
+https://arxiv.org/abs/1805.02867; Dao, "FlashAttention-2", 2023, https://arxiv.org/abs/2307.08691;
+Press, Smith and Lewis, "Train Short, Test Long", 2022, https://arxiv.org/abs/2108.12409 (ALiBi);
+Raffel et al., "Exploring the Limits of Transfer Learning", 2020,
+https://arxiv.org/abs/1910.10683 (relative positions).
+"""
+
+from typing import Any
+
+import torch
+
+from kernl import launch
+from kernl.launch import Launch, Plan, cdiv, next_power_of_2
+from kernl.ops.attention_check import check_attention
+from kernl.ops.attention_config import ATTENTION_TUNABLE, AttentionConfig
+from kernl.ops.attention_kernel import LOG2_E, attention_kernel
+from kernl.ops.relative_bias import first_distances, relative_bias_reference
+from kernl.tuning import Tunable, choose
+
+
+def seen_reference(
+    q_len: int, k_len: int, causal: bool, window: int | None, device: torch.device
+) -> torch.Tensor:
+    """(q_len, k_len): which keys a query sees, by causality and window."""
+    place = torch.arange(q_len, device=device)[:, None] + (k_len - q_len)
+    keys = torch.arange(k_len, device=device)[None]
+    seen = torch.ones(q_len, k_len, dtype=torch.bool, device=device)
+    if causal:
+        seen = seen & (keys <= place)
+    if window is not None:
+        seen = seen & ((keys - place).abs() < window)
+    return seen
+
+
+def attention_reference(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    key_lengths: torch.Tensor | None = None,
+    window: int | None = None,
+    softcap: float | None = None,
+    alibi_slopes: torch.Tensor | None = None,
+    relative_bias: torch.Tensor | None = None,
+    bidirectional: bool = True,
+    max_distance: int = 128,
+) -> torch.Tensor:
+    """What a PyTorch user would write."""
+    q_len, k_len = q.shape[2], k.shape[2]
+    group = q.shape[1] // k.shape[1]
+    k, v = (x.repeat_interleave(group, dim=1) for x in (k, v)) if group > 1 else (k, v)
+    scores = torch.matmul(q, k.mT) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    distance = torch.arange(k_len, device=q.device)[None]
+    distance = distance - torch.arange(q_len, device=q.device)[:, None] - (k_len - q_len)
+    if alibi_slopes is not None:
+        scores = scores - alibi_slopes.to(scores.dtype)[:, None, None] * distance.abs()
+    if relative_bias is not None:
+        scores = scores + relative_bias_reference(
+            relative_bias, distance, bidirectional, max_distance
+        ).to(scores.dtype)
+    if mask is not None and mask.dtype != torch.bool:
+        scores = scores + mask
+    seen = seen_reference(q_len, k_len, causal, window, q.device)
+    if mask is not None and mask.dtype == torch.bool:
+        seen = seen & mask
+    if key_lengths is not None:
+        inside = torch.arange(k_len, device=q.device) < key_lengths[:, None, None, None]
+        seen = seen & inside
+    scores = scores.masked_fill(~seen, float("-inf"))
+    weights = torch.softmax(scores, dim=-1, dtype=torch.promote_types(q.dtype, torch.float32))
+    weights = weights.masked_fill((scores == float("-inf")).all(-1, keepdim=True), 0.0)
+    return torch.matmul(weights.to(q.dtype), v)
+
+
+def empty_output(q: torch.Tensor) -> torch.Tensor:
+    """Room for the output (batch, heads, q_len, head_dim), the heads of a token side by side."""
+    batch, heads, q_len, head_dim = q.shape
+    room = torch.empty((batch, q_len, heads, head_dim), dtype=q.dtype, device=q.device)
+    return room.transpose(1, 2)
+
+
+def attention_launch(
+    config: AttentionConfig,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    sequences: int,
+    longest: int,
+    options: dict[str, Any],
+) -> Launch:
+    """The one launch, for (batch, heads, length, head_dim) or packed operands seen as such."""
+    heads, head_dim = q.shape[1], q.shape[3]
+    extra = options["extra"]
+    scale = head_dim**-0.5 if options["scale"] is None else options["scale"]
+    block_d = max(16, next_power_of_2(head_dim))
+    mask, bias = options["mask"], options["relative_bias"]
+    mask_strides = (0, 0, 0, 0)
+    if mask is not None:
+        mask_strides = mask.expand(q.shape[0], heads, q.shape[2], k.shape[2]).stride()
+    operands = {"q": q, "k": k, "v": v}
+    per_head = {"slopes": options["alibi_slopes"], "lengths": options["key_lengths"]}
+    exact, first = options["buckets"]
+    return Launch(
+        kernel=attention_kernel,
+        grid=(cdiv(longest, config.block_m) * sequences * heads,),
+        args={
+            **{f"{name}_ptr": tensor for name, tensor in operands.items()},
+            **{
+                f"stride_{name}_{axis}": stride
+                for name, tensor in operands.items()
+                for axis, stride in zip("bhsd", tensor.stride(), strict=True)
+            },
+            # Absent tensors are stood in for by q: their pointers are never read.
+            "out_ptr": out,
+            "mask_ptr": q if mask is None else mask,
+            "key_lengths_ptr": q if per_head["lengths"] is None else per_head["lengths"],
+            "cu_seqlens_ptr": options.get("cu_seqlens", q),
+            "slopes_ptr": q if per_head["slopes"] is None else per_head["slopes"],
+            "bias_ptr": q if bias is None else bias,
+            "heads": heads,
+            "group": heads // k.shape[1],
+            "q_len": longest,
+            "k_len": k.shape[2],
+            "head_dim": head_dim,
+            "window": options["window"] or 0,
+            "scale": float(scale if extra else scale * LOG2_E.value),
+            "softcap": float(options["softcap"] or 0.0),
+            **{
+                f"stride_out_{axis}": stride
+                for axis, stride in zip("bhs", out.stride(), strict=False)
+            },
+            **{
+                f"stride_mask_{axis}": stride
+                for axis, stride in zip("bhqk", mask_strides, strict=True)
+            },
+            **{
+                f"stride_{name}": 0 if tensor is None else tensor.stride(0)
+                for name, tensor in per_head.items()
+            },
+            "stride_bias_bucket": 0 if bias is None else bias.stride(0),
+            "stride_bias_head": 0 if bias is None else bias.stride(1),
+        },
+        constants={
+            "MASK": _mask_kind(mask),
+            "MASK_OF_QUERY": mask_strides[2] != 0,
+            "HAS_LENGTHS": per_head["lengths"] is not None,
+            "VARLEN": "cu_seqlens" in options,
+            "CAUSAL": options["causal"],
+            "WINDOW": options["window"] is not None,
+            "SOFTCAP": options["softcap"] is not None,
+            "ALIBI": per_head["slopes"] is not None,
+            "RELATIVE": "none" if bias is None else "both" if options["bidirectional"] else "past",
+            "EXACT": exact,
+            "FIRST": first,
+            "EVEN_DIM": block_d == head_dim,
+            "BLOCK_M": config.block_m,
+            "BLOCK_N": config.block_n,
+            "BLOCK_D": block_d,
+        },
+        num_warps=config.num_warps,
+        num_stages=config.num_stages,
+    )
+
+
+def _mask_kind(mask: torch.Tensor | None) -> str:
+    if mask is None:
+        return "none"
+    return "boolean" if mask.dtype == torch.bool else "additive"
+
+
+def choose_config(
+    tunable: Tunable[AttentionConfig],
+    capability: int,
+    q: torch.Tensor,
+    k_len: int,
+    sequences: int,
+    longest: int,
+    causal: bool,
+    extra: bool,
+) -> AttentionConfig:
+    """The blocks for this call."""
+    return choose(
+        tunable,
+        capability,
+        q.device,
+        bits=8 * q.itemsize,
+        causal=int(causal),
+        extra=int(extra),
+        programs=sequences * q.shape[1],
+        queries=longest,
+        keys=k_len,
+        dim=q.shape[3],
+    )
+
+
+def attention_plan(
+    capability: int,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    key_lengths: torch.Tensor | None = None,
+    window: int | None = None,
+    softcap: float | None = None,
+    alibi_slopes: torch.Tensor | None = None,
+    relative_bias: torch.Tensor | None = None,
+    bidirectional: bool = True,
+    max_distance: int = 128,
+) -> Plan:
+    """The output and its one launch."""
+    out = empty_output(q)
+    if out.numel() == 0:
+        return Plan((out,), ())
+    changed = (mask, softcap, alibi_slopes, relative_bias)
+    extra = any(option is not None for option in changed)
+    buckets: tuple[int, tuple[int, ...]] = (0, ())
+    if relative_bias is not None:
+        buckets = first_distances(relative_bias.shape[0], bidirectional, max_distance)
+    config = choose_config(
+        ATTENTION_TUNABLE, capability, q, k.shape[2], q.shape[0], q.shape[2], causal, extra
+    )
+    options = {
+        "mask": mask,
+        "causal": causal,
+        "scale": scale,
+        "key_lengths": key_lengths,
+        "window": window,
+        "softcap": softcap,
+        "alibi_slopes": alibi_slopes,
+        "relative_bias": relative_bias,
+        "bidirectional": bidirectional,
+        "buckets": buckets,
+        "extra": extra,
+    }
+    return Plan((out,), (attention_launch(config, q, k, v, out, q.shape[0], q.shape[2], options),))
+
+
+@torch.library.custom_op("kernl::attention", mutates_args=())
+def _attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor | None,
+    causal: bool,
+    scale: float | None,
+    key_lengths: torch.Tensor | None,
+    window: int | None,
+    softcap: float | None,
+    alibi_slopes: torch.Tensor | None,
+    relative_bias: torch.Tensor | None,
+    bidirectional: bool,
+    max_distance: int,
+) -> torch.Tensor:
+    masks = (mask, causal, scale, key_lengths, window, softcap)
+    biases = (alibi_slopes, relative_bias, bidirectional, max_distance)
+    return attention_plan(launch.capability(q.device), q, k, v, *masks, *biases).run()[0]
+
+
+@_attention.register_fake
+def _attention_fake(q: torch.Tensor, *_: object) -> torch.Tensor:
+    return empty_output(q)
+
+
+def attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    key_lengths: torch.Tensor | None = None,
+    window: int | None = None,
+    softcap: float | None = None,
+    alibi_slopes: torch.Tensor | None = None,
+    relative_bias: torch.Tensor | None = None,
+    bidirectional: bool = True,
+    max_distance: int = 128,
+) -> torch.Tensor:
+    """softmax(q · kᵀ) · v, computed in float32. The last query stands at the last key.
+
+    Args:
+        q: (batch, heads, q_len, head_dim), any strides, fp16, bf16 or fp32; head_dim up to 256.
+        k: (batch, kv_heads, k_len, head_dim), any strides; kv_heads divides heads, and heads in a
+            row share a key head.
+        v: like `k`.
+        mask: broadcasts to (batch, heads, q_len, k_len), any strides; either bool, True where a
+            query sees a key, or in the dtype of `q` or float32, added to the scores.
+        causal: query i sees key j where j ≤ i + k_len - q_len, so queries may be the last of a
+            longer sequence.
+        scale: multiplies q · kᵀ, 0 or more; 1 / √head_dim where None.
+        key_lengths: (batch,), int32 or int64: only so many first keys of each sequence are seen.
+        window: a query sees keys at distances below it: the last `window` keys with its own where
+            causal, else as many on both sides.
+        softcap: scores become softcap · tanh(score / softcap), before any bias; above 0.
+        alibi_slopes: (heads,): slope · |distance| is taken from each score.
+        relative_bias: (buckets, heads), T5's learned biases of bucketed distances; in the dtype of
+            `q` or float32.
+        bidirectional: whether T5's buckets tell keys behind from keys before (encoders).
+        max_distance: T5's distance from which all share the last bucket.
+
+    Returns:
+        (batch, heads, q_len, head_dim) in the dtype of `q`, the heads of a token side by side in
+        memory: `out.transpose(1, 2).reshape(batch, q_len, -1)` is a view. A query that sees no
+        key gives zeros.
+
+    Raises:
+        ArgumentError, DTypeError, DeviceError, ShapeError, OptionError: from `kernl.errors`.
+    """
+    masks = (mask, causal, scale, key_lengths, window, softcap)
+    biases = (alibi_slopes, relative_bias, bidirectional, max_distance)
+    check_attention(q, k, v, *masks, *biases)
+    return _attention(q, k, v, *masks, *biases)

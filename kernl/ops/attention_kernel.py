@@ -1,0 +1,272 @@
+"""The kernel of `attention` and `attention_varlen`: one program walks the keys of a query block.
+
+Online softmax: the largest score so far is kept for each query, and what was summed before is
+rescaled when a larger one comes. Blocks of keys that every query of the block sees whole are
+walked without a mask; only those at the edges (the diagonal, the window's ends, the last keys)
+pay for one. The exponential is exp2: log2(e) is part of `scale` where nothing changes the scores,
+and multiplies their distance to the largest one where something does. Multiplied into them before,
+a row of the lowest finite number, as models write masks, would be -inf, or by fused multiply-add
+differ from itself.
+"""
+
+import triton
+import triton.language as tl
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def _relative_bucket(
+    distance, BIDIRECTIONAL: tl.constexpr, EXACT: tl.constexpr, FIRST: tl.constexpr
+):
+    """T5's bucket of key position minus query position.
+
+    Distances below EXACT have buckets of their own; FIRST holds the first distance of each wider
+    one. In both directions the later half of the buckets is for keys behind the query.
+    """
+    if BIDIRECTIONAL:
+        bucket = tl.where(distance > 0, EXACT + len(FIRST), 0)
+        size = tl.abs(distance)
+    else:
+        bucket = tl.zeros_like(distance)
+        size = tl.maximum(-distance, 0)
+    wide = tl.full(distance.shape, EXACT - 1, tl.int32)
+    for place in tl.static_range(len(FIRST)):
+        wide += tl.where(size >= FIRST[place], 1, 0)
+    return bucket + tl.where(size < EXACT, size, wide)
+
+
+@triton.jit
+def _block_scores(
+    q,
+    k,
+    m_offs,
+    n_offs,
+    q_len,
+    window,
+    last_key,
+    offset,
+    scale,
+    softcap,
+    mask_ptrs,
+    stride_mask_q,
+    stride_mask_k,
+    slope,
+    bias_ptr,
+    stride_bias_bucket,
+    MASK: tl.constexpr,
+    MASK_OF_QUERY: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    WINDOW: tl.constexpr,
+    SOFTCAP: tl.constexpr,
+    ALIBI: tl.constexpr,
+    RELATIVE: tl.constexpr,
+    EXACT: tl.constexpr,
+    FIRST: tl.constexpr,
+    EDGE: tl.constexpr,
+):
+    """Scores of a block (queries, keys); -inf where a query sees no key."""
+    s = tl.dot(q, k, input_precision="ieee") * scale
+    place = (m_offs + offset)[:, None]
+    if SOFTCAP:
+        s = softcap * (2.0 * tl.sigmoid(2.0 * s / softcap) - 1.0)
+    if ALIBI:
+        s -= slope * tl.abs(place - n_offs[None, :]).to(tl.float32)
+    if RELATIVE != "none":
+        bucket = _relative_bucket(n_offs[None, :] - place, RELATIVE == "both", EXACT, FIRST)
+        s += tl.load(bias_ptr + bucket * stride_bias_bucket).to(tl.float32)
+    if MASK != "none":
+        keys = n_offs.to(tl.int64)[None, :] * stride_mask_k
+        inside = (n_offs < last_key)[None, :]
+        if MASK_OF_QUERY:
+            keys += m_offs.to(tl.int64)[:, None] * stride_mask_q
+            inside = inside & (m_offs < q_len)[:, None]
+        mask = tl.load(mask_ptrs + keys, mask=inside, other=0)
+        if MASK == "boolean":
+            s = tl.where(mask != 0, s, float("-inf"))
+        else:
+            s += mask.to(tl.float32)
+    if EDGE:
+        seen = (n_offs < last_key)[None, :]
+        if CAUSAL:
+            seen = seen & (n_offs[None, :] <= place)
+        if WINDOW:
+            seen = seen & (n_offs[None, :] > place - window)
+            seen = seen & (n_offs[None, :] < place + window)
+        s = tl.where(seen, s, float("-inf"))
+    return s
+
+
+@triton.jit
+def attention_kernel(
+    q_ptr,
+    k_ptr,
+    v_ptr,
+    out_ptr,
+    mask_ptr,
+    key_lengths_ptr,
+    cu_seqlens_ptr,
+    slopes_ptr,
+    bias_ptr,
+    heads,
+    group,
+    q_len,
+    k_len,
+    head_dim,
+    window,
+    scale,
+    softcap,
+    stride_q_b,
+    stride_q_h,
+    stride_q_s,
+    stride_q_d,
+    stride_k_b,
+    stride_k_h,
+    stride_k_s,
+    stride_k_d,
+    stride_v_b,
+    stride_v_h,
+    stride_v_s,
+    stride_v_d,
+    stride_out_b,
+    stride_out_h,
+    stride_out_s,
+    stride_mask_b,
+    stride_mask_h,
+    stride_mask_q,
+    stride_mask_k,
+    stride_lengths,
+    stride_slopes,
+    stride_bias_bucket,
+    stride_bias_head,
+    MASK: tl.constexpr,
+    MASK_OF_QUERY: tl.constexpr,
+    HAS_LENGTHS: tl.constexpr,
+    VARLEN: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    WINDOW: tl.constexpr,
+    SOFTCAP: tl.constexpr,
+    ALIBI: tl.constexpr,
+    RELATIVE: tl.constexpr,
+    EXACT: tl.constexpr,
+    FIRST: tl.constexpr,
+    EVEN_DIM: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """q (batch, heads, q_len, head_dim), k and v (batch, heads // group, k_len, head_dim).
+
+    VARLEN: batch is a sequence of the packed tokens, from cu_seqlens[batch] on.
+    """
+    blocks = tl.cdiv(q_len, BLOCK_M)
+    program = tl.program_id(0)
+    # The last queries see the most keys where causal: they begin first.
+    m_first = (blocks - 1 - program % blocks) * BLOCK_M
+    batch = (program // blocks // heads).to(tl.int64)
+    head = (program // blocks % heads).to(tl.int64)
+
+    if VARLEN:
+        start = tl.load(cu_seqlens_ptr + batch).to(tl.int64)
+        q_len = (tl.load(cu_seqlens_ptr + batch + 1) - start).to(tl.int32)
+        k_len = q_len
+        if m_first >= q_len:
+            return
+        q_ptr += start * stride_q_s
+        k_ptr += start * stride_k_s
+        v_ptr += start * stride_v_s
+        out_ptr += start * stride_out_s
+    else:
+        q_ptr += batch * stride_q_b
+        k_ptr += batch * stride_k_b
+        v_ptr += batch * stride_v_b
+        out_ptr += batch * stride_out_b
+    last_key = k_len
+    if HAS_LENGTHS:
+        last_key = tl.load(key_lengths_ptr + batch * stride_lengths).to(tl.int32)
+        last_key = tl.minimum(tl.maximum(last_key, 0), k_len)
+    offset = k_len - q_len
+
+    m_offs = m_first + tl.arange(0, BLOCK_M)
+    n_block = tl.arange(0, BLOCK_N)
+    d_offs = tl.arange(0, BLOCK_D)
+    d_mask = d_offs < head_dim
+    rows = m_offs.to(tl.int64)[:, None]
+    q_ptrs = q_ptr + head * stride_q_h + rows * stride_q_s + d_offs[None, :] * stride_q_d
+    q = tl.load(q_ptrs, mask=(m_offs < q_len)[:, None] & d_mask[None, :], other=0.0)
+    k_ptrs = k_ptr + (head // group) * stride_k_h + d_offs[:, None] * stride_k_d
+    v_ptrs = v_ptr + (head // group) * stride_v_h + d_offs[None, :] * stride_v_d
+    mask_ptrs = mask_ptr + batch * stride_mask_b + head * stride_mask_h
+    slope = 0.0
+    if ALIBI:
+        slope = tl.load(slopes_ptr + head * stride_slopes).to(tl.float32)
+    bias_ptr += head * stride_bias_head
+
+    # Keys [low, high) are seen by some query of the block, keys [whole, edge) by all of them.
+    low, whole, high, edge = 0, 0, last_key, last_key
+    if CAUSAL:
+        high = tl.minimum(high, m_first + BLOCK_M + offset)
+        edge = tl.minimum(edge, m_first + offset + 1)
+    if WINDOW:
+        low = tl.maximum(m_first + offset - window + 1, 0) // BLOCK_N * BLOCK_N
+        whole = tl.cdiv(tl.maximum(m_first + BLOCK_M + offset - window, 0), BLOCK_N) * BLOCK_N
+        if not CAUSAL:
+            high = tl.minimum(high, m_first + BLOCK_M - 1 + offset + window)
+            edge = tl.minimum(edge, m_first + offset + window)
+    edge = tl.maximum(edge, 0) // BLOCK_N * BLOCK_N
+    edge = tl.maximum(edge, low)
+    whole = tl.minimum(whole, edge)
+
+    changed: tl.constexpr = SOFTCAP or ALIBI or RELATIVE != "none" or MASK != "none"
+    unit: tl.constexpr = LOG2_E if changed else 1.0
+    largest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+    total = tl.zeros((BLOCK_M,), tl.float32)
+    acc = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    # Three walks: the window's first end, the middle without a mask, the last end.
+    for walk in tl.static_range(3):
+        if walk == 0:
+            first_n, last_n = low, whole
+        elif walk == 1:
+            first_n, last_n = whole, edge
+        else:
+            first_n, last_n = edge, high
+        if walk != 0 or WINDOW:
+            for n_first in range(first_n, last_n, BLOCK_N):
+                n_offs = n_first + n_block
+                columns = n_offs.to(tl.int64)
+                k_rows, v_rows = columns[None, :] * stride_k_s, columns[:, None] * stride_v_s
+                n_mask = n_offs < last_key
+                if walk != 1:
+                    k_mask = d_mask[:, None] & n_mask[None, :]
+                    v_mask = n_mask[:, None] & d_mask[None, :]
+                    k = tl.load(k_ptrs + k_rows, mask=k_mask, other=0.0)
+                    v = tl.load(v_ptrs + v_rows, mask=v_mask, other=0.0)
+                elif EVEN_DIM:
+                    k, v = tl.load(k_ptrs + k_rows), tl.load(v_ptrs + v_rows)
+                else:
+                    k = tl.load(k_ptrs + k_rows, mask=d_mask[:, None], other=0.0)
+                    v = tl.load(v_ptrs + v_rows, mask=d_mask[None, :], other=0.0)
+                # fmt: off
+                s = _block_scores(
+                    q, k, m_offs, n_offs, q_len, window, last_key, offset, scale, softcap,
+                    mask_ptrs, stride_mask_q, stride_mask_k, slope, bias_ptr, stride_bias_bucket,
+                    MASK, MASK_OF_QUERY, CAUSAL, WINDOW, SOFTCAP, ALIBI, RELATIVE, EXACT, FIRST,
+                    walk != 1,
+                )
+                # fmt: on
+                new_largest = tl.maximum(largest, tl.max(s, axis=1))
+                shift = new_largest
+                if walk != 1 or MASK != "none":
+                    # A query that has seen nothing yet: -inf - -inf would be NaN.
+                    shift = tl.where(new_largest == float("-inf"), 0.0, new_largest)
+                p = tl.exp2((s - shift[:, None]) * unit)
+                rescale = tl.exp2((largest - shift) * unit)
+                total = total * rescale + tl.sum(p, axis=1)
+                acc = tl.dot(p.to(v.dtype), v, acc * rescale[:, None], input_precision="ieee")
+                largest = new_largest
+
+    # A query that sees no key gives zeros.
+    acc = acc * (1.0 / tl.where(total == 0.0, 1.0, total))[:, None]
+    out_ptrs = out_ptr + head * stride_out_h + rows * stride_out_s + d_offs[None, :]
+    out_mask = (m_offs < q_len)[:, None] & d_mask[None, :]
+    tl.store(out_ptrs, acc.to(out_ptr.dtype.element_ty), mask=out_mask)

@@ -4,6 +4,8 @@
 #   VENV=…       where the environment lies (.venv), or `system`: use PYTHON as it is
 #   TORCH=any    accept a CUDA build of torch on a machine with no GPU
 #   BENCH=…      regular expression: which benchmarks to run
+#   OPS=…        make tune: which operators (all)
+#   PROFILE=…    make bench: full, or quick, which compiles a part of the cases (no GPU: quick)
 #   REVISION=…   git range: which commits to measure (HEAD^!, the newest alone)
 
 SHELL := bash
@@ -18,7 +20,9 @@ BASE ?= HEAD^
 HEAD ?= HEAD
 OUTPUT ?= build/dashboard
 PYTEST_ARGS ?=
+OPS ?=
 GATE_ARGS ?=
+PROFILE ?=
 
 # constraints.txt is resolved for 3.11, so 3.11 comes first. A name that is there may still not
 # run (version managers leave such stubs), so each is asked.
@@ -65,12 +69,16 @@ measure: environment ## Run the benchmarks on REVISION
 	@machine="$$($(RUN) -m benchmarks.measure.device)"; \
 	$(RUN) -m asv machine --yes --machine "$$machine" > /dev/null; \
 	options=(--show-stderr --machine "$$machine"); bench='$(BENCH)'; \
+	profile='$(PROFILE)'; \
 	if [ "$$machine" = compile-only ]; then bench="$${bench:-codegen}"; \
+	  profile="$${profile:-quick}"; \
 	  echo "bench: no NVIDIA GPU here: kernels are compiled, not timed"; \
 	else options+=(--record-samples); fi; \
 	if [ -n "$$bench" ]; then options+=(--bench "$$bench"); fi; \
-	echo "bench: machine $$machine, commits $(REVISION), benchmarks $${bench:-all}"; \
-	$(RUN) -m asv run "$${options[@]}" '$(REVISION)'
+	profile="$${profile:-full}"; \
+	echo "bench: machine $$machine, commits $(REVISION), benchmarks $${bench:-all}," \
+	  "profile $$profile"; \
+	KERNL_PROFILE="$$profile" $(RUN) -m asv run "$${options[@]}" '$(REVISION)'
 
 .PHONY: dashboard
 dashboard: environment ## Build the dashboard from the results
@@ -80,9 +88,17 @@ dashboard: environment ## Build the dashboard from the results
 gate: environment ## Compare the results of two commits: make gate BASE=… HEAD=…
 	@$(RUN) -m benchmarks.gate $(GATE_ARGS) "$(BASE)" "$(HEAD)"
 
+.PHONY: limits
+limits: environment ## Name kernels that spill or ask for too much shared memory: make limits HEAD=…
+	@$(RUN) -m benchmarks.limits "$(HEAD)"
+
 .PHONY: freeze
 freeze: environment ## Write the benchmark cases anew from the kernels' declarations
 	@$(RUN) -m benchmarks.freeze
+
+.PHONY: tune
+tune: environment ## Time every configuration on the NVIDIA GPU and write kernl/tuned
+	@env -u TRITON_INTERPRET $(RUN) -m benchmarks.tune $(OPS)
 
 # Kernels run under Triton's interpreter, with a GPU or without.
 .PHONY: test
@@ -93,6 +109,13 @@ test: environment ## Run all tests; needs no GPU
 test-gpu: environment ## Run the tests with the kernels on the NVIDIA GPU
 	@nvidia-smi -L || { echo "test-gpu: no NVIDIA GPU answers here; make test needs none" >&2; exit 1; }
 	@env -u TRITON_INTERPRET $(RUN) -m pytest $(PYTEST_ARGS)
+
+# Without PyTorch's cache every tensor is an allocation of its own, so reading past one is seen.
+.PHONY: memcheck
+memcheck: environment ## Run every operator's edge cases under compute-sanitizer on the NVIDIA GPU
+	@env -u TRITON_INTERPRET PYTORCH_NO_CUDA_MEMORY_CACHING=1 \
+	  compute-sanitizer --tool memcheck --error-exitcode 1 --target-processes all \
+	  $(RUN) -m pytest tests/ops/test_contract.py -m edge $(PYTEST_ARGS)
 
 .PHONY: source_code_format
 source_code_format: environment ## Format the code and fix what ruff can fix

@@ -6,6 +6,7 @@ imported here, because asv reads the suite in every one of its processes.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +14,11 @@ from pathlib import Path
 from typing import Any
 
 PATH = Path(__file__).parent / "suite" / "cases.json"
-FORMAT = 1
+FORMAT = 3
+
+PROFILES = ("full", "quick")
+NOT_SELECTED = "left out of the quick profile"
+"""Why a point has no result where a run was asked for less than everything."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +28,10 @@ class Frozen:
     Attributes:
         ops: names of the operators, in the order of `kernl.ops.ALL`.
         architectures: compile-only targets, such as `sm_90`.
-        implementations: what is timed beside each other, such as `eager`.
     """
 
     ops: tuple[str, ...]
     architectures: tuple[str, ...]
-    implementations: tuple[str, ...]
     _entries: Mapping[str, Any]
 
     def kernel_cases(self, op: str) -> list[str]:
@@ -38,6 +41,22 @@ class Frozen:
     def codegen_cases(self, op: str) -> list[str]:
         """Names of the cases that are compiled: one for each distinct set of launches."""
         return list(self._entries[op]["codegen"])
+
+    def selected_codegen_cases(self, op: str) -> set[str]:
+        """Those of `codegen_cases` that this process's profile compiles."""
+        return self._selected(op, "codegen")
+
+    def selected_kernel_cases(self, op: str) -> set[str]:
+        """Those of `kernel_cases` that this process's profile times."""
+        return self._selected(op, "kernels")
+
+    def _selected(self, op: str, kind: str) -> set[str]:
+        entry = self._entries[op]
+        return set(entry[f"quick_{kind}"] if profile() == "quick" else entry[kind])
+
+    def implementations(self, op: str) -> tuple[str, ...]:
+        """What is timed beside each other, such as `eager`."""
+        return tuple(self._entries[op]["implementations"])
 
     def version(self, op: str) -> int:
         """The version of the operator's cases; results of another version are not compared."""
@@ -50,6 +69,18 @@ class Frozen:
     def dtype(self, op: str, case: str) -> str:
         """The element type of one case: fp16, bf16 or fp32."""
         return str(self._entries[op]["kernels"][case]["dtype"])
+
+
+def profile() -> str:
+    """What the environment variable KERNL_PROFILE asks for: `full`, or `quick`, a part of it.
+
+    Raises:
+        ValueError: it asks for something else.
+    """
+    asked = os.environ.get("KERNL_PROFILE") or "full"
+    if asked not in PROFILES:
+        raise ValueError(f"KERNL_PROFILE is {asked!r}; allowed: {', '.join(PROFILES)}.")
+    return asked
 
 
 @cache
@@ -66,7 +97,6 @@ def load(path: Path = PATH) -> Frozen:
         return Frozen(
             ops=tuple(document["ops"]),
             architectures=tuple(document["architectures"]),
-            implementations=tuple(document["implementations"]),
             _entries=document["ops"],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:

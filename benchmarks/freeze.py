@@ -9,6 +9,7 @@ A frozen name never changes its meaning: when an operator's inputs change, raise
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.cases import FORMAT, PATH
@@ -16,11 +17,15 @@ from kernl.launch import Launch
 from kernl.op import Case, Op
 from kernl.ops import ALL
 
-ARCHITECTURES = ("sm_80", "sm_86", "sm_90", "sm_100")
-IMPLEMENTATIONS = ("eager", "compile", "kernl")
+Named = tuple[tuple[str, object], ...]
+Signature = tuple[str, Named, Named, int, int]
+"""A kernel's name, its constants, the specialisations of its arguments, warps and stages."""
+
+QUICK_KERNEL_CASES = 8
+ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100")
 
 
-def signature(launch: Launch) -> tuple[object, ...]:
+def signature(launch: Launch) -> Signature:
     """What Triton compiles a kernel for: two launches with equal signatures share one binary.
 
     Triton specialises integers that are 1 or divisible by 16, and pointers by their element type.
@@ -28,31 +33,85 @@ def signature(launch: Launch) -> tuple[object, ...]:
     return (
         launch.kernel.__name__,
         tuple(sorted(launch.constants.items())),
-        tuple((name, _specialization(value)) for name, value in sorted(launch.args.items())),
+        tuple(
+            (name, _specialization(value, name in launch.unspecialized))
+            for name, value in sorted(launch.args.items())
+        ),
         launch.num_warps,
         launch.num_stages,
     )
 
 
-def _specialization(value: Any) -> object:
+def _specialization(value: Any, unspecialized: bool) -> object:
     if isinstance(value, bool | float):
         return type(value).__name__
+    if isinstance(value, int) and unspecialized:
+        return value.bit_length() > 31
     if isinstance(value, int):
         return "one" if value == 1 else (value % 16 == 0, value.bit_length() > 31)
     return str(value.dtype)
 
 
+def signatures(op: Op, case: Case) -> tuple[Signature, ...]:
+    """What is compiled for a case, over all architectures."""
+    inputs = op.inputs_on_meta(case)
+    return tuple(
+        signature(launch)
+        for architecture in ARCHITECTURES
+        for launch in op.plan(int(architecture.removeprefix("sm_")), **inputs).kernels
+    )
+
+
 def codegen_cases(op: Op) -> list[Case]:
-    """The first case of each distinct set of launches over all architectures."""
-    first: dict[tuple[object, ...], Case] = {}
+    """The first case of each distinct set of launches over all architectures.
+
+    A case that is a library's call everywhere has nothing to compile.
+    """
+    return list(_distinct(op).values())
+
+
+def _distinct(op: Op) -> dict[tuple[Signature, ...], Case]:
+    first: dict[tuple[Signature, ...], Case] = {}
     for case in op.cases():
-        key = tuple(
-            signature(launch)
-            for architecture in ARCHITECTURES
-            for launch in op.plan_on_meta(case, int(architecture.removeprefix("sm_"))).launches
-        )
-        first.setdefault(key, case)
-    return list(first.values())
+        if found := signatures(op, case):
+            first.setdefault(found, case)
+    return first
+
+
+def quick_kernel_cases(op: Op) -> list[Case]:
+    """A few of the models' cases, from the smallest to the largest, timed in seconds."""
+    edges = set(op.edge_cases())
+    cases = sorted((case for case in op.cases() if case not in edges), key=op.bytes)
+    count = min(QUICK_KERNEL_CASES, len(cases))
+    return [cases[(2 * place + 1) * len(cases) // (2 * count)] for place in range(count)]
+
+
+def quick_codegen_cases(compiled: Mapping[tuple[Signature, ...], Case]) -> list[Case]:
+    """The part of the compile-only cases that a machine without a GPU compiles in minutes.
+
+    Taken in order, each has a kernel in an element type, with a value of a constant, a number of
+    warps or a depth of the pipeline that those before it have not.
+    """
+    seen: set[object] = set()
+    kept = []
+    for launches, case in compiled.items():
+        features = {feature for launch in launches for feature in _features(launch)}
+        if not features <= seen:
+            kept.append(case)
+            seen |= features
+    return kept
+
+
+def _features(launch: Signature) -> set[object]:
+    name, constants, args, num_warps, num_stages = launch
+    dtypes = [arg for arg in args if isinstance(arg[1], str) and arg[1].startswith("torch.")]
+    parts = [*constants, *dtypes, ("warps", num_warps), ("stages", num_stages)]
+    return {(name, part) for part in parts}
+
+
+def implementations(op: Op) -> list[str]:
+    """What is timed beside each other: a library's call where the operator names one."""
+    return ["eager", "compile", *(["library"] if op.library else []), "kernl"]
 
 
 def document() -> dict[str, Any]:
@@ -60,17 +119,21 @@ def document() -> dict[str, Any]:
     return {
         "format": FORMAT,
         "architectures": list(ARCHITECTURES),
-        "implementations": list(IMPLEMENTATIONS),
-        "ops": {
-            op.name: {
-                "version": op.version,
-                "kernels": {
-                    case.name: {"dims": dict(case.dims), "dtype": case.dtype} for case in op.cases()
-                },
-                "codegen": [case.name for case in codegen_cases(op)],
-            }
-            for op in ALL
+        "ops": {op.name: _entry(op) for op in ALL},
+    }
+
+
+def _entry(op: Op) -> dict[str, Any]:
+    compiled = _distinct(op)
+    return {
+        "version": op.version,
+        "implementations": implementations(op),
+        "kernels": {
+            case.name: {"dims": dict(case.dims), "dtype": case.dtype} for case in op.cases()
         },
+        "codegen": [case.name for case in compiled.values()],
+        "quick_kernels": [case.name for case in quick_kernel_cases(op)],
+        "quick_codegen": [case.name for case in quick_codegen_cases(compiled)],
     }
 
 
@@ -89,12 +152,18 @@ def _render_op(name: str, entry: dict[str, Any]) -> str:
         f"        {json.dumps(case)}: {json.dumps(value)}"
         for case, value in entry["kernels"].items()
     )
-    codegen = ",\n".join(f"        {json.dumps(case)}" for case in entry["codegen"])
+    lists = ",\n".join(
+        f'      "{kind}": [\n'
+        + ",\n".join(f"        {json.dumps(case)}" for case in entry[kind])
+        + "\n      ]"
+        for kind in ("codegen", "quick_kernels", "quick_codegen")
+    )
     return (
         f"    {json.dumps(name)}: {{\n"
         f'      "version": {entry["version"]},\n'
+        f'      "implementations": {json.dumps(entry["implementations"])},\n'
         f'      "kernels": {{\n{kernels}\n      }},\n'
-        f'      "codegen": [\n{codegen}\n      ]\n'
+        f"{lists}\n"
         "    }"
     )
 
@@ -107,10 +176,13 @@ def differences(frozen: dict[str, Any], current: dict[str, Any]) -> list[str]:
         if old is None or new is None:
             found.append(f"{name}: {'new operator' if old is None else 'operator is gone'}")
             continue
-        for kind in ("kernels", "codegen"):
-            gone, came = set(old[kind]) - set(new[kind]), set(new[kind]) - set(old[kind])
+        for kind in ("kernels", "codegen", "quick_kernels", "quick_codegen"):
+            before, now = set(old.get(kind, ())), set(new[kind])
+            gone, came = before - now, now - before
             found += [f"{name}: {kind} case {case} is gone" for case in sorted(gone)]
             found += [f"{name}: {kind} case {case} is new" for case in sorted(came)]
+        if old.get("implementations") != new["implementations"]:
+            found.append(f"{name}: timed in {', '.join(new['implementations'])}")
         if old["version"] != new["version"]:
             found.append(f"{name}: version {old['version']} is now {new['version']}")
     return found or ["order, dims or settings differ"]

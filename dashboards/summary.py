@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import compare
+from benchmarks.cases import NOT_SELECTED
 
 TIE = 0.02
 """Ratios between 1 / (1 + TIE) and 1 + TIE are ties."""
@@ -116,9 +117,8 @@ def speedups(rows: pd.DataFrame) -> pd.DataFrame:
     broken = (frame["status"] == "ok") & wide[OURS].isna()
     frame.loc[broken, "status"] = "failed"
     skipped = frame["status"] == "skipped"
-    frame.loc[skipped, "status"] = np.where(
-        frame.loc[skipped, "reason"] != "", "fallback", "missing"
-    )
+    asked = ~frame.loc[skipped, "reason"].isin(["", NOT_SELECTED])
+    frame.loc[skipped, "status"] = np.where(asked, "fallback", "missing")
     fallback = (frame["status"] == "fallback") & frame["eager"].notna()
     frame["kernl"] = wide[OURS].where(~fallback, frame["eager"])
     others = wide.drop(columns=OURS)

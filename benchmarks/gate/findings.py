@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 from benchmarks import compare
+from benchmarks.cases import NOT_SELECTED
 
 Outcome = Literal[
     "failed",
@@ -196,6 +197,8 @@ def _by_status(key: Key, base: Row | None, head: Row | None) -> Finding | None:
         return _plain(key, outcome, base, head, f"{_why(head)}{earlier}")
     if new == "ok":
         return _plain(key, "fixed" if old == "failed" else "new", base, head, f"base {_was(old)}")
+    if NOT_SELECTED in (_reason(base), _reason(head)):
+        return _plain(key, "skipped", base, head, NOT_SELECTED)
     if new == "skipped" and old != "ok":
         return _plain(key, "skipped", base, head, f"n/a on head, and base {_was(old)}")
     if old == "skipped":
@@ -208,8 +211,12 @@ def _was(status: str) -> str:
     return words.get(status, "has no result")
 
 
+def _reason(row: Row | None) -> str:
+    return "" if row is None else str(row["reason"]).strip()
+
+
 def _why(row: Row | None) -> str:
-    reason = "" if row is None else str(row["reason"]).strip()
+    reason = _reason(row)
     return f"failed on head: {reason}" if reason else "failed on head, no reason recorded"
 
 

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         version=frozen.version(options.op),
         commit="",
         machine=device.machine_name(),
-        implementations=tuple(frozen.implementations),
+        implementations=frozen.implementations(options.op),
         fingerprint=device.fingerprint(SUITE),
     )
     cases = [

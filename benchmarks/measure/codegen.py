@@ -48,6 +48,7 @@ class Multiprocessor:
 MULTIPROCESSORS = {
     "sm_80": Multiprocessor(warps=64, blocks=32, shared_memory=164 * 1024),
     "sm_86": Multiprocessor(warps=48, blocks=16, shared_memory=100 * 1024),
+    "sm_89": Multiprocessor(warps=48, blocks=24, shared_memory=100 * 1024),
     "sm_90": Multiprocessor(warps=64, blocks=32, shared_memory=228 * 1024),
     "sm_100": Multiprocessor(warps=64, blocks=32, shared_memory=228 * 1024),
 }
@@ -76,10 +77,19 @@ class Metrics:
     occupancy: float
 
 
+class NotCompiled(Exception):
+    """There is nothing to compile, in words."""
+
+
 def measure(op: Op, case: Case, architecture: str) -> Metrics:
-    """Compile every launch of a case for `architecture`, such as `sm_90`."""
+    """Compile every launch of a case for `architecture`, such as `sm_90`.
+
+    Raises NotCompiled where the case runs a library's call there.
+    """
     plan = op.plan_on_meta(case, int(architecture.removeprefix("sm_")))
-    return combine([compile_launch(launch, architecture) for launch in plan.launches])
+    if not plan.kernels:
+        raise NotCompiled(f"on {architecture} this case is a library's call, there is no kernel")
+    return combine([compile_launch(launch, architecture) for launch in plan.kernels])
 
 
 def combine(metrics: list[Metrics]) -> Metrics:

@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.cases import Frozen
+from benchmarks.cases import NOT_SELECTED, Frozen
 from benchmarks.measure.device import Fingerprint, fingerprint
 from benchmarks.measure.journal import Journal
 from benchmarks.measure.lifetime import die_with_parent
@@ -56,20 +56,29 @@ def sweep(frozen: Frozen, op: str, journal: Journal, commit: str, machine: str, 
     """Put every point of `op` into the journal and, as small files, into the directory `into`."""
     version = frozen.version(op)
     current = fingerprint(SUITE)
-    waiting = []
+    waiting, left_out = [], []
+    selected = frozen.selected_codegen_cases(op)
     measured = _measured(journal, op, current, version)
     for task in tasks(frozen, op):
         record = measured.get((task.case, task.architecture))
-        if record is None:
+        if record is not None and (task.case not in selected or not _was_left_out(record)):
+            write_point(into, task.case, task.architecture, record)
+        elif task.case in selected:
             waiting.append(task)
         else:
-            write_point(into, task.case, task.architecture, record)
-    if not waiting:
+            left_out.append(task)
+    if not waiting and not left_out:
         return
 
     progress = Progress(len(waiting))
     run = journal.start_run(commit, machine, current)
-    for task, outcome in compile_all(waiting):
+
+    def settled() -> Iterator[tuple[Task, Outcome]]:
+        yield from ((task, Outcome("skipped", NOT_SELECTED, {})) for task in left_out)
+        if waiting:
+            yield from compile_all(waiting)
+
+    for task, outcome in settled():
         record = journal.append_point(
             run=run,
             suite=SUITE,
@@ -82,7 +91,12 @@ def sweep(frozen: Frozen, op: str, journal: Journal, commit: str, machine: str, 
             values=outcome.values,
         )
         write_point(into, task.case, task.architecture, record)
-        progress.step(f"{op} {task.case} {task.architecture}")
+        if outcome.reason != NOT_SELECTED:
+            progress.step(f"{op} {task.case} {task.architecture}")
+
+
+def _was_left_out(point: dict[str, Any]) -> bool:
+    return point["reason"] == NOT_SELECTED
 
 
 def _measured(
@@ -161,6 +175,8 @@ def compile_point(task: Task) -> Outcome:
     try:
         case = Case.of(task.dtype, **dict(task.dims))
         metrics = codegen.measure(op, case, task.architecture)
+    except codegen.NotCompiled as error:
+        return Outcome("skipped", str(error), {})
     except Exception as error:  # the compiler raises what it likes
         return Outcome("failed", f"{type(error).__name__}: {error}"[:2000], {})
     return Outcome("ok", "", codegen.as_values(metrics))

@@ -8,6 +8,7 @@ measured, and the journal lies beside the points in asv's own cache directory.
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 from benchmarks import cases as frozen_cases
@@ -51,7 +52,8 @@ def measure_op(op: str, directory: Path, settings: Settings | None = None) -> st
     worker = worker_environment(Path(code) if code else None)
     op_cases = _cases(op)
     with Journal(path) as journal:
-        reuse = resume.reusable(
+        reusable = partial(
+            resume.reusable,
             read(path)[0],
             suite=SUITE,
             op=op,
@@ -59,10 +61,15 @@ def measure_op(op: str, directory: Path, settings: Settings | None = None) -> st
             variants=subject.implementations,
             commit=subject.commit,
             fingerprint=subject.fingerprint,
-            after=saved,
         )
+        # What is left out now keeps what an earlier, larger run found.
+        left_out = {case.name for case in op_cases if not case.selected}
+        earlier = {
+            name: points for name, points in reusable(after=None).items() if name in left_out
+        }
+        reuse = {**earlier, **reusable(after=saved)}
         if settings.device == "cuda":
-            waiting = [case for case in op_cases if case.name not in reuse]
+            waiting = [case for case in op_cases if case.selected and case.name not in reuse]
             compile_ahead(op, tasks(waiting), worker)
         points = sweep(
             subject, op_cases, journal, settings=settings, reuse=reuse, environment=worker
@@ -80,14 +87,15 @@ def _subject(op: str) -> Subject:
         version=frozen.version(op),
         commit=os.environ.get("KERNL_COMMIT", ""),
         machine=device.machine_name(),
-        implementations=tuple(frozen.implementations),
+        implementations=frozen.implementations(op),
         fingerprint=device.fingerprint(SUITE),
     )
 
 
 def _cases(op: str) -> list[SweepCase]:
     frozen = frozen_cases.load()
+    selected = frozen.selected_kernel_cases(op)
     return [
-        SweepCase(name, frozen.dims(op, name), frozen.dtype(op, name))
+        SweepCase(name, frozen.dims(op, name), frozen.dtype(op, name), name in selected)
         for name in frozen.kernel_cases(op)
     ]

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import asv_file
+from benchmarks.cases import NOT_SELECTED
 from benchmarks.measure.device import Fingerprint, same_device
 from benchmarks.measure.journal import Record, latest
 
@@ -56,9 +57,8 @@ def reusable(
     }
     found: dict[str, dict[str, Record]] = {}
     for point in latest(records):
-        if (point["suite"], point["op"], point.get("version")) == (suite, op, version) and point[
-            "run"
-        ] in runs:
+        same = (point["suite"], point["op"], point.get("version")) == (suite, op, version)
+        if same and point["run"] in runs and point.get("reason") != NOT_SELECTED:
             found.setdefault(point["case"], {})[point["variant"]] = point
     return {
         case: [points[variant] for variant in variants]

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cases import NOT_SELECTED
 from benchmarks.measure.device import Fingerprint
 from benchmarks.measure.journal import Journal, Record
 from benchmarks.measure.process import Message, WorkerFault, WorkerProcess, WorkerRefusal
@@ -29,11 +30,12 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 @dataclass(frozen=True)
 class SweepCase:
-    """One case as it is frozen: its name, its dims, its dtype."""
+    """One case as it is frozen: its name, its dims, its dtype; whether this profile measures it."""
 
     name: str
     dims: Mapping[str, Any]
     dtype: str
+    selected: bool = True
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def sweep(
     if settings.device == "cpu" and journal.path.resolve().is_relative_to(RESULTS):
         raise ValueError(f"a dry run may not write {journal.path}: its times mean nothing")
     kept = dict(reuse or {})
-    waiting = sum(case.name not in kept for case in cases)
+    waiting = sum(case.name not in kept and case.selected for case in cases)
     running = _Sweep(
         subject,
         journal,
@@ -121,7 +123,8 @@ def sweep(
     )
     points: list[Record] = []
     try:
-        for case in cases:
+        # What is left out comes last: a run says in its fingerprint what its worker found.
+        for case in sorted(cases, key=lambda case: not case.selected):
             points += kept[case.name] if case.name in kept else running.measure(case)
     finally:
         running.stop()
@@ -162,6 +165,11 @@ class _Sweep:
             pending.remove(message["variant"])
             points.append(self._record(case, message))
 
+        if not case.selected:
+            self._begin_run()
+            for name in list(pending):
+                note({"variant": name, "status": "skipped", "reason": NOT_SELECTED})
+            return points
         for name in list(pending):
             if self._faults[name] >= self._settings.faults_in_a_row:
                 count = self._faults[name]
@@ -226,12 +234,16 @@ class _Sweep:
                         "failed",
                         f"the worker did not start, {len(failures)} times in a row: {fault}",
                     )
+        self._begin_run()
+        return self._worker
+
+    def _begin_run(self) -> None:
+        """Say in the journal who measures, once."""
         if not self._run:
             figures = self._worker.fingerprint if self._worker is not None else {}
             fingerprint = {**figures, **self._subject.fingerprint, "suite": SUITE}
             subject = self._subject
             self._run = self._journal.start_run(subject.commit, subject.machine, fingerprint)
-        return self._worker
 
     def _task(self, case: SweepCase, implementations: Sequence[str]) -> dict[str, Any]:
         return {

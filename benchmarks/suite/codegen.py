@@ -1,4 +1,4 @@
-"""Compile-only metrics of every frozen case on four architectures; runs on any machine.
+"""Compile-only metrics of every frozen case on every architecture; runs on any machine.
 
 `setup_cache` compiles an operator's cases on all cores; each `track_*` then reads one number. The
 numbers are exact: two runs agree to the digit. Lower is better for all but occupancy.
@@ -31,9 +31,16 @@ class _Codegen:
     """What the operators' classes share: five numbers of one point."""
 
     op: str
+    version: int
+    params: tuple[list[str], tuple[str, ...]]
     param_names = ("case", "architecture")
     timeout = 120.0
     _values: dict[str, float]
+
+    def __init_subclass__(cls) -> None:
+        cls.version = FROZEN.version(cls.op)
+        cls.params = (FROZEN.codegen_cases(cls.op), FROZEN.architectures)
+        cls.setup_cache.timeout = 3600.0  # type: ignore[attr-defined]
 
     def setup(self, case: str, architecture: str) -> None:
         """Read the point; n/a where this commit lacks the case, failed with the reason."""
@@ -79,39 +86,187 @@ class Softmax(_Codegen):
     """kernl.ops.softmax."""
 
     op = "softmax"
-    version = FROZEN.version(op)
-    params = (FROZEN.codegen_cases(op), FROZEN.architectures)
 
     def setup_cache(self) -> None:
         """Compile every case."""
         _sweep(self.op)
-
-    setup_cache.timeout = 3600.0  # type: ignore[attr-defined]
 
 
 class LayerNorm(_Codegen):
     """kernl.ops.layer_norm."""
 
     op = "layer_norm"
-    version = FROZEN.version(op)
-    params = (FROZEN.codegen_cases(op), FROZEN.architectures)
 
     def setup_cache(self) -> None:
         """Compile every case."""
         _sweep(self.op)
 
-    setup_cache.timeout = 3600.0  # type: ignore[attr-defined]
+
+class RmsNorm(_Codegen):
+    """kernl.ops.rms_norm."""
+
+    op = "rms_norm"
+
+    def setup_cache(self) -> None:
+        """Compile every case."""
+        _sweep(self.op)
 
 
 class Linear(_Codegen):
     """kernl.ops.linear."""
 
     op = "linear"
-    version = FROZEN.version(op)
-    params = (FROZEN.codegen_cases(op), FROZEN.architectures)
 
     def setup_cache(self) -> None:
         """Compile every case."""
         _sweep(self.op)
 
-    setup_cache.timeout = 3600.0  # type: ignore[attr-defined]
+
+class LinearLayerNorm(_Codegen):
+    """kernl.ops.linear_layer_norm."""
+
+    op = "linear_layer_norm"
+
+    def setup_cache(self) -> None:
+        """Compile every case."""
+        _sweep(self.op)
+
+
+class QuantizedLinear(_Codegen):
+    """kernl.ops.quantized_linear."""
+
+    op = "quantized_linear"
+
+    def setup_cache(self) -> None:
+        """Compile every case."""
+        _sweep(self.op)
+
+
+class Fp8Linear(_Codegen):
+    """kernl.ops.fp8_linear."""
+
+    op = "fp8_linear"
+
+    def setup_cache(self) -> None:
+        """Compile every case."""
+        _sweep(self.op)
+
+
+class StreamKMatmul(_Codegen):
+    """kernl.ops.stream_k_matmul."""
+
+    op = "stream_k_matmul"
+
+    def setup_cache(self) -> None:
+        """Compile every case."""
+        _sweep(self.op)
+
+
+class BatchedMatmul(_Codegen):
+    """kernl.ops.batched_matmul."""
+
+    op = "batched_matmul"
+
+    def setup_cache(self) -> None:
+        """Compile every case."""
+        _sweep(self.op)
+
+
+class Attention(_Codegen):
+    """kernl.ops.attention."""
+
+    op = "attention"
+
+    def setup_cache(self) -> None:
+        """Compile every case."""
+        _sweep(self.op)
+
+
+class AttentionVarlen(_Codegen):
+    """kernl.ops.attention_varlen."""
+
+    op = "attention_varlen"
+
+    def setup_cache(self) -> None:
+        """Compile every case."""
+        _sweep(self.op)
+
+
+class DecodeAttention(_Codegen):
+    """kernl.ops.decode_attention."""
+
+    op = "decode_attention"
+
+    def setup_cache(self) -> None:
+        """Compile every case."""
+        _sweep(self.op)
+
+
+class Swiglu(_Codegen):
+    """kernl.ops.swiglu."""
+
+    op = "swiglu"
+
+    def setup_cache(self) -> None:
+        """Compile every case."""
+        _sweep(self.op)
+
+
+class Geglu(_Codegen):
+    """kernl.ops.geglu."""
+
+    op = "geglu"
+
+    def setup_cache(self) -> None:
+        """Compile every case."""
+        _sweep(self.op)
+
+
+class Rotary(_Codegen):
+    """kernl.ops.rotary."""
+
+    op = "rotary"
+
+    def setup_cache(self) -> None:
+        """Compile every case."""
+        _sweep(self.op)
+
+
+class RotaryCache(_Codegen):
+    """kernl.ops.rotary_cache."""
+
+    op = "rotary_cache"
+
+    def setup_cache(self) -> None:
+        """Compile every case."""
+        _sweep(self.op)
+
+
+class EmbeddingLayerNorm(_Codegen):
+    """kernl.ops.embedding_layer_norm."""
+
+    op = "embedding_layer_norm"
+
+    def setup_cache(self) -> None:
+        """Compile every case."""
+        _sweep(self.op)
+
+
+class CrossEntropy(_Codegen):
+    """kernl.ops.cross_entropy."""
+
+    op = "cross_entropy"
+
+    def setup_cache(self) -> None:
+        """Compile every case."""
+        _sweep(self.op)
+
+
+class ArgmaxSample(_Codegen):
+    """kernl.ops.argmax_sample."""
+
+    op = "argmax_sample"
+
+    def setup_cache(self) -> None:
+        """Compile every case."""
+        _sweep(self.op)

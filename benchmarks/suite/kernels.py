@@ -20,9 +20,16 @@ class _Kernels:
     """What the operators' classes share: reading one point. asv passes over the underscore."""
 
     op: str
+    version: int
+    params: tuple[list[str], tuple[str, ...]]
     param_names = ("case", "implementation")
     timeout = 120.0
     _point: dict[str, Any]
+
+    def __init_subclass__(cls) -> None:
+        cls.version = FROZEN.version(cls.op)
+        cls.params = (FROZEN.kernel_cases(cls.op), FROZEN.implementations(cls.op))
+        cls.setup_cache.timeout = SWEEP_TIMEOUT_S  # type: ignore[attr-defined]
 
     def setup(self, unmeasured: str, case: str, implementation: str) -> None:
         """Read the point. asv shows n/a where there is no GPU or this commit lacks the case.
@@ -55,39 +62,187 @@ class Softmax(_Kernels):
     """kernl.ops.softmax."""
 
     op = "softmax"
-    version = FROZEN.version(op)
-    params = (FROZEN.kernel_cases(op), FROZEN.implementations)
 
     def setup_cache(self) -> str:
         """Measure every case."""
         return measure_op(self.op, Path.cwd())
-
-    setup_cache.timeout = SWEEP_TIMEOUT_S  # type: ignore[attr-defined]
 
 
 class LayerNorm(_Kernels):
     """kernl.ops.layer_norm."""
 
     op = "layer_norm"
-    version = FROZEN.version(op)
-    params = (FROZEN.kernel_cases(op), FROZEN.implementations)
 
     def setup_cache(self) -> str:
         """Measure every case."""
         return measure_op(self.op, Path.cwd())
 
-    setup_cache.timeout = SWEEP_TIMEOUT_S  # type: ignore[attr-defined]
+
+class RmsNorm(_Kernels):
+    """kernl.ops.rms_norm."""
+
+    op = "rms_norm"
+
+    def setup_cache(self) -> str:
+        """Measure every case."""
+        return measure_op(self.op, Path.cwd())
 
 
 class Linear(_Kernels):
     """kernl.ops.linear."""
 
     op = "linear"
-    version = FROZEN.version(op)
-    params = (FROZEN.kernel_cases(op), FROZEN.implementations)
 
     def setup_cache(self) -> str:
         """Measure every case."""
         return measure_op(self.op, Path.cwd())
 
-    setup_cache.timeout = SWEEP_TIMEOUT_S  # type: ignore[attr-defined]
+
+class LinearLayerNorm(_Kernels):
+    """kernl.ops.linear_layer_norm."""
+
+    op = "linear_layer_norm"
+
+    def setup_cache(self) -> str:
+        """Measure every case."""
+        return measure_op(self.op, Path.cwd())
+
+
+class QuantizedLinear(_Kernels):
+    """kernl.ops.quantized_linear."""
+
+    op = "quantized_linear"
+
+    def setup_cache(self) -> str:
+        """Measure every case."""
+        return measure_op(self.op, Path.cwd())
+
+
+class Fp8Linear(_Kernels):
+    """kernl.ops.fp8_linear."""
+
+    op = "fp8_linear"
+
+    def setup_cache(self) -> str:
+        """Measure every case."""
+        return measure_op(self.op, Path.cwd())
+
+
+class StreamKMatmul(_Kernels):
+    """kernl.ops.stream_k_matmul."""
+
+    op = "stream_k_matmul"
+
+    def setup_cache(self) -> str:
+        """Measure every case."""
+        return measure_op(self.op, Path.cwd())
+
+
+class BatchedMatmul(_Kernels):
+    """kernl.ops.batched_matmul."""
+
+    op = "batched_matmul"
+
+    def setup_cache(self) -> str:
+        """Measure every case."""
+        return measure_op(self.op, Path.cwd())
+
+
+class Attention(_Kernels):
+    """kernl.ops.attention."""
+
+    op = "attention"
+
+    def setup_cache(self) -> str:
+        """Measure every case."""
+        return measure_op(self.op, Path.cwd())
+
+
+class AttentionVarlen(_Kernels):
+    """kernl.ops.attention_varlen."""
+
+    op = "attention_varlen"
+
+    def setup_cache(self) -> str:
+        """Measure every case."""
+        return measure_op(self.op, Path.cwd())
+
+
+class DecodeAttention(_Kernels):
+    """kernl.ops.decode_attention."""
+
+    op = "decode_attention"
+
+    def setup_cache(self) -> str:
+        """Measure every case."""
+        return measure_op(self.op, Path.cwd())
+
+
+class Swiglu(_Kernels):
+    """kernl.ops.swiglu."""
+
+    op = "swiglu"
+
+    def setup_cache(self) -> str:
+        """Measure every case."""
+        return measure_op(self.op, Path.cwd())
+
+
+class Geglu(_Kernels):
+    """kernl.ops.geglu."""
+
+    op = "geglu"
+
+    def setup_cache(self) -> str:
+        """Measure every case."""
+        return measure_op(self.op, Path.cwd())
+
+
+class Rotary(_Kernels):
+    """kernl.ops.rotary."""
+
+    op = "rotary"
+
+    def setup_cache(self) -> str:
+        """Measure every case."""
+        return measure_op(self.op, Path.cwd())
+
+
+class RotaryCache(_Kernels):
+    """kernl.ops.rotary_cache."""
+
+    op = "rotary_cache"
+
+    def setup_cache(self) -> str:
+        """Measure every case."""
+        return measure_op(self.op, Path.cwd())
+
+
+class EmbeddingLayerNorm(_Kernels):
+    """kernl.ops.embedding_layer_norm."""
+
+    op = "embedding_layer_norm"
+
+    def setup_cache(self) -> str:
+        """Measure every case."""
+        return measure_op(self.op, Path.cwd())
+
+
+class CrossEntropy(_Kernels):
+    """kernl.ops.cross_entropy."""
+
+    op = "cross_entropy"
+
+    def setup_cache(self) -> str:
+        """Measure every case."""
+        return measure_op(self.op, Path.cwd())
+
+
+class ArgmaxSample(_Kernels):
+    """kernl.ops.argmax_sample."""
+
+    op = "argmax_sample"
+
+    def setup_cache(self) -> str:
+        """Measure every case."""
+        return measure_op(self.op, Path.cwd())

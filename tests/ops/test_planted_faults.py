@@ -10,16 +10,27 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
+# A name begins with the operator; then the file, what stands in it, what is planted.
 FAULTS = {
     "softmax counts its tail": (
         "softmax",
-        'mask=mask, other=float("-inf")).to(tl.float32)\n\n    numerator',
-        "mask=mask, other=0.0).to(tl.float32)\n\n    numerator",
+        'mask=inside, other=float("-inf")',
+        "mask=inside, other=0.0",
     ),
     "softmax of a wide row forgets the rescaling": (
         "softmax",
         "lane_sum * tl.exp(lane_max - shift) +",
         "lane_sum +",
+    ),
+    "softmax lets a query see one key too many": (
+        "softmax",
+        "last = query + cols - queries",
+        "last = query + cols - queries + 1",
+    ),
+    "rms_norm forgets the rest of a wide row": (
+        "rms_norm",
+        "lane_squares += x * x",
+        "lane_squares = x * x",
     ),
     "layer_norm counts its tail": (
         "layer_norm",
@@ -33,16 +44,26 @@ FAULTS = {
     ),
     "linear reads the next row where k ends inside a block": (
         "linear",
-        "k_mask = k_offs < k - start",
+        "k_mask = k_offs < (k_last - k_first) % BLOCK_K",
         "k_mask = k_offs < BLOCK_K",
     ),
     "linear leaves its last column unwritten": (
-        "linear",
-        "out_mask = m_mask[:, None] & n_mask[None, :]",
-        "out_mask = m_mask[:, None] & (n_offs < n - 1)[None, :]",
+        "epilogue",
+        "out_mask = (m_offs < m)[:, None] & n_mask[None, :]",
+        "out_mask = (m_offs < m)[:, None] & (n_offs < n - 1)[None, :]",
+    ),
+    "linear of one row counts what lies behind k": (
+        "linear_gemv",
+        "mask = columns < k",
+        "mask = columns < k + 1",
+    ),
+    "linear adds up all parts but the last": (
+        "epilogue",
+        "tl.static_range(SPLIT_K)",
+        "tl.static_range(SPLIT_K - 1)",
     ),
     "linear forgets its activation": (
-        "linear",
+        "epilogue",
         "acc = activate(acc, ACTIVATION)",
         "acc = acc",
     ),
@@ -51,12 +72,13 @@ FAULTS = {
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_the_contract_catches_a_planted_fault(name: str, tmp_path: Path) -> None:
-    op, right, wrong = FAULTS[name]
+    file, right, wrong = FAULTS[name]
+    op = name.split()[0]
     shutil.copytree(ROOT / "kernl", tmp_path / "kernl")
     (tmp_path / "tests" / "ops").mkdir(parents=True)
-    for file in ("pyproject.toml", "tests/conftest.py", "tests/ops/test_contract.py"):
-        shutil.copy(ROOT / file, tmp_path / file)
-    source = tmp_path / "kernl" / "ops" / f"{op}.py"
+    for needed in ("pyproject.toml", "tests/conftest.py", "tests/ops/test_contract.py"):
+        shutil.copy(ROOT / needed, tmp_path / needed)
+    source = tmp_path / "kernl" / "ops" / f"{file}.py"
     text = source.read_text()
     assert text.count(right) == 1
     source.write_text(text.replace(right, wrong))

@@ -5,11 +5,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernl.op import DTYPES, Case, Op
-from kernl.ops import ALL
 from kernl.ops.activation import ACTIVATIONS
-from kernl.ops.tile import FLOAT_TILES, HALF_TILES, choose_tile, shared_memory_limit
+from kernl.ops.layer_norm import LAYER_NORM
+from kernl.ops.linear import LINEAR
+from kernl.ops.rms_norm import RMS_NORM
+from kernl.ops.softmax import SOFTMAX
+from kernl.ops.tile import (
+    FLOAT_TILES,
+    HALF_TILES,
+    MOST_UNALIGNED_ELEMENTS,
+    UNALIGNED_TILES,
+    choose_tile,
+    shared_memory_limit,
+)
 
-SOFTMAX, LAYER_NORM, LINEAR = ALL
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
 
@@ -44,7 +53,10 @@ def _check(op: Op, case: Case, data: st.DataObject) -> None:
         else value
         for name, value in inputs.items()
     }
-    upcast = {k: v.double() if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+    upcast = {
+        k: v.double() if isinstance(v, torch.Tensor) and v.is_floating_point() else v
+        for k, v in inputs.items()
+    }
     outputs, truths = op.kernel(**given_inputs), op.reference(**upcast)
     if isinstance(outputs, torch.Tensor) or isinstance(truths, torch.Tensor):
         assert isinstance(outputs, torch.Tensor)
@@ -58,10 +70,23 @@ def _check(op: Op, case: Case, data: st.DataObject) -> None:
         assert (out.double() - truth).norm() <= limit * truth.norm() + 1e-6
 
 
-@given(st.data(), sizes, widths, dtypes)
-def test_softmax(data: st.DataObject, rows: int, cols: int, dtype: str) -> None:
+masks = st.sampled_from(["none", "additive", "boolean"])
+
+
+@given(st.data(), sizes, widths, dtypes, masks, st.booleans())
+def test_softmax(
+    data: st.DataObject, rows: int, cols: int, dtype: str, mask: str, causal: bool
+) -> None:
     rows = min(rows, 3) if cols > 100 else rows
-    _check(SOFTMAX, Case.of(dtype, rows=rows, cols=cols), data)
+    _check(SOFTMAX, Case.of(dtype, rows=rows, cols=cols, mask=mask, causal=causal), data)
+
+
+@given(st.data(), sizes, widths, dtypes, st.booleans(), st.booleans())
+def test_rms_norm(
+    data: st.DataObject, rows: int, cols: int, dtype: str, bias: bool, residual: bool
+) -> None:
+    rows = min(rows, 3) if cols > 100 else rows
+    _check(RMS_NORM, Case.of(dtype, rows=rows, cols=cols, bias=bias, residual=residual), data)
 
 
 @given(st.data(), sizes, widths, dtypes, st.booleans(), st.booleans())
@@ -103,11 +128,16 @@ def test_linear(
     st.integers(1, 2**20),
     st.sampled_from(sorted(DTYPES)),
     st.sampled_from([80, 86, 89, 90, 100, 120]),
+    st.booleans(),
 )
-def test_every_shape_has_a_tile_that_fits(m: int, n: int, dtype: str, capability: int) -> None:
-    tile = choose_tile(m, n, DTYPES[dtype], capability)
+def test_every_shape_has_a_tile_that_fits(
+    m: int, n: int, dtype: str, capability: int, aligned: bool
+) -> None:
+    tile = choose_tile(m, n, DTYPES[dtype], capability, aligned)
     stage = (tile.block_m + tile.block_n) * tile.block_k * DTYPES[dtype].itemsize
     assert stage * tile.num_stages <= shared_memory_limit(capability)
-    tiles = FLOAT_TILES if dtype == "fp32" else HALF_TILES
+    halves = HALF_TILES if aligned else UNALIGNED_TILES
+    tiles = FLOAT_TILES if dtype == "fp32" else halves
+    assert aligned or dtype == "fp32" or tile.elements <= MOST_UNALIGNED_ELEMENTS
     assert tile._replace(num_stages=0) in {one._replace(num_stages=0) for one in tiles}
     assert tile.block_m <= max(16, 2 * m)

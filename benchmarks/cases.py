@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 PATH = Path(__file__).parent / "suite" / "cases.json"
-FORMAT = 3
+FORMAT = 4
 
 PROFILES = ("full", "quick")
 NOT_SELECTED = "left out of the quick profile"
@@ -57,6 +57,10 @@ class Frozen:
     def implementations(self, op: str) -> tuple[str, ...]:
         """What is timed beside each other, such as `eager`."""
         return tuple(self._entries[op]["implementations"])
+
+    def opt_in(self, op: str) -> bool:
+        """Whether the operator rounds more than its dtype does: it is reported apart."""
+        return bool(self._entries[op]["opt_in"])
 
     def version(self, op: str) -> int:
         """The version of the operator's cases; results of another version are not compared."""

@@ -127,6 +127,7 @@ def _entry(op: Op) -> dict[str, Any]:
     compiled = _distinct(op)
     return {
         "version": op.version,
+        "opt_in": op.opt_in,
         "implementations": implementations(op),
         "kernels": {
             case.name: {"dims": dict(case.dims), "dtype": case.dtype} for case in op.cases()
@@ -161,6 +162,7 @@ def _render_op(name: str, entry: dict[str, Any]) -> str:
     return (
         f"    {json.dumps(name)}: {{\n"
         f'      "version": {entry["version"]},\n'
+        f'      "opt_in": {json.dumps(entry["opt_in"])},\n'
         f'      "implementations": {json.dumps(entry["implementations"])},\n'
         f'      "kernels": {{\n{kernels}\n      }},\n'
         f"{lists}\n"
@@ -183,6 +185,8 @@ def differences(frozen: dict[str, Any], current: dict[str, Any]) -> list[str]:
             found += [f"{name}: {kind} case {case} is new" for case in sorted(came)]
         if old.get("implementations") != new["implementations"]:
             found.append(f"{name}: timed in {', '.join(new['implementations'])}")
+        if old.get("opt_in") != new["opt_in"]:
+            found.append(f"{name}: opt_in is now {new['opt_in']}")
         if old["version"] != new["version"]:
             found.append(f"{name}: version {old['version']} is now {new['version']}")
     return found or ["order, dims or settings differ"]

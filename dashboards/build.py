@@ -89,16 +89,24 @@ def build(source: Source, output: Path) -> Path:
     return output / "index.html"
 
 
-def frozen_cases() -> FrozenCases | None:
-    """The kernel cases that the suite asks for; None, and a word on stderr, without a case list."""
+def frozen_cases() -> tuple[FrozenCases | None, frozenset[str]]:
+    """The kernel cases that the suite asks for, and which of its operators are opt-in.
+
+    Without a case list: None, no operators, and a word on stderr.
+    """
     from benchmarks import cases
 
     try:
         frozen = cases.load()
     except (OSError, ValueError) as error:
-        print(f"dashboard: coverage counts measured cases only: {error}", file=sys.stderr)
-        return None
-    return {op: list(frozen.kernel_cases(op)) for op in frozen.ops}
+        print(
+            "dashboard: coverage counts measured cases only, and no operator is taken for opt-in: "
+            f"{error}",
+            file=sys.stderr,
+        )
+        return None, frozenset()
+    opt_in = frozenset(op for op in frozen.ops if frozen.opt_in(op))
+    return {op: frozen.kernel_cases(op) for op in frozen.ops}, opt_in
 
 
 def read(results: Path) -> Source:
@@ -114,7 +122,8 @@ def read(results: Path) -> Source:
             f"--results {results} is not a folder; run `asv run` first, or name the folder that "
             "holds asv's result files"
         )
-    return Source.of(store.load(results), results, frozen_cases())
+    frozen, opt_in = frozen_cases()
+    return Source.of(store.load(results), results, frozen, opt_in)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -128,6 +128,7 @@ class _Site:
             "op.html",
             drawings,
             op=op,
+            opt_in=op in self.source.opt_in,
             speeds=placed_speeds,
             compiled=placed_compiled,
             metrics=text.METRIC_TITLES,

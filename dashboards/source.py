@@ -53,6 +53,7 @@ class Source:
         problems: (file, reason) of result files that could not be read.
         commits: oldest first.
         frozen: operator → cases that the suite asks for; None where that is unknown.
+        opt_in: operators that round more than their dtype does; the overview reports them apart.
     """
 
     rows: pd.DataFrame
@@ -61,6 +62,7 @@ class Source:
     problems: tuple[tuple[str, str], ...]
     commits: tuple[Commit, ...]
     frozen: summary.FrozenCases | None
+    opt_in: frozenset[str] = frozenset()
 
     @classmethod
     def of(
@@ -68,6 +70,7 @@ class Source:
         store: Store,
         results: Path | None = None,
         frozen: summary.FrozenCases | None = None,
+        opt_in: Iterable[str] = (),
     ) -> "Source":
         """Cleans the rows of a store; `results` is where its files lie, for git and for names."""
         rows = _clean_frame(store.rows)
@@ -83,11 +86,13 @@ class Source:
             ),
             commits=history.commits(rows, results) if len(rows) else (),
             frozen=frozen,
+            opt_in=frozenset(text.clean(op) for op in opt_in),
         )
 
-    def ops(self) -> list[str]:
-        """Operators with any row, and those that the suite asks for."""
-        return sorted({*self.rows["op"].unique(), *(self.frozen or {})})
+    def ops(self, *, opt_in: bool = True) -> list[str]:
+        """Operators with any row, and those that the suite asks for; the opt-in ones if wanted."""
+        known = {*self.rows["op"].unique(), *(self.frozen or {})}
+        return sorted(known if opt_in else known - self.opt_in)
 
     def machine_names(self, suite: str) -> list[str]:
         """Machines on which anything of `suite` was measured."""

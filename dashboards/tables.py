@@ -1,7 +1,7 @@
 """Tables of the pages: rows of the store → cells with text, sort value, tone and link."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -34,9 +34,16 @@ class Table:
     full: int = 0
 
 
-def word(value: object, longest: int = text.LONGEST, *, href: str = "", tone: str = "") -> Cell:
+def word(
+    value: object, longest: int = text.LONGEST, *, href: str = "", tone: str = "", note: str = ""
+) -> Cell:
     """A cell of foreign text, cut to `longest` characters."""
-    return Cell(text.short(value, longest), numeric=False, href=href, tone=tone)
+    return Cell(text.short(value, longest), numeric=False, href=href, tone=tone, note=note)
+
+
+def _op_cell(op: str, hrefs: Mapping[str, str], opt_in: Collection[str]) -> Cell:
+    """The name of an operator, marked if it is opt-in: the means beside the table leave it out."""
+    return word(op, 60, href=hrefs[op], note="opt-in" if op in opt_in else "")
 
 
 def _ratio_cell(ratio: float) -> Cell:
@@ -53,14 +60,14 @@ def _case_href(hrefs: Mapping[str, str], op: str, case: str) -> str:
     return f"{hrefs[op]}#{text.query({'case': case})}"
 
 
-def losses(newest: pd.DataFrame, hrefs: Mapping[str, str]) -> Table:
+def losses(newest: pd.DataFrame, hrefs: Mapping[str, str], opt_in: Collection[str] = ()) -> Table:
     """The `summary.speedups` of one commit in which an alternative wins, worst first."""
     rows = []
     for row in summary.losses(newest).to_dict("records"):
         op, case = str(row["op"]), str(row["case"])
         rows.append(
             (
-                word(op, 60, href=hrefs[op]),
+                _op_cell(op, hrefs, opt_in),
                 word(case, 80, href=_case_href(hrefs, op, case)),
                 _ratio_cell(row["over_best"]),
                 _time_cell(row["kernl"]),
@@ -72,7 +79,9 @@ def losses(newest: pd.DataFrame, hrefs: Mapping[str, str]) -> Table:
     return Table(headings, tuple(rows))
 
 
-def unmeasured(newest: pd.DataFrame, hrefs: Mapping[str, str]) -> Table:
+def unmeasured(
+    newest: pd.DataFrame, hrefs: Mapping[str, str], opt_in: Collection[str] = ()
+) -> Table:
     """The `summary.speedups` of one commit without a time of kernl's own, with reasons."""
     words = {
         "failed": ("failed", "worse"),
@@ -85,7 +94,7 @@ def unmeasured(newest: pd.DataFrame, hrefs: Mapping[str, str]) -> Table:
         said, tone = words.get(str(row["status"]), (str(row["status"]), ""))
         rows.append(
             (
-                word(op, 60, href=hrefs[op]),
+                _op_cell(op, hrefs, opt_in),
                 word(case, 80, href=_case_href(hrefs, op, case)),
                 word(said, tone=tone),
                 word(row["reason"] or "no reason recorded"),

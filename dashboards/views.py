@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import pandas as pd
+
 from dashboards import figures, history, summary, tables, text
 from dashboards.drawing import Drawing
 from dashboards.history import Commit
 from dashboards.source import Source, frozen_only
-from dashboards.summary import Summary
+from dashboards.summary import FrozenCases, Summary
 from dashboards.tables import Table
 
 _TITLE_KEYS = ("gpu", "driver", "cuda", "torch", "triton", "ptxas")
@@ -24,7 +26,11 @@ class OpLine:
 
 @dataclass(frozen=True)
 class SpeedView:
-    """Speed on one machine at its newest measured commit, over all operators or one."""
+    """Speed on one machine at its newest measured commit, over all operators or one.
+
+    Over all operators, `summary`, `ops` and the drawings leave out the opt-in operators, whose
+    lines are `opt_in`.
+    """
 
     machine: str
     facts: str
@@ -33,6 +39,7 @@ class SpeedView:
     summary: Summary
     coverage_known: bool
     ops: tuple[OpLine, ...] = ()
+    opt_in: tuple[OpLine, ...] = ()
     losses: Table | None = None
     unmeasured: Table | None = None
     cases: Table | None = None
@@ -78,36 +85,45 @@ def speed(
     rows = rows[rows["op"] == op] if op is not None else rows
     rows = rows[rows["commit"].isin([commit.id for commit in order])]
     frame = summary.speedups(rows)
-    newest = frame[frame["commit"] == order[-1].id]
+    last = frame["commit"] == order[-1].id
+    newest = frame[last]
     changes = history.environment_changes(source.runs, machine, order)
-    frozen = frozen_only(source.frozen, [op]) if op is not None else source.frozen
-    drawings = {"trend": figures.mean_trend(frame, order, changes)}
+    headline = [op] if op is not None else source.ops(opt_in=False)
+    counted = frame["op"].isin(headline)
+    drawings = {"trend": figures.mean_trend(frame[counted], order, changes)}
     if op is not None:
         times = summary.timings(rows)
         heat = summary.relative(rows[rows["commit"] == order[-1].id])
         drawings = {"cases": figures.case_trend(times, order, changes)}
         if len(heat):
             drawings["heat"] = figures.heat_map(heat)
-    lines = tuple(
-        OpLine(
-            str(name), hrefs[str(name)], summary.summarise(part, frozen_only(frozen, [str(name)]))
-        )
-        for name, part in newest.groupby("op", sort=True)
-    )
     return SpeedView(
         machine=machine,
         facts=facts(source, machine, order[-1].id),
         newest=order[-1],
         commits=len(order),
-        summary=summary.summarise(newest, frozen),
+        summary=summary.summarise(frame[last & counted], frozen_only(source.frozen, headline)),
         coverage_known=source.frozen is not None,
-        ops=lines,
-        losses=None if op is not None else tables.losses(newest, hrefs),
-        unmeasured=None if op is not None else tables.unmeasured(newest, hrefs),
+        ops=_lines(frame[last & counted], source.frozen, hrefs),
+        opt_in=_lines(frame[last & ~counted], source.frozen, hrefs),
+        losses=None if op is not None else tables.losses(newest, hrefs, source.opt_in),
+        unmeasured=None if op is not None else tables.unmeasured(newest, hrefs, source.opt_in),
         cases=tables.cases(rows[rows["commit"] == order[-1].id], newest)
         if op is not None
         else None,
         drawings=drawings,
+    )
+
+
+def _lines(
+    newest: pd.DataFrame, frozen: FrozenCases | None, hrefs: Mapping[str, str]
+) -> tuple[OpLine, ...]:
+    """A summary for each operator of `summary.speedups` rows of one commit."""
+    return tuple(
+        OpLine(
+            str(name), hrefs[str(name)], summary.summarise(part, frozen_only(frozen, [str(name)]))
+        )
+        for name, part in newest.groupby("op", sort=True)
     )
 
 

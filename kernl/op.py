@@ -137,6 +137,8 @@ class Op:
             embeddings or a key-value cache with room to spare; `bytes` then counts those.
         arithmetic: the element type whose peak rate bounds the products, where it is not the
             case's dtype: "fp8".
+        opt_in: it rounds more than its dtype does, so nothing but the user chooses it, and its
+            speedups are reported apart from those of the others.
     """
 
     name: str
@@ -156,6 +158,7 @@ class Op:
     mutates: tuple[str, ...] = ()
     moves_part_of_its_inputs: bool = False
     arithmetic: str | None = None
+    opt_in: bool = False
 
     def cases(self) -> tuple[Case, ...]:
         """Every case, each name once: models' shapes in fp16, then the edges in every dtype."""

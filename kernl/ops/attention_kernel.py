@@ -12,89 +12,9 @@ differ from itself.
 import triton
 import triton.language as tl
 
+from kernl.ops.attention_scores import block_scores
+
 LOG2_E = tl.constexpr(1.4426950408889634)
-
-
-@triton.jit
-def _relative_bucket(
-    distance, BIDIRECTIONAL: tl.constexpr, EXACT: tl.constexpr, FIRST: tl.constexpr
-):
-    """T5's bucket of key position minus query position.
-
-    Distances below EXACT have buckets of their own; FIRST holds the first distance of each wider
-    one. In both directions the later half of the buckets is for keys behind the query.
-    """
-    if BIDIRECTIONAL:
-        bucket = tl.where(distance > 0, EXACT + len(FIRST), 0)
-        size = tl.abs(distance)
-    else:
-        bucket = tl.zeros_like(distance)
-        size = tl.maximum(-distance, 0)
-    wide = tl.full(distance.shape, EXACT - 1, tl.int32)
-    for place in tl.static_range(len(FIRST)):
-        wide += tl.where(size >= FIRST[place], 1, 0)
-    return bucket + tl.where(size < EXACT, size, wide)
-
-
-@triton.jit
-def _block_scores(
-    q,
-    k,
-    m_offs,
-    n_offs,
-    q_len,
-    window,
-    last_key,
-    offset,
-    scale,
-    softcap,
-    mask_ptrs,
-    stride_mask_q,
-    stride_mask_k,
-    slope,
-    bias_ptr,
-    stride_bias_bucket,
-    MASK: tl.constexpr,
-    MASK_OF_QUERY: tl.constexpr,
-    CAUSAL: tl.constexpr,
-    WINDOW: tl.constexpr,
-    SOFTCAP: tl.constexpr,
-    ALIBI: tl.constexpr,
-    RELATIVE: tl.constexpr,
-    EXACT: tl.constexpr,
-    FIRST: tl.constexpr,
-    EDGE: tl.constexpr,
-):
-    """Scores of a block (queries, keys); -inf where a query sees no key."""
-    s = tl.dot(q, k, input_precision="ieee") * scale
-    place = (m_offs + offset)[:, None]
-    if SOFTCAP:
-        s = softcap * (2.0 * tl.sigmoid(2.0 * s / softcap) - 1.0)
-    if ALIBI:
-        s -= slope * tl.abs(place - n_offs[None, :]).to(tl.float32)
-    if RELATIVE != "none":
-        bucket = _relative_bucket(n_offs[None, :] - place, RELATIVE == "both", EXACT, FIRST)
-        s += tl.load(bias_ptr + bucket * stride_bias_bucket).to(tl.float32)
-    if MASK != "none":
-        keys = n_offs.to(tl.int64)[None, :] * stride_mask_k
-        inside = (n_offs < last_key)[None, :]
-        if MASK_OF_QUERY:
-            keys += m_offs.to(tl.int64)[:, None] * stride_mask_q
-            inside = inside & (m_offs < q_len)[:, None]
-        mask = tl.load(mask_ptrs + keys, mask=inside, other=0)
-        if MASK == "boolean":
-            s = tl.where(mask != 0, s, float("-inf"))
-        else:
-            s += mask.to(tl.float32)
-    if EDGE:
-        seen = (n_offs < last_key)[None, :]
-        if CAUSAL:
-            seen = seen & (n_offs[None, :] <= place)
-        if WINDOW:
-            seen = seen & (n_offs[None, :] > place - window)
-            seen = seen & (n_offs[None, :] < place + window)
-        s = tl.where(seen, s, float("-inf"))
-    return s
 
 
 @triton.jit
@@ -247,7 +167,7 @@ def attention_kernel(
                     k = tl.load(k_ptrs + k_rows, mask=d_mask[:, None], other=0.0)
                     v = tl.load(v_ptrs + v_rows, mask=d_mask[None, :], other=0.0)
                 # fmt: off
-                s = _block_scores(
+                s = block_scores(
                     q, k, m_offs, n_offs, q_len, window, last_key, offset, scale, softcap,
                     mask_ptrs, stride_mask_q, stride_mask_k, slope, bias_ptr, stride_bias_bucket,
                     MASK, MASK_OF_QUERY, CAUSAL, WINDOW, SOFTCAP, ALIBI, RELATIVE, EXACT, FIRST,

@@ -14,32 +14,27 @@ https://arxiv.org/abs/2209.05433.
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import triton
-import triton.language as tl
 
 from kernl import checks, launch
 from kernl.launch import Launch, LibraryCall, Plan, cdiv, next_power_of_2
 from kernl.op import Case, Dims, Op
 from kernl.ops.activation import ACTIVATIONS, activation_reference
-from kernl.ops.epilogue import Epilogue, finish
-from kernl.ops.grouped import grouped_tile
+from kernl.ops.epilogue import Epilogue
+from kernl.ops.fp8_linear_config import FP8_TUNABLE
+from kernl.ops.fp8_linear_kernels import (
+    LARGEST,
+    SMALLEST_SCALE,
+    fp8_linear_kernel,
+    quantize_kernel,
+)
 from kernl.ops.linear import empty_output
 from kernl.ops.rows import as_rows
-from kernl.ops.tile import (
-    MOST_UNALIGNED_ELEMENTS,
-    accumulators_limit,
-    rows_aligned,
-    shared_memory_limit,
-)
+from kernl.ops.tile import rows_aligned
 from kernl.shapes import ModelShape, Workload
-from kernl.tuning import Key, Tunable, choose
-
-LARGEST = tl.constexpr(448.0)
-"""The largest number of e4m3."""
-_SMALLEST_SCALE = tl.constexpr(1e-30)
+from kernl.tuning import choose
 
 
 def quantize_fp8(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -47,7 +42,7 @@ def quantize_fp8(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     exact = x.float()
     largest = exact.abs().amax(-1)
     # By a tensor: on a GPU PyTorch multiplies by the reciprocal of a number, which rounds twice.
-    scale = (largest / torch.full_like(largest, LARGEST.value)).clamp_min(_SMALLEST_SCALE.value)
+    scale = (largest / torch.full_like(largest, LARGEST.value)).clamp_min(SMALLEST_SCALE.value)
     rounded = (exact / scale[:, None]).clamp(-LARGEST.value, LARGEST.value)
     return rounded.to(torch.float8_e4m3fn), scale
 
@@ -90,162 +85,6 @@ def fp8_linear_library(
     return out if residual is None else out + residual
 
 
-@triton.jit
-def _quantize_kernel(
-    x_ptr,
-    out_ptr,
-    scale_ptr,
-    cols,
-    stride_x_row,
-    stride_x_col,
-    BLOCK_COLS: tl.constexpr,
-):
-    """One row of x (rows, cols) as e4m3, and its scale; walked twice, then from cache."""
-    row = tl.program_id(0).to(tl.int64)
-    x_row_ptr = x_ptr + row * stride_x_row
-    lane_max = tl.zeros((BLOCK_COLS,), tl.float32)
-    for start in range(0, cols, BLOCK_COLS):
-        col_offs = start + tl.arange(0, BLOCK_COLS)
-        x = tl.load(x_row_ptr + col_offs * stride_x_col, mask=col_offs < cols, other=0.0)
-        lane_max = tl.maximum(lane_max, tl.abs(x.to(tl.float32)))
-    scale = tl.maximum(tl.div_rn(tl.max(lane_max, axis=0), LARGEST), _SMALLEST_SCALE)
-    tl.store(scale_ptr + row, scale)
-    for start in range(0, cols, BLOCK_COLS):
-        col_offs = start + tl.arange(0, BLOCK_COLS)
-        mask = col_offs < cols
-        x = tl.load(x_row_ptr + col_offs * stride_x_col, mask=mask, other=0.0).to(tl.float32)
-        x = tl.div_rn(x, tl.broadcast_to(scale, (BLOCK_COLS,)))
-        # The largest may end up a little above 448. e4m3 has no infinity: it becomes NaN.
-        held = tl.minimum(tl.maximum(x, -LARGEST), LARGEST)
-        x = tl.where(tl.abs(x) < float("inf"), held, float("nan"))
-        tl.store(out_ptr + row * cols + col_offs, x.to(out_ptr.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def _fp8_linear_kernel(
-    x_ptr,
-    weight_ptr,
-    x_scale_ptr,
-    weight_scale_ptr,
-    bias_ptr,
-    residual_ptr,
-    out_ptr,
-    m,
-    n,
-    k,
-    stride_weight_n,
-    stride_weight_k,
-    stride_weight_scale,
-    stride_bias,
-    stride_residual_m,
-    stride_residual_n,
-    ACTIVATION: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
-    HAS_RESIDUAL: tl.constexpr,
-    EVEN_K: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    GROUP_M: tl.constexpr,
-):
-    """x (m, k) contiguous, weight (n, k), x_scale (m,), weight_scale (n,), out (m, n)."""
-    tiles_m, tiles_n = tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N)
-    tile_m, tile_n = grouped_tile(tl.program_id(0), tiles_m, tiles_n, GROUP_M)
-    m_offs = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
-    n_offs = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    k_offs = tl.arange(0, BLOCK_K)
-    # Past the end the first row is read again: only k needs a mask, and no such sum is stored.
-    rows = tl.where(m_offs < m, m_offs, 0)
-    columns = tl.where(n_offs < n, n_offs, 0)
-    x_ptrs = x_ptr + rows.to(tl.int64)[:, None] * k + k_offs[None, :]
-    weight_ptrs = weight_ptr + columns.to(tl.int64)[None, :] * stride_weight_n
-    weight_ptrs += k_offs.to(tl.int64)[:, None] * stride_weight_k
-
-    acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    for start in range(0, k, BLOCK_K):
-        if EVEN_K:
-            x, weight = tl.load(x_ptrs), tl.load(weight_ptrs)
-        else:
-            mask = start + k_offs < k
-            x = tl.load(x_ptrs, mask=mask[None, :], other=0.0)
-            weight = tl.load(weight_ptrs, mask=mask[:, None], other=0.0)
-        acc += tl.dot(x, weight)
-        x_ptrs += BLOCK_K
-        weight_ptrs += BLOCK_K * stride_weight_k
-
-    x_scale = tl.load(x_scale_ptr + rows)
-    weight_scale = tl.load(weight_scale_ptr + columns.to(tl.int64) * stride_weight_scale)
-    acc *= x_scale[:, None] * weight_scale.to(tl.float32)[None, :]
-    # fmt: off
-    finish(
-        acc, m_offs, n_offs, m, n, bias_ptr, residual_ptr, out_ptr,
-        stride_bias, stride_residual_m, stride_residual_n, ACTIVATION, HAS_BIAS, HAS_RESIDUAL,
-    )
-    # fmt: on
-
-
-class Fp8Config(NamedTuple):
-    """A block of (block_m, block_n) outputs, block_k of k at a time."""
-
-    block_m: int
-    block_n: int
-    block_k: int
-    num_warps: int
-    num_stages: int
-
-
-_LARGE = (Fp8Config(128, 128, 128, 8, 3), Fp8Config(128, 256, 128, 8, 3))
-_SMALL = (
-    Fp8Config(64, 128, 128, 4, 3),
-    Fp8Config(64, 64, 128, 4, 3),
-    Fp8Config(64, 64, 256, 4, 3),
-    Fp8Config(32, 64, 128, 4, 3),
-    Fp8Config(16, 64, 256, 4, 3),
-    Fp8Config(16, 32, 256, 4, 3),
-)
-
-
-_UNALIGNED = (Fp8Config(32, 32, 64, 4, 2), Fp8Config(16, 32, 64, 4, 2))
-
-
-def _default(capability: int, key: Key) -> Fp8Config:
-    m, n = int(key["m"]), int(key["n"])
-    if not key["aligned"]:
-        return _UNALIGNED[0 if m > 16 else 1]
-    if m > 64 and cdiv(m, 128) * cdiv(n, 128) >= 128 and capability >= 90:
-        return _LARGE[0]
-    block_m = min(64, max(16, next_power_of_2(m)))
-    return Fp8Config(block_m, 64, 128, 4, 3 if capability >= 90 else 2)
-
-
-def _candidates(capability: int, key: Key) -> Iterator[Fp8Config]:
-    tallest = max(16, next_power_of_2(int(key["m"])))
-    blocks = (*_LARGE, *_SMALL) if key["aligned"] else _UNALIGNED
-    yield from (config for config in blocks if config.block_m <= tallest)
-
-
-def _fits(capability: int, key: Key, config: Fp8Config) -> bool:
-    stage = (config.block_m + config.block_n) * config.block_k
-    threads = 32 * config.num_warps
-    sums = config.block_m * config.block_n // threads
-    return (
-        stage * config.num_stages <= shared_memory_limit(capability)
-        and sums <= accumulators_limit(capability)
-        and (bool(key["aligned"]) or stage // threads <= MOST_UNALIGNED_ELEMENTS)
-    )
-
-
-FP8_TUNABLE: Tunable[Fp8Config] = Tunable(
-    name="fp8_linear",
-    exact=("aligned",),
-    sizes=("m", "n", "k"),
-    config=Fp8Config,
-    default=_default,
-    candidates=_candidates,
-    fits=_fits,
-)
-
-
 def has_fp8(capability: int, device: torch.device) -> bool:
     """Whether the tensor cores multiply 8-bit floats; Triton's interpreter does."""
     return capability >= 89 or device.type == "cpu"
@@ -276,7 +115,7 @@ def fp8_linear_plan(
     x_scale = flat.new_empty((m,), dtype=torch.float32)
     block_cols = min(4096, next_power_of_2(k))
     quantize = Launch(
-        kernel=_quantize_kernel,
+        kernel=quantize_kernel,
         grid=(m,),
         args={
             "x_ptr": flat,
@@ -290,7 +129,7 @@ def fp8_linear_plan(
         num_warps=max(1, min(8, block_cols // 256)),
     )
     product = Launch(
-        kernel=_fp8_linear_kernel,
+        kernel=fp8_linear_kernel,
         grid=(cdiv(m, config.block_m) * cdiv(n, config.block_n),),
         args={
             "x_ptr": x8,
@@ -352,7 +191,7 @@ def check_fp8_linear(
 ) -> None:
     """Raise a `kernl.errors.KernlError` where `fp8_linear` does not take these arguments."""
     op = "fp8_linear"
-    checks.tensors(op, _fp8_linear_kernel, x=x, bias=bias, residual=residual)
+    checks.tensors(op, fp8_linear_kernel, x=x, bias=bias, residual=residual)
     checks.typed(op, "weight", weight, x, (torch.float8_e4m3fn,))
     checks.typed(op, "weight_scale", weight_scale, x, (torch.float32,))
     checks.option(op, "activation", activation, ACTIVATIONS)
@@ -458,4 +297,5 @@ FP8_LINEAR = Op(
     spellings=(_spelled_scaled,),
     library=fp8_linear_library,
     arithmetic="fp8",
+    opt_in=True,
 )

@@ -299,14 +299,23 @@ def linear(
 
 
 def _dims(model: ModelShape, workload: Workload) -> Iterator[Dims]:
-    m, hidden, inner, bias = workload.tokens, model.hidden, model.intermediate, model.bias
-    plain: Dims = {"bias": bias, "activation": "none", "residual": False}
-    activated = {**plain, "activation": model.activation}
-    added = {**plain, "residual": True}
-    yield {"m": m, "n": hidden, "k": hidden, **plain}
-    yield {"m": m, "n": hidden, "k": hidden, **added}
-    yield {"m": m, "n": inner, "k": hidden, **activated}
-    yield {"m": m, "n": hidden, "k": inner, **added}
+    # A step of decoding has one token of each sequence.
+    for m in (workload.batch, workload.tokens) if model.causal else (workload.tokens,):
+        for n, k, activation, residual in _layers(model):
+            options: Dims = {"bias": model.bias, "activation": activation, "residual": residual}
+            yield {"m": m, "n": n, "k": k, **options}
+
+
+def _layers(model: ModelShape) -> Iterator[tuple[int, int, str, bool]]:
+    """The linear layers of one block, packed where they share x: n, k, activation, residual."""
+    hidden, inner = model.hidden, model.intermediate
+    yield (model.heads + 2 * model.kv_heads) * model.head_dim, hidden, "none", False
+    yield hidden, model.heads * model.head_dim, "none", True
+    if model.gated:
+        yield 2 * inner, hidden, "none", False
+    else:
+        yield inner, hidden, model.activation, False
+    yield hidden, inner, "none", True
 
 
 def _inputs(case: Case, device: str, seed: int) -> dict[str, Any]:

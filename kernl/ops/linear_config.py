@@ -4,7 +4,7 @@
 | --- | --- | --- |
 | `tile` | one program computes one tile of the output, on the tensor cores | most shapes |
 | `split` | several programs share a tile's inner dimension, another pass adds up | few tiles |
-| `gemv` | multiply and add without tensor cores, four rows of x at most | one token |
+| `gemv` | multiply and add without tensor cores, 16 rows of x at most | one or a few tokens |
 | `library` | cuBLAS, then a pass for what it leaves over | where that is faster |
 
 A choice is a plain function of the sizes, the element's bits and the GPU, read from the table
@@ -31,8 +31,12 @@ from kernl.ops.tile import (
 )
 from kernl.tuning import Key, Tunable
 
-GEMV_MOST_ROWS = 4
-"""More rows would not fit the registers of a program that keeps a sum for each element."""
+GEMV_MOST_ROWS = 16
+"""From 16 rows on nothing of a tensor core's tile is wasted."""
+_GEMV_RULE_ROWS = 4
+"""Where no table speaks. Each row is another multiplication for every element of the weight."""
+_GEMV_BLOCKS = ((2, 512, 4), (4, 512, 4), (8, 512, 4), (2, 1024, 4), (1, 512, 4), (2, 256, 4))
+"""Columns of the output, elements of k at a time, warps."""
 
 _MORE_TILES = (
     Tile(128, 256, 64, 8, 4),
@@ -75,7 +79,7 @@ def _of_tile(tile: Tile) -> LinearConfig:
 def _default(capability: int, key: Key) -> LinearConfig:
     """Where no table speaks: the tile that fills the GPU, shared out where there are too few."""
     m, n, k = (int(key[name]) for name in ("m", "n", "k"))
-    if m <= GEMV_MOST_ROWS:
+    if m <= _GEMV_RULE_ROWS:
         return LinearConfig("gemv", 1, 4, 512, 1, 4, 1)
     dtype = torch.float32 if key["bits"] == 32 else torch.float16
     config = _of_tile(choose_tile(m, n, dtype, capability, bool(key["aligned"])))
@@ -87,7 +91,9 @@ def _default(capability: int, key: Key) -> LinearConfig:
 def _fits(capability: int, key: Key, config: LinearConfig) -> bool:
     m, bits = int(key["m"]), int(key["bits"])
     if config.path == "gemv":
-        return m <= GEMV_MOST_ROWS
+        # A program keeps a sum for each row and each element of the weight's block.
+        sums = next_power_of_2(m) * config.block_n * config.block_k // (32 * config.num_warps)
+        return m <= GEMV_MOST_ROWS and sums <= accumulators_limit(capability)
     if config.path == "library":
         return True
     stage = (config.block_m + config.block_n) * config.block_k * bits // 8
@@ -106,9 +112,8 @@ def _candidates(capability: int, key: Key) -> Iterator[LinearConfig]:
     m, n, k, bits = (int(key[name]) for name in ("m", "n", "k", "bits"))
     yield LIBRARY
     if m <= GEMV_MOST_ROWS:
-        yield LinearConfig("gemv", 1, 4, 512, 1, 4, 1)
-        yield LinearConfig("gemv", 1, 8, 512, 1, 4, 1)
-        yield LinearConfig("gemv", 1, 2, 1024, 1, 4, 1)
+        for block_n, block_k, num_warps in _GEMV_BLOCKS:
+            yield LinearConfig("gemv", 1, block_n, block_k, 1, num_warps, 1)
     halves = (*HALF_TILES, *_MORE_TILES) if key["aligned"] else UNALIGNED_TILES
     tiles = FLOAT_TILES if bits == 32 else halves
     for tile in tiles:

@@ -1,7 +1,8 @@
 """`linear` for a few rows of x: multiply and add without tensor cores.
 
-One token against a weight is bound by reading the weight. Tensor cores want 16 rows at least, so
-for four rows or fewer plain arithmetic keeps up with the memory and wastes nothing.
+One token against a weight is bound by reading the weight. Tensor cores want 16 rows at least; for
+fewer, plain arithmetic may keep up with the memory and wastes nothing. Up to how many rows it does
+is for `make tune` to say.
 """
 
 import triton

@@ -12,24 +12,27 @@ https://arxiv.org/abs/2210.17323 (groups).
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from kernl import checks, launch
 from kernl.errors import ShapeError
-from kernl.launch import Launch, LibraryCall, Plan, cdiv, next_power_of_2
+from kernl.launch import Plan
 from kernl.op import Case, Dims, Op
 from kernl.ops.activation import ACTIVATIONS
-from kernl.ops.epilogue import Epilogue, finish_launch
-from kernl.ops.linear import empty_output, library_steps, linear_reference
+from kernl.ops.epilogue import Epilogue
+from kernl.ops.linear import empty_output, linear_reference
 from kernl.ops.product import Product
 from kernl.ops.quantize import GROUP_SIZES, dequantize_weight, quantize_weight
 from kernl.ops.quantized_linear_config import QUANTIZED_TUNABLE, QuantizedConfig
-from kernl.ops.quantized_linear_kernels import (
-    dequantize_kernel,
-    quantized_gemv_kernel,
-    quantized_tile_kernel,
+from kernl.ops.quantized_linear_kernels import quantized_tile_kernel
+from kernl.ops.quantized_linear_steps import (
+    Quantized,
+    dequantized_steps,
+    gemv_steps,
+    split_steps,
+    tile_steps,
 )
 from kernl.ops.rows import as_rows
 from kernl.shapes import ModelShape, Workload
@@ -49,27 +52,6 @@ def quantized_linear_reference(
     """What a PyTorch user would write."""
     dense = dequantize_weight(weight, weight_scale.to(x.dtype))
     return linear_reference(x, dense, bias, activation, residual)
-
-
-class Quantized(NamedTuple):
-    """A weight as the kernels see it: its bits, and how many integers share a scale."""
-
-    weight: torch.Tensor
-    scale: torch.Tensor
-    bits: int
-    group: int
-
-    @property
-    def args(self) -> dict[str, Any]:
-        """Run-time arguments of every kernel that reads it."""
-        return {
-            "weight_ptr": self.weight,
-            "scale_ptr": self.scale,
-            "stride_weight_n": self.weight.stride(0),
-            "stride_weight_k": self.weight.stride(1),
-            "stride_scale_n": self.scale.stride(0),
-            "stride_scale_k": self.scale.stride(1),
-        }
 
 
 def _quantized(x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> Quantized:
@@ -97,7 +79,12 @@ def quantized_linear_plan(
     product = Product(flat, weight, out.view(flat.shape[0], weight.shape[0]), epilogue)
     quantized = _quantized(x, weight, weight_scale)
     config = choose_config(capability, product, quantized)
-    steps = {"tile": _tile, "split": _split, "gemv": _gemv, "library": _library}
+    steps = {
+        "tile": tile_steps,
+        "split": split_steps,
+        "gemv": gemv_steps,
+        "library": dequantized_steps,
+    }
     return Plan((out,), steps[config.path](product, quantized, config))
 
 
@@ -116,128 +103,6 @@ def choose_config(capability: int, product: Product, quantized: Quantized) -> Qu
         k=k,
         group=quantized.group,
     )
-
-
-def _operands(product: Product, quantized: Quantized) -> dict[str, Any]:
-    m, n, k = product.sizes
-    return {
-        "x_ptr": product.x,
-        **quantized.args,
-        "m": m,
-        "n": n,
-        "k": k,
-        "stride_x_m": product.x.stride(0),
-        "stride_x_k": product.x.stride(1),
-    }
-
-
-def _tile(
-    product: Product, quantized: Quantized, config: QuantizedConfig
-) -> tuple[Launch | LibraryCall, ...]:
-    return (_products(product, quantized, config, product.out, product.epilogue, 1),)
-
-
-def _split(
-    product: Product, quantized: Quantized, config: QuantizedConfig
-) -> tuple[Launch | LibraryCall, ...]:
-    m, n, _ = product.sizes
-    steps = _steps(product, quantized, config)
-    # As many programs as have work: 5 steps for 4 programs are 2 + 2 + 1.
-    splits = cdiv(steps, cdiv(steps, config.split_k))
-    partial = product.x.new_empty((splits, m, n), dtype=torch.float32)
-    nothing = Epilogue(None, "none", None)
-    products = _products(product, quantized, config, partial, nothing, splits)
-    return (products, finish_launch(product.out, partial, product.epilogue))
-
-
-def _block_k(quantized: Quantized, config: QuantizedConfig) -> int:
-    """Bytes of one step: 4 bits take a group at once, 8 bits no more than a group."""
-    if quantized.bits == 4:
-        return quantized.group // 2
-    grouped = quantized.scale.shape[1] > 1
-    return min(config.block_k, quantized.group) if grouped else config.block_k
-
-
-def _steps(product: Product, quantized: Quantized, config: QuantizedConfig) -> int:
-    return cdiv(product.sizes[2] * quantized.bits // 8, _block_k(quantized, config))
-
-
-def _products(
-    product: Product,
-    quantized: Quantized,
-    config: QuantizedConfig,
-    out: torch.Tensor,
-    epilogue: Epilogue,
-    splits: int,
-) -> Launch:
-    m, n, k = product.sizes
-    block_k = _block_k(quantized, config)
-    in_step = block_k * 8 // quantized.bits
-    one_scale = quantized.scale.shape[1] == 1 and quantized.bits == 8
-    return Launch(
-        kernel=quantized_tile_kernel,
-        grid=(cdiv(m, config.block_m) * cdiv(n, config.block_n), splits),
-        args={
-            **_operands(product, quantized),
-            **epilogue.args(product.x),
-            "out_ptr": out,
-            "steps_per_split": cdiv(_steps(product, quantized, config), splits),
-        },
-        constants={
-            **epilogue.constants,
-            "BITS": quantized.bits,
-            "STEPS_PER_GROUP": 0 if one_scale else quantized.group // in_step,
-            "EVEN_K": k % in_step == 0,
-            "BLOCK_M": config.block_m,
-            "BLOCK_N": config.block_n,
-            "BLOCK_K": block_k,
-            "GROUP_M": 8,
-        },
-        num_warps=config.num_warps,
-        num_stages=config.num_stages,
-    )
-
-
-def _gemv(
-    product: Product, quantized: Quantized, config: QuantizedConfig
-) -> tuple[Launch | LibraryCall, ...]:
-    m, n, _ = product.sizes
-    return (
-        Launch(
-            kernel=quantized_gemv_kernel,
-            grid=(cdiv(n, config.block_n),),
-            args={
-                **_operands(product, quantized),
-                **product.epilogue.args(product.x),
-                "out_ptr": product.out,
-                "group_size": quantized.group,
-            },
-            constants={
-                **product.epilogue.constants,
-                "BITS": quantized.bits,
-                "BLOCK_M": next_power_of_2(m),
-                "BLOCK_N": config.block_n,
-                "BLOCK_K": config.block_k,
-            },
-            num_warps=config.num_warps,
-        ),
-    )
-
-
-def _library(
-    product: Product, quantized: Quantized, config: QuantizedConfig
-) -> tuple[Launch | LibraryCall, ...]:
-    _, n, k = product.sizes
-    dense = product.x.new_empty((n, k))
-    block_k = min(config.block_k, next_power_of_2(quantized.weight.shape[1]))
-    dequantize = Launch(
-        kernel=dequantize_kernel,
-        grid=(n, cdiv(quantized.weight.shape[1], block_k)),
-        args={**quantized.args, "out_ptr": dense, "k": k, "group_size": quantized.group},
-        constants={"BITS": quantized.bits, "BLOCK_K": block_k},
-        num_warps=4,
-    )
-    return (dequantize, *library_steps(product._replace(weight=dense)))
 
 
 @torch.library.custom_op("kernl::quantized_linear", mutates_args=())
@@ -336,12 +201,14 @@ def quantized_linear(
 
 
 def _dims(model: ModelShape, workload: Workload) -> Iterator[Dims]:
-    if model.causal and model.hidden >= 1024:
+    if not model.causal or model.hidden < 1024:
+        return
+    plain: Dims = {"group": _GROUP, "bias": False, "activation": "none"}
+    # A step of decoding has one token of each sequence: what few bits are for.
+    for m in (workload.batch, workload.tokens):
         for bits in (8, 4):
-            sizes: Dims = {"m": workload.tokens, "n": model.hidden, "k": model.hidden}
-            wide: Dims = {"m": workload.tokens, "n": model.intermediate, "k": model.hidden}
-            for dims in (sizes, wide):
-                yield {**dims, "int": bits, "group": _GROUP, "bias": False, "activation": "none"}
+            for n in (model.hidden, model.intermediate):
+                yield {"m": m, "n": n, "k": model.hidden, "int": bits, **plain}
 
 
 def _inputs(case: Case, device: str, seed: int) -> dict[str, Any]:
@@ -405,4 +272,5 @@ QUANTIZED_LINEAR = Op(
     flops=lambda case: 2 * case["m"] * case["n"] * case["k"],
     tolerance={"fp32": 3e-6, "fp16": 1e-3, "bf16": 6e-3},
     spellings=(_spelled_dequantized,),
+    opt_in=True,
 )

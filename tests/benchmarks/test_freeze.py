@@ -49,9 +49,37 @@ def test_frozen_lists_what_the_ops_declare() -> None:
         assert frozen.dtype(op.name, first.name) == first.dtype
 
 
-def test_at_least_sixty_cases_an_operator_go_to_the_gpu() -> None:
+def test_enough_cases_go_to_the_gpu() -> None:
     frozen = cases.load()
-    assert all(len(frozen.kernel_cases(op)) >= 60 for op in frozen.ops)
+    counts = {op: len(frozen.kernel_cases(op)) for op in frozen.ops}
+    assert all(counts[op] >= 60 for op in ("softmax", "layer_norm", "linear", "attention"))
+    assert min(counts.values()) >= 30
+    assert sum(counts.values()) >= 1200
+
+
+@pytest.mark.parametrize("name", ["quick", "full"])
+def test_a_profile_selects_from_the_same_names(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERNL_PROFILE", name)
+    frozen = cases.load()
+    for op in frozen.ops:
+        for selected, known in (
+            (frozen.selected_kernel_cases(op), frozen.kernel_cases(op)),
+            (frozen.selected_codegen_cases(op), frozen.codegen_cases(op)),
+        ):
+            assert selected
+            assert selected <= set(known)
+            assert (selected == set(known)) == (name == "full")
+
+
+def test_an_unknown_profile_says_what_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERNL_PROFILE", "qiuck")
+    with pytest.raises(ValueError, match=r"'qiuck'; allowed: full, quick"):
+        cases.profile()
+
+
+def test_opt_in_operators_are_those_that_round_more() -> None:
+    frozen = cases.load()
+    assert {op for op in frozen.ops if frozen.opt_in(op)} == {"quantized_linear", "fp8_linear"}
 
 
 @pytest.mark.parametrize("suite", [kernels, codegen], ids=["kernels", "codegen"])

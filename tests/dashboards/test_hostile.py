@@ -42,7 +42,7 @@ class Markup(HTMLParser):
 
 @pytest.fixture(scope="module")
 def files() -> dict[str, bytes]:
-    return pages.files(Source.of(hostile.store()))
+    return pages.files(Source.of(hostile.store(), opt_in=hostile.ATTACKS[::2]))
 
 
 def parsed(page: bytes) -> Markup:

@@ -134,9 +134,12 @@ def test_empty_batch(device: str) -> None:
     ],
 )
 def test_few_wide_rows_are_shared(rows: int, cols: int, kernels: list[str]) -> None:
+    """By the rule, which decides where no table does."""
     logits = torch.empty(rows, cols, dtype=torch.float16, device="meta")
     targets = torch.empty(rows, dtype=torch.int64, device="meta")
-    plan = cross_entropy_plan(90, logits, targets)
+    rule = CROSS_ENTROPY_TUNABLE.default(90, {"bits": 16, "rows": rows, "cols": cols})
+    with tuning.forcing(CROSS_ENTROPY_TUNABLE, rule):
+        plan = cross_entropy_plan(90, logits, targets)
     assert [launch.kernel.__name__ for launch in plan.kernels] == kernels
 
 

@@ -67,6 +67,51 @@ FAULTS = {
         "acc = activate(acc, ACTIVATION)",
         "acc = acc",
     ),
+    "attention counts a key behind the last one": (
+        "attention_scores",
+        "seen = (n_offs < last_key)[None, :]",
+        "seen = (n_offs < last_key + 1)[None, :]",
+    ),
+    "attention lets a query see one key too many": (
+        "attention_scores",
+        "(n_offs[None, :] <= place)",
+        "(n_offs[None, :] <= place + 1)",
+    ),
+    "attention_varlen reads into the next sequence": (
+        "attention_kernel",
+        "k_len = q_len\n",
+        "k_len = q_len + 1\n",
+    ),
+    "decode_attention forgets its last split": (
+        "decode_attention_kernels",
+        "split_mask, dim_mask = split < splits,",
+        "split_mask, dim_mask = split < splits - 1,",
+    ),
+    "batched_matmul counts what lies behind k": (
+        "batched_matmul",
+        "k_mask = k_offs < k % BLOCK_K",
+        "k_mask = k_offs < BLOCK_K",
+    ),
+    "stream_k_matmul takes a piece from the wrong slot": (
+        "stream_k_matmul_kernels",
+        "slot = (step <= begin).to(tl.int32)",
+        "slot = (step < begin).to(tl.int32)",
+    ),
+    "quantized_linear multiplies the wrong half of a group": (
+        "quantized_linear_kernels",
+        "x_place = place if BITS == 8 else place + group * bytes_a_group",
+        "x_place = place",
+    ),
+    "rotary turns the wrong way": (
+        "rotary",
+        "tl.where(first[None, :], -other, other)",
+        "tl.where(first[None, :], other, -other)",
+    ),
+    "cross_entropy merges the first chunk alone": (
+        "cross_entropy",
+        "mask = chunk_offs < chunks",
+        "mask = chunk_offs < 1",
+    ),
 }
 
 

@@ -1,0 +1,60 @@
+"""Sequences packed one behind another."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from kernl import tuning
+from kernl.ops import attention, attention_varlen
+from kernl.ops.attention_config import VARLEN_TUNABLE, AttentionConfig
+from kernl.ops.attention_varlen import attention_varlen_reference
+from tests.ops.attention_operands import TOLERANCE, random, whole
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("lengths", [(5,), (0, 17, 1, 0, 40, 16), (1, 1, 1), (33, 0)])
+def test_packed_sequences(lengths: tuple[int, ...], causal: bool) -> None:
+    tokens = sum(lengths)
+    q, k, v = (random(tokens, heads, 32, seed=heads) for heads in (4, 2, 2))
+    starts = whole(*(sum(lengths[:place]) for place in range(len(lengths) + 1)))
+    longest = max(lengths)
+    with tuning.forcing(VARLEN_TUNABLE, AttentionConfig(16, 16, 4, 1)):
+        out = attention_varlen(q, k, v, starts, longest, causal=causal)
+        wider = attention_varlen(q, k, v, starts, longest + 50, causal=causal)
+    truth = attention_varlen_reference(
+        q.double(), k.double(), v.double(), starts, longest, causal=causal
+    )
+    assert (out.double() - truth).norm() <= TOLERANCE["fp32"] * truth.norm()
+    assert torch.equal(out, wider)
+    place = 0
+    for length in lengths:
+        mine, keys, values = (x[place : place + length].transpose(0, 1)[None] for x in (q, k, v))
+        alone = attention(mine, keys, values, causal=causal)[0].transpose(0, 1)
+        assert torch.allclose(out[place : place + length], alone, atol=2e-6, rtol=2e-6)
+        place += length
+
+
+@pytest.mark.parametrize("options", [{"window": 5}, {"softcap": 3.0}, {"scale": 0.3}])
+def test_packed_sequences_take_options(options: dict[str, Any]) -> None:
+    q, k, v = (random(50, 2, 40, seed=seed) for seed in range(3))
+    starts = whole(0, 20, 50, dtype=torch.int64)
+    slopes = random(2).abs()
+    out = attention_varlen(q, k, v, starts, 30, causal=True, alibi_slopes=slopes, **options)
+    truth = attention_varlen_reference(
+        q.double(),
+        k.double(),
+        v.double(),
+        starts,
+        30,
+        causal=True,
+        alibi_slopes=slopes.double(),
+        **options,
+    )
+    assert (out.double() - truth).norm() <= TOLERANCE["fp32"] * truth.norm()
+
+
+def test_no_tokens_at_all() -> None:
+    q = random(0, 2, 32)
+    assert attention_varlen(q, q, q, whole(0), 0).shape == (0, 2, 32)
+    assert attention_varlen(q, q, q, whole(0, 0, 0), 0).shape == (0, 2, 32)

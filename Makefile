@@ -78,7 +78,10 @@ measure: environment ## Run the benchmarks on REVISION
 	profile="$${profile:-full}"; \
 	echo "bench: machine $$machine, commits $(REVISION), benchmarks $${bench:-all}," \
 	  "profile $$profile"; \
-	KERNL_PROFILE="$$profile" $(RUN) -m asv run "$${options[@]}" '$(REVISION)'
+	export KERNL_PROFILE="$$profile"; \
+	if [ "$$machine" != compile-only ] && [ '$(REVISION)' = 'HEAD^!' ]; then \
+	  $(RUN) -m benchmarks.measure.head --bench "$$bench"; fi; \
+	$(RUN) -m asv run "$${options[@]}" '$(REVISION)'
 
 .PHONY: dashboard
 dashboard: environment ## Build the dashboard from the results

@@ -2,6 +2,7 @@
 
     python -m benchmarks.tune                    every operator that lets something be tuned
     python -m benchmarks.tune linear softmax     these operators
+    python -m benchmarks.tune linear --match 'm1_*' --match 'm8_*'    these cases of it
 
 Each class of shapes of an operator's cases is timed in every candidate configuration; the fastest
 right one becomes a row. Rows of other architectures and of classes not timed are kept. A table is
@@ -17,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +32,13 @@ _FP32_FLOPS = 2e10
 """Model shapes up to this many operations are tuned in float32 too."""
 
 
-def cases_to_tune(op: Op, half_only: bool = False) -> list[Case]:
-    """Every case, and the models' smaller ones in float32, which share no class with fp16."""
-    halves = [case for case in op.cases() if case.dtype == "fp16"]
+def cases_to_tune(op: Op, half_only: bool = False, match: Sequence[str] = ("*",)) -> list[Case]:
+    """Every case, and the models' smaller ones in float32, which share no class with fp16.
+
+    `match` are patterns of the cases' names, as the shell writes them.
+    """
+    named = (case for case in op.cases() if any(fnmatchcase(case.name, one) for one in match))
+    halves = [case for case in named if case.dtype == "fp16"]
     if half_only:
         return halves
     floats = [Case(case.dims, "fp32") for case in halves if op.flops(case) <= _FP32_FLOPS]
@@ -84,8 +90,8 @@ def _order(place: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple((isinstance(part, str), part) for part in place)
 
 
-def tune(op: Op, folder: Path, skip_known: bool, limit: int | None, half_only: bool = False) -> int:
-    """Time the classes of one operator; returns how many rows were written."""
+def tune(op: Op, cases: Sequence[Case], folder: Path, skip_known: bool, limit: int | None) -> int:
+    """Time the classes that `cases` of one operator ask for; returns how many were timed."""
     import torch
 
     from benchmarks.measure.candidates import answer, questions
@@ -93,7 +99,7 @@ def tune(op: Op, folder: Path, skip_known: bool, limit: int | None, half_only: b
     from kernl import launch
 
     capability = launch.capability(torch.device("cuda"))
-    asked = questions(op, cases_to_tune(op, half_only), capability)
+    asked = questions(op, cases, capability)
     tables = {q.tunable.name: Table(q.tunable, folder) for q in asked}
     if skip_known:
         asked = [q for q in asked if not tables[q.tunable.name].has(capability, q.key)]
@@ -174,6 +180,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--continue", action="store_true", dest="skip", help="only missing rows")
     parser.add_argument("--limit", type=int, help="at most so many classes of each operator")
     parser.add_argument("--half-only", action="store_true", help="no classes of float32")
+    parser.add_argument(
+        "--match",
+        action="append",
+        metavar="CASE",
+        help="only the classes of cases with such names, as `m1_*`; may be given again",
+    )
     options = parser.parse_args(argv)
     chosen = _named(options.ops, parser)
 
@@ -184,7 +196,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     os.environ["KERNL_CACHE_DIR"] = ""  # what a user tuned must not pass for a default
     for op in chosen:
-        tune(op, options.tables, options.skip, options.limit, options.half_only)
+        cases = cases_to_tune(op, options.half_only, options.match or ["*"])
+        tune(op, cases, options.tables, options.skip, options.limit)
     return 0
 
 

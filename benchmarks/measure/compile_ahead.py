@@ -6,7 +6,8 @@ implementation of each case once: the compiled code lands in Inductor's and Trit
 Nothing is measured here, and nothing is recorded: what fails here fails again in the sweep, which
 says why.
 
-`python -m benchmarks.measure.compile_ahead --device cuda|cpu OP` reads one case a line as JSON.
+`python -m benchmarks.measure.compile_ahead --device cuda|cpu` reads one case a line as JSON, with
+its operator.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from benchmarks.measure.lifetime import die_with_parent
 from benchmarks.measure.progress import say
 from benchmarks.measure.worker import load_ops, prepare_environment
 
-MOST_PROCESSES = 12
+MOST_PROCESSES = 14
 """Each holds a CUDA context and the inputs of one case."""
 FEWEST_CASES = 4
 """For fewer, starting processes takes longer than compiling."""
@@ -41,7 +42,6 @@ def processes_for(cases: int) -> int:
 
 
 def compile_ahead(
-    op: str,
     cases: Sequence[Mapping[str, Any]],
     environment: Mapping[str, str],
     *,
@@ -49,7 +49,7 @@ def compile_ahead(
     timeout_s: float = 900.0,
     command: Sequence[str] | None = None,
 ) -> int:
-    """Compile `cases` (dims and dtype) of `op`; returns how many processes ended well.
+    """Compile `cases` (op, dims and dtype); returns how many processes ended well.
 
     Whatever is not done after `timeout_s` seconds is left to the sweep. `command` replaces the
     command line of a process.
@@ -57,8 +57,9 @@ def compile_ahead(
     count = processes_for(len(cases))
     if count == 0:
         return 0
-    say(f"compiling {len(cases)} cases of {op} on {count} processes")
-    program = ["-P", "-m", "benchmarks.measure.compile_ahead", "--device", device, op]
+    named = ", ".join(dict.fromkeys(str(case["op"]) for case in cases))
+    say(f"compiling {len(cases)} cases of {named} on {count} processes")
+    program = ["-P", "-m", "benchmarks.measure.compile_ahead", "--device", device]
     argv = list(command or [sys.executable, *program])
     running = [_start(argv, cases[first::count], environment) for first in range(count)]
     deadline = time.monotonic() + timeout_s
@@ -96,7 +97,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Call every implementation of every case that comes on standard input, once."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.measure.compile_ahead")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("op")
     options = parser.parse_args(arguments)
     die_with_parent()
 
@@ -104,27 +104,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     import torch
 
-    op = load_ops(os.environ.get("KERNL_CODE"))[options.op]
+    ops = load_ops(os.environ.get("KERNL_CODE"))
     # As in the sweep: a compiled graph with gradients is another one.
     with torch.no_grad():
         for line in sys.stdin:
             task = json.loads(line)
-            _call_once(op, type(op.cases()[0]).of(task["dtype"], **task["dims"]), options.device)
+            if task["op"] in ops:
+                _call_once(ops[task["op"]], task, options.device)
 
 
-def _call_once(op: Any, case: Any, device: str) -> None:
+def _call_once(op: Any, task: Mapping[str, Any], device: str) -> None:
     from benchmarks.measure.implementations import IMPLEMENTATIONS
 
     for implementation in IMPLEMENTATIONS.values():
         with contextlib.suppress(Exception):
+            case = type(op.cases()[0]).of(task["dtype"], **task["dims"])
             inputs = op.inputs(case, device, 0)
             if not implementation.unavailable(op, device, inputs):
                 implementation.build(op)(**inputs)
 
 
-def tasks(cases: Sequence[Any]) -> list[dict[str, Any]]:
+def tasks(op: str, cases: Sequence[Any]) -> list[dict[str, Any]]:
     """Cases of a sweep (`SweepCase`) as this module's lines."""
-    return [{"dims": dict(case.dims), "dtype": case.dtype} for case in cases]
+    return [{"op": op, "dims": dict(case.dims), "dtype": case.dtype} for case in cases]
 
 
 if __name__ == "__main__":

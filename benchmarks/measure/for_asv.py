@@ -3,18 +3,23 @@
 The environment plugin says what to measure and where to write, by KERNL_COMMIT, KERNL_CODE,
 KERNL_RESULTS and KERNL_ENV_NAME. Without them (asv's `existing` environment) this checkout is
 measured, and the journal lies beside the points in asv's own cache directory.
+
+asv gives each operator a process of its own. Run before it, `measure_ops` sweeps many of them with
+one worker, and asv's processes then find every point in the journal.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from benchmarks import cases as frozen_cases
 from benchmarks.measure import device, resume
 from benchmarks.measure.compile_ahead import compile_ahead, tasks
-from benchmarks.measure.journal import Journal, journal_path, read
+from benchmarks.measure.journal import Journal, Record, journal_path, read
 from benchmarks.measure.lifetime import die_with_parent
 from benchmarks.measure.points import write_point
 from benchmarks.measure.sweep import (
@@ -22,11 +27,28 @@ from benchmarks.measure.sweep import (
     Settings,
     Subject,
     SweepCase,
+    Workshop,
     sweep,
     worker_environment,
 )
 
 NO_GPU = "no NVIDIA GPU on this machine: kernels are timed on a GPU alone"
+QUICK_BUDGET_S = 0.1
+"""The quick profile takes the fewest samples, and not more where there is time."""
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """One op's sweep before it begins: what is measured, where to, and what is known already."""
+
+    subject: Subject
+    cases: Sequence[SweepCase]
+    path: Path
+    reuse: Mapping[str, list[Record]]
+
+    @property
+    def waiting(self) -> list[SweepCase]:
+        return [case for case in self.cases if case.selected and case.name not in self.reuse]
 
 
 def measure_op(op: str, directory: Path, settings: Settings | None = None) -> str:
@@ -36,9 +58,52 @@ def measure_op(op: str, directory: Path, settings: Settings | None = None) -> st
     killed are taken from the journal; those that asv has saved already are measured again.
     """
     die_with_parent()
-    settings = settings or Settings()
+    settings = settings or _settings()
     if settings.device == "cuda" and device.gpu() is None:
         return NO_GPU
+    prepared = _prepare(op, directory)
+    environment = _environment()
+    if settings.device == "cuda":
+        compile_ahead(tasks(op, prepared.waiting), environment)
+    for point in _sweep(prepared, settings, environment, None):
+        write_point(directory, point["case"], point["variant"], point)
+    return ""
+
+
+def measure_ops(ops: Sequence[str], directory: Path, settings: Settings | None = None) -> str:
+    """Sweep several ops with one worker into their commit's journal, compiled ahead together.
+
+    Returns why nothing was measured, in words, or an empty string.
+    """
+    settings = settings or _settings()
+    if settings.device == "cuda" and device.gpu() is None:
+        return NO_GPU
+    environment = _environment()
+    prepared = [_prepare(op, directory) for op in ops]
+    if settings.device == "cuda":
+        waiting = [task for one in prepared for task in tasks(one.subject.op, one.waiting)]
+        compile_ahead(waiting, environment)
+    workshop = Workshop()
+    try:
+        for one in prepared:
+            if one.waiting:
+                _sweep(one, settings, environment, workshop)
+    finally:
+        workshop.stop()
+    return ""
+
+
+def _settings() -> Settings:
+    quick = frozen_cases.profile() == "quick"
+    return Settings(budget_s=QUICK_BUDGET_S) if quick else Settings()
+
+
+def _environment() -> dict[str, str]:
+    code = os.environ.get("KERNL_CODE")
+    return worker_environment(Path(code) if code else None)
+
+
+def _prepare(op: str, directory: Path) -> _Prepared:
     subject = _subject(op)
     environment = os.environ.get("KERNL_ENV_NAME", "")
     results = os.environ.get("KERNL_RESULTS")
@@ -48,36 +113,41 @@ def measure_op(op: str, directory: Path, settings: Settings | None = None) -> st
         path = journal_path(Path(results), subject.machine, subject.commit, environment)
         asv_result = path.with_name(path.name.removesuffix(".points.jsonl") + ".json")
         saved = resume.saved_at(asv_result, subject.machine, SUITE, op)
-    code = os.environ.get("KERNL_CODE")
-    worker = worker_environment(Path(code) if code else None)
     op_cases = _cases(op)
-    with Journal(path) as journal:
-        reusable = partial(
-            resume.reusable,
-            read(path)[0],
-            suite=SUITE,
-            op=op,
-            version=subject.version,
-            variants=subject.implementations,
-            commit=subject.commit,
-            fingerprint=subject.fingerprint,
-        )
-        # What is left out now keeps what an earlier, larger run found.
-        left_out = {case.name for case in op_cases if not case.selected}
-        earlier = {
-            name: points for name, points in reusable(after=None).items() if name in left_out
-        }
-        reuse = {**earlier, **reusable(after=saved)}
-        if settings.device == "cuda":
-            waiting = [case for case in op_cases if case.selected and case.name not in reuse]
-            compile_ahead(op, tasks(waiting), worker)
+    reusable = partial(
+        resume.reusable,
+        read(path)[0],
+        suite=SUITE,
+        op=op,
+        version=subject.version,
+        variants=subject.implementations,
+        commit=subject.commit,
+        fingerprint=subject.fingerprint,
+    )
+    # What is left out now keeps what an earlier, larger run found.
+    left_out = {case.name for case in op_cases if not case.selected}
+    earlier = {name: points for name, points in reusable(after=None).items() if name in left_out}
+    return _Prepared(subject, op_cases, path, {**earlier, **reusable(after=saved)})
+
+
+def _sweep(
+    prepared: _Prepared,
+    settings: Settings,
+    environment: Mapping[str, str],
+    workshop: Workshop | None,
+) -> list[Record]:
+    with Journal(prepared.path) as journal:
         points = sweep(
-            subject, op_cases, journal, settings=settings, reuse=reuse, environment=worker
+            prepared.subject,
+            prepared.cases,
+            journal,
+            settings=settings,
+            reuse=prepared.reuse,
+            environment=environment,
+            workshop=workshop,
         )
         journal.compact()
-    for point in points:
-        write_point(directory, point["case"], point["variant"], point)
-    return ""
+    return points
 
 
 def _subject(op: str) -> Subject:

@@ -74,6 +74,19 @@ class Subject:
     fingerprint: Fingerprint
 
 
+@dataclass
+class Workshop:
+    """Holds the running worker; several sweeps of the same device and commit may share one."""
+
+    worker: WorkerProcess | None = None
+
+    def stop(self) -> None:
+        """End the worker, if one runs."""
+        if self.worker is not None:
+            self.worker.stop()
+            self.worker = None
+
+
 def worker_command(device: str) -> list[str]:
     """The command line of the real worker. `-P`: the current directory must not be imported."""
     return [sys.executable, "-P", "-m", "benchmarks.measure.worker", "--device", device]
@@ -102,11 +115,13 @@ def sweep(
     reuse: Mapping[str, Sequence[Record]] | None = None,
     command: Sequence[str] | None = None,
     environment: Mapping[str, str] | None = None,
+    workshop: Workshop | None = None,
 ) -> list[Record]:
     """A point for every case and implementation, each in the journal before the next is measured.
 
     `reuse` maps names of cases to points of an earlier run (`resume.reusable`), which are returned
-    as they are. `command` replaces the worker's command line. Raises ValueError for a dry run into
+    as they are. `command` replaces the worker's command line. A `workshop` that is given keeps its
+    worker for the next sweep; the caller stops it. Raises ValueError for a dry run into
     the project's own results, and JournalError where another process writes the same journal.
     """
     if settings.device == "cpu" and journal.path.resolve().is_relative_to(RESULTS):
@@ -120,6 +135,7 @@ def sweep(
         list(command or worker_command(settings.device)),
         dict(environment if environment is not None else worker_environment(None)),
         Progress(waiting * len(subject.implementations)),
+        workshop or Workshop(),
     )
     points: list[Record] = []
     try:
@@ -127,7 +143,8 @@ def sweep(
         for case in sorted(cases, key=lambda case: not case.selected):
             points += kept[case.name] if case.name in kept else running.measure(case)
     finally:
-        running.stop()
+        if workshop is None:
+            running.stop()
     return points
 
 
@@ -142,14 +159,15 @@ class _Sweep:
         command: list[str],
         environment: dict[str, str],
         progress: Progress,
+        workshop: Workshop,
     ) -> None:
         self._progress = progress
+        self._workshop = workshop
         self._subject = subject
         self._journal = journal
         self._settings = settings
         self._command = command
         self._environment = environment
-        self._worker: WorkerProcess | None = None
         self._run = ""
         self._given_up: tuple[str, str] | None = None
         self._faults: Counter[str] = Counter()
@@ -210,16 +228,14 @@ class _Sweep:
 
     def stop(self) -> None:
         """End the worker, if one runs."""
-        if self._worker is not None:
-            self._worker.stop()
-            self._worker = None
+        self._workshop.stop()
 
     def _ready_worker(self) -> WorkerProcess | None:
         """The worker, started where none runs; None once the sweep has given up."""
         failures: list[str] = []
-        while self._worker is None and self._given_up is None:
+        while self._workshop.worker is None and self._given_up is None:
             try:
-                self._worker = WorkerProcess(
+                self._workshop.worker = WorkerProcess(
                     self._command,
                     self._environment,
                     Path(tempfile.gettempdir()),
@@ -235,12 +251,13 @@ class _Sweep:
                         f"the worker did not start, {len(failures)} times in a row: {fault}",
                     )
         self._begin_run()
-        return self._worker
+        return self._workshop.worker
 
     def _begin_run(self) -> None:
         """Say in the journal who measures, once."""
         if not self._run:
-            figures = self._worker.fingerprint if self._worker is not None else {}
+            worker = self._workshop.worker
+            figures = worker.fingerprint if worker is not None else {}
             fingerprint = {**figures, **self._subject.fingerprint, "suite": SUITE}
             subject = self._subject
             self._run = self._journal.start_run(subject.commit, subject.machine, fingerprint)

@@ -88,7 +88,7 @@ def test_shared_memory_fits_every_architecture(tmp_path: Path) -> None:
 
 
 def test_a_case_of_a_library_has_nothing_to_compile(tmp_path: Path) -> None:
-    library = task("linear", "m16384_n4096_k4096.fp16", "sm_90")
+    library = task("linear", "m16384_n4096_k4096_residual.fp16", "sm_90")
     (outcome,) = measured([library], tmp_path)
     assert outcome["status"] == "skipped"
     assert "on sm_90 this case is a library's call" in outcome["reason"]

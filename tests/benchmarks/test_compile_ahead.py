@@ -14,7 +14,7 @@ from benchmarks.measure.compile_ahead import compile_ahead, processes_for, tasks
 from benchmarks.measure.sweep import SweepCase
 
 ROOT = Path(__file__).parents[2]
-CASES = [{"dims": {"rows": n, "cols": 1}, "dtype": "fp16"} for n in range(1, 12)]
+CASES = [{"op": "softmax", "dims": {"rows": n, "cols": 1}, "dtype": "fp16"} for n in range(1, 12)]
 
 
 @pytest.fixture(autouse=True)
@@ -33,17 +33,17 @@ def fake(tmp_path: Path, body: str) -> list[str]:
 
 
 def test_every_case_goes_to_exactly_one_process(tmp_path: Path) -> None:
-    assert compile_ahead("softmax", CASES, os.environ, command=fake(tmp_path, "")) == 3
+    assert compile_ahead(CASES, os.environ, command=fake(tmp_path, "")) == 3
     read = [json.loads(line) for file in tmp_path.iterdir() for line in file.open()]
     assert sorted(case["dims"]["rows"] for case in read) == list(range(1, 12))
 
 
 def test_a_process_that_crashes_or_hangs_is_left_behind(tmp_path: Path) -> None:
     body = (
-        "n = lines.count('rows')\nos._exit(9) if '1,' in lines[:26] else time.sleep(60 * (n < 4))"
+        "n = lines.count('rows')\nos._exit(9) if '1,' in lines[:43] else time.sleep(60 * (n < 4))"
     )
     started = time.monotonic()
-    done = compile_ahead("softmax", CASES, os.environ, timeout_s=3, command=fake(tmp_path, body))
+    done = compile_ahead(CASES, os.environ, timeout_s=3, command=fake(tmp_path, body))
     assert done == 1
     assert time.monotonic() - started < 10
     for file in tmp_path.iterdir():
@@ -52,19 +52,20 @@ def test_a_process_that_crashes_or_hangs_is_left_behind(tmp_path: Path) -> None:
 
 
 def test_no_case_starts_no_process() -> None:
-    assert compile_ahead("softmax", [], os.environ, command=["/no/such/program"]) == 0
+    assert compile_ahead([], os.environ, command=["/no/such/program"]) == 0
 
 
 def test_how_many_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
-    assert [processes_for(n) for n in (0, 3, 4, 300)] == [0, 0, 4, 12]
+    assert [processes_for(n) for n in (0, 3, 4, 300)] == [0, 0, 4, 14]
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     assert processes_for(300) == 1
 
 
 def test_cases_of_a_sweep_become_lines() -> None:
     case = SweepCase("rows1_cols2.fp16", {"rows": 1, "cols": 2}, "fp16")
-    assert tasks([case]) == [{"dims": {"rows": 1, "cols": 2}, "dtype": "fp16"}]
+    expected = {"op": "softmax", "dims": {"rows": 1, "cols": 2}, "dtype": "fp16"}
+    assert tasks("softmax", [case]) == [expected]
 
 
 def test_the_real_process_calls_every_implementation(tmp_path: Path) -> None:
@@ -93,16 +94,10 @@ def test_the_real_process_calls_every_implementation(tmp_path: Path) -> None:
         "ALL = (Op(),)\n"
     )
     subprocess.run(
-        [
-            sys.executable,
-            "-P",
-            "-m",
-            "benchmarks.measure.compile_ahead",
-            "--device",
-            "cpu",
-            "softmax",
-        ],
-        input="".join(json.dumps(case) + "\n" for case in CASES[:3]),
+        [sys.executable, "-P", "-m", "benchmarks.measure.compile_ahead", "--device", "cpu"],
+        input="".join(
+            json.dumps(case) + "\n" for case in [{**CASES[0], "op": "unknown"}, *CASES[:3]]
+        ),
         env={
             **os.environ,
             "KERNL_CODE": str(tmp_path / "code"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks import cases as frozen_cases
-from benchmarks.measure import device, for_asv
+from benchmarks.measure import device, for_asv, head
 from benchmarks.measure.journal import Journal
 from benchmarks.measure.points import read_point
 from tests.benchmarks.fake_worker import COMMIT, FAKE_WORKER, Bench
@@ -54,26 +54,32 @@ def test_without_a_gpu_every_case_is_skipped_in_words(
         benchmark.setup(unmeasured, "rows192_cols16.fp16", "kernl")
 
 
+@pytest.fixture
+def on_a_gpu(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """asv's environment variables and the fake worker; returns where the journal will lie."""
+    monkeypatch.setenv("KERNL_COMMIT", COMMIT)
+    monkeypatch.setenv("KERNL_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("KERNL_ENV_NAME", "worktree")
+    monkeypatch.setattr(device, "gpu", lambda: device.Gpu("NVIDIA H200", "", "", 1))
+    monkeypatch.setattr(for_asv, "compile_ahead", lambda tasks, environment: 0)
+    monkeypatch.setattr(
+        "benchmarks.measure.sweep.worker_command",
+        lambda _: [sys.executable, "-S", str(bench.script), str(bench.log), ""],
+    )
+    return tmp_path / "results" / "nvidia-h200" / "01234567-worktree.points.jsonl"
+
+
 def test_points_reach_asv_as_samples_skips_and_failures(
-    suite: Any, bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    suite: Any, bench: Bench, on_a_gpu: Path, tmp_path: Path
 ) -> None:
     """The whole way from asv's environment variables to `track_time`, with the fake worker."""
     names = frozen_cases.load().kernel_cases("softmax")
     broken = names[1]
     bench.script.write_text(FAKE_WORKER.replace('what == "memory"', f"what == {broken[:-5]!r}"))
-    monkeypatch.setenv("KERNL_COMMIT", COMMIT)
-    monkeypatch.setenv("KERNL_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setenv("KERNL_ENV_NAME", "worktree")
-    monkeypatch.setattr(device, "gpu", lambda: device.Gpu("NVIDIA H200", "", "", 1))
-    monkeypatch.setattr(
-        "benchmarks.measure.sweep.worker_command",
-        lambda _: [sys.executable, "-S", str(bench.script), str(bench.log), ""],
-    )
     benchmark = suite.Softmax()
     unmeasured = benchmark.setup_cache()
     assert unmeasured == ""
-    path = tmp_path / "results" / "nvidia-h200" / "01234567-worktree.points.jsonl"
-    assert len(Journal(path).points()) == 3 * len(names)
+    assert len(Journal(on_a_gpu).points()) == 3 * len(names)
 
     benchmark.setup("", names[0], "kernl")
     assert benchmark.track_time("", names[0], "kernl") == {"samples": [1e-6, 1.1e-6], "number": 1}
@@ -88,3 +94,30 @@ def test_points_reach_asv_as_samples_skips_and_failures(
     calls = bench.calls()
     assert suite.Softmax().setup_cache() == ""  # asv was killed before it saved: all is reused
     assert bench.calls() == calls
+
+
+def test_operators_swept_ahead_share_a_worker_and_asv_finds_them_all(
+    suite: Any, bench: Bench, on_a_gpu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERNL_PROFILE", "quick")
+    assert for_asv.measure_ops(["softmax", "layer_norm"], tmp_path) == ""
+    calls = bench.calls()
+    frozen = frozen_cases.load()
+    selected = {op: frozen.selected_kernel_cases(op) for op in ("softmax", "layer_norm")}
+    assert calls["start"] == 1
+    assert calls.total() == 1 + sum(map(len, selected.values()))
+    measured = [p for p in Journal(on_a_gpu).points() if p["status"] == "ok"]
+    assert {(p["op"], p["case"]) for p in measured} == {
+        (op, case) for op, cases in selected.items() for case in cases
+    }
+    assert suite.Softmax().setup_cache() == suite.LayerNorm().setup_cache() == ""
+    assert bench.calls() == calls, "asv's own processes measured something again"
+
+
+def test_a_regular_expression_picks_operators_as_asv_does() -> None:
+    ops = ("softmax", "linear", "linear_layer_norm")
+    assert head.matching(ops, "") == list(ops)
+    assert head.matching(ops, "kernels") == list(ops)
+    assert head.matching(ops, r"kernels\.Linear\.") == ["linear"]
+    assert head.matching(ops, "LayerNorm") == ["linear_layer_norm"]
+    assert head.matching(ops, "codegen") == []

@@ -35,6 +35,13 @@ def test_each_class_is_asked_once_and_tried_in_every_path() -> None:
     assert paths == {"tile", "split", "gemv", "library"}
 
 
+def test_patterns_pick_cases() -> None:
+    one_token = tune.cases_to_tune(LINEAR, half_only=True, match=["m1_*", "m8_*"])
+    assert {case["m"] for case in one_token} == {1, 8}
+    assert {case.dtype for case in one_token} == {"fp16"}
+    assert tune.cases_to_tune(LINEAR, match=["nothing"]) == []
+
+
 def test_a_table_is_written_whole_sorted_and_read_again(tmp_path: Path) -> None:
     table = tune.Table(LINEAR_TUNABLE, tmp_path)
     table.put(tuning.Row(90, {**KEY, "m": 128}, CONFIG), 4.5e-6)

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from triton.tools.tensor_descriptor import TensorDescriptor
+
 from benchmarks.cases import FORMAT, PATH
 from kernl.launch import Launch
 from kernl.op import Case, Op
@@ -49,6 +51,8 @@ def _specialization(value: Any, unspecialized: bool) -> object:
         return value.bit_length() > 31
     if isinstance(value, int):
         return "one" if value == 1 else (value % 16 == 0, value.bit_length() > 31)
+    if isinstance(value, TensorDescriptor):
+        return f"{value.base.dtype} {value.block_shape}"
     return str(value.dtype)
 
 

@@ -230,13 +230,15 @@ def test_autotune_finds_keeps_and_uses(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_importing_and_calling_time_nothing() -> None:
     """A call looks its configuration up; no benchmark of Triton's is even reached."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    interpreted = "0" if torch.cuda.is_available() else "1"
     program = (
-        "import os; os.environ['TRITON_INTERPRET'] = '1'\n"
+        f"import os; os.environ['TRITON_INTERPRET'] = '{interpreted}'\n"
         "import torch, triton\n"
         "def never(*a, **k): raise AssertionError('something was timed')\n"
         "triton.testing.do_bench = triton.testing.do_bench_cudagraph = never\n"
         "from kernl.ops import linear\n"
-        "linear(torch.randn(3, 8), torch.randn(5, 8))\n"
+        f"linear(torch.randn(3, 8, device='{device}'), torch.randn(5, 8, device='{device}'))\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 

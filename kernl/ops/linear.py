@@ -25,8 +25,10 @@ from kernl.ops.epilogue import Epilogue, finish, finish_launch
 from kernl.ops.grouped import grouped_tile
 from kernl.ops.linear_config import LINEAR_TUNABLE, LinearConfig
 from kernl.ops.linear_gemv import gemv_steps
+from kernl.ops.linear_tma import describable, tma_steps
 from kernl.ops.product import Product
 from kernl.ops.rows import as_rows
+from kernl.ops.tile import multiprocessors
 from kernl.shapes import ModelShape, Workload
 from kernl.tuning import choose
 
@@ -140,6 +142,8 @@ def linear_plan(
     flat_out = out.view(flat.shape[0], weight.shape[0])
     product = Product(flat, weight, flat_out, Epilogue(bias, activation, flat_residual))
     config = choose_config(capability, product)
+    if config.path == "tma":
+        return Plan((out,), tma_steps(product, config, multiprocessors(capability)))
     steps = {"tile": _tile, "split": _split, "gemv": gemv_steps, "library": _library}
     return Plan((out,), steps[config.path](product, config))
 
@@ -147,7 +151,7 @@ def linear_plan(
 def choose_config(capability: int, product: Product) -> LinearConfig:
     """How this product is computed: on which path, with which blocks."""
     m, n, k = product.sizes
-    return choose(
+    config = choose(
         LINEAR_TUNABLE,
         capability,
         product.x.device,
@@ -158,6 +162,10 @@ def choose_config(capability: int, product: Product) -> LinearConfig:
         n=n,
         k=k,
     )
+    # The same blocks without the TMA, where it cannot reach the operands as they lie.
+    if config.path == "tma" and not describable(product):
+        return config._replace(path="tile")
+    return config
 
 
 def _tile(product: Product, config: LinearConfig) -> tuple[Launch, ...]:

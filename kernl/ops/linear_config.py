@@ -5,6 +5,7 @@
 | `tile` | one program computes one tile of the output, on the tensor cores | most shapes |
 | `split` | several programs share a tile's inner dimension, another pass adds up | few tiles |
 | `gemv` | multiply and add without tensor cores, 16 rows of x at most | one or a few tokens |
+| `tma` | as `tile`, blocks moved by Hopper's copy engine, next tile begun early | many rows |
 | `library` | cuBLAS, then a pass for what it leaves over | where that is faster |
 
 A choice is a plain function of the sizes, the element's bits and the GPU, read from the table
@@ -49,6 +50,15 @@ _MORE_TILES = (
     Tile(16, 32, 256, 4, 3),
     Tile(16, 16, 256, 4, 4),
 )
+
+_TMA_TILES = (
+    Tile(128, 256, 64, 8, 3),
+    Tile(256, 128, 64, 8, 3),
+    Tile(128, 128, 64, 8, 4),
+    Tile(128, 128, 64, 4, 4),
+)
+_TMA_FEWEST_TILES = 132
+"""With fewer no program has a second tile to begin early."""
 
 
 class LinearConfig(NamedTuple):
@@ -97,6 +107,15 @@ def _fits(capability: int, key: Key, config: LinearConfig) -> bool:
     if config.path == "library":
         return True
     stage = (config.block_m + config.block_n) * config.block_k * bits // 8
+    if config.path == "tma":
+        # Operands of all stages, and a tile of results or half a tile each of residual and results.
+        held = config.num_stages * stage + config.block_m * config.block_n * bits // 8
+        return bool(
+            capability >= 90
+            and bits == 16
+            and key["aligned"]
+            and held <= shared_memory_limit(capability)
+        )
     elements = (config.block_m + config.block_n) * config.block_k // (32 * config.num_warps)
     return bool(
         (key["aligned"] or elements <= MOST_UNALIGNED_ELEMENTS)
@@ -126,6 +145,11 @@ def _candidates(capability: int, key: Key) -> Iterator[LinearConfig]:
         for split in (2, 4, 8):
             if programs * split <= 512 and split * 4 * tile.block_k <= k:
                 yield config._replace(path="split", split_k=split)
+    for tile in _TMA_TILES:
+        config = _of_tile(tile)._replace(path="tma")
+        enough = cdiv(m, tile.block_m) * cdiv(n, tile.block_n) > _TMA_FEWEST_TILES
+        if enough and _fits(capability, key, config):
+            yield config
 
 
 LINEAR_TUNABLE: Tunable[LinearConfig] = Tunable(

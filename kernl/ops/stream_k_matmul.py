@@ -51,15 +51,13 @@ from kernl.ops.tile import (
     Tile,
     accumulators_limit,
     choose_tile,
+    multiprocessors,
     rows_aligned,
     shared_memory_limit,
 )
 from kernl.shapes import ModelShape, Workload
 from kernl.tuning import Key, Tunable, choose
 
-# Multiprocessors of an A100, RTX 3090, RTX 4090, H100 or H200, B200.
-_MULTIPROCESSORS = {80: 108, 86: 82, 89: 128, 90: 132, 100: 148}
-_MOST_PROGRAMS = 148
 _GROUP_M = 8
 
 
@@ -80,8 +78,7 @@ class StreamKConfig(NamedTuple):
 
 
 def _of_tile(tile: Tile, capability: int) -> StreamKConfig:
-    programs = _MULTIPROCESSORS.get(capability, _MOST_PROGRAMS)
-    return StreamKConfig(programs, *tile)
+    return StreamKConfig(multiprocessors(capability), *tile)
 
 
 def _default(capability: int, key: Key) -> StreamKConfig:

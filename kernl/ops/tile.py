@@ -62,6 +62,16 @@ def shared_memory_limit(capability: int) -> int:
     return 163 * 1024 if capability < 90 else 227 * 1024
 
 
+# A100, RTX 3090, RTX 4090, H100 or H200, B200.
+_MULTIPROCESSORS = {80: 108, 86: 82, 89: 128, 90: 132, 100: 148}
+_MOST_MULTIPROCESSORS = 148
+
+
+def multiprocessors(capability: int) -> int:
+    """How many multiprocessors the largest GPU of this compute capability has, as sold."""
+    return _MULTIPROCESSORS.get(capability, _MOST_MULTIPROCESSORS)
+
+
 def accumulators_limit(capability: int) -> int:
     """Float32 sums one thread may hold: 128 compile to spills before Hopper, 64 do not."""
     return 128 if capability >= 90 else 64

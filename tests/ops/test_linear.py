@@ -19,12 +19,14 @@ PATHS = {
     "tile": LinearConfig("tile", 16, 32, 32, 1, 4, 2),
     "split": LinearConfig("split", 16, 32, 32, 3, 4, 2),
     "gemv": LinearConfig("gemv", 1, 4, 64, 1, 4, 1),
+    "tma": LinearConfig("tma", 16, 32, 32, 1, 4, 2),
     "library": LIBRARY,
 }
 STEPS = {
     "tile": ["_linear_kernel"],
     "split": ["_linear_kernel", "_finish_kernel"],
     "gemv": ["_linear_gemv_kernel"],
+    "tma": ["_linear_tma_kernel"],
     "library": ["addmm", "_finish_kernel"],
 }
 
@@ -59,11 +61,60 @@ def test_every_path_gives_what_float64_gives(path: str, dtype: str, k: int) -> N
     assert _error(case, PATHS[path]) <= 2 * LINEAR.tolerance[dtype]
 
 
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+@pytest.mark.parametrize(("m", "n", "k"), [(1, 8, 8), (37, 40, 72), (70, 104, 200), (16, 32, 32)])
+@pytest.mark.parametrize("activation", ["none", "gelu"])
+@pytest.mark.parametrize("residual", [False, True])
+def test_the_copy_engine_cuts_what_lies_outside(
+    dtype: str, m: int, n: int, k: int, activation: str, residual: bool
+) -> None:
+    """Rows are multiples of 16 bytes, tiles and steps end anywhere."""
+    case = Case.of(dtype, m=m, n=n, k=k, bias=True, activation=activation, residual=residual)
+    inputs = LINEAR.inputs(case, DEVICE, 7)
+    with tuning.forcing(LINEAR_TUNABLE, PATHS["tma"]):
+        assert _names(linear_plan(90, **inputs).launches) == STEPS["tma"]
+    assert _error(case, PATHS["tma"]) <= 2 * LINEAR.tolerance[dtype]
+
+
+def _shifted(x: torch.Tensor) -> torch.Tensor:
+    """The same values, two bytes behind a multiple of 16."""
+    return torch.cat([x.flatten()[:1], x.flatten()])[1:].view(x.shape)
+
+
+@pytest.mark.parametrize("which", ["x", "weight", "residual"])
+@pytest.mark.parametrize("how", ["shifted", "transposed", "wider by one"])
+def test_what_the_copy_engine_cannot_reach_takes_the_tile_path(which: str, how: str) -> None:
+    inputs = LINEAR.inputs(_case(48, 64, 80), DEVICE, 0)
+    value = inputs[which]
+    inputs[which] = {
+        "shifted": _shifted(value),
+        "transposed": value.t().contiguous().t(),
+        "wider by one": torch.cat([value, value[:, :1]], 1)[:, :-1],
+    }[how]
+    with tuning.forcing(LINEAR_TUNABLE, PATHS["tma"]):
+        assert _names(linear_plan(90, **inputs).launches) == STEPS["tile"]
+        out = linear(**inputs)
+    upcast = {k: v.double() if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+    truth = LINEAR.reference(**upcast)
+    assert isinstance(truth, torch.Tensor)
+    assert (out.double() - truth).norm() <= 2 * LINEAR.tolerance["fp16"] * truth.norm()
+
+
+def test_the_copy_engine_is_for_hopper_and_newer() -> None:
+    config = LinearConfig("tma", 128, 256, 64, 1, 8, 3)
+    key = {"bits": 16, "aligned": 1, "extra_pass": 1, "m": 16384, "n": 768, "k": 768}
+    fits = {capability: LINEAR_TUNABLE.fits(capability, key, config) for capability in (80, 89, 90)}
+    assert fits == {80: False, 89: False, 90: True}
+    assert not LINEAR_TUNABLE.fits(90, {**key, "bits": 32}, config)
+    assert not LINEAR_TUNABLE.fits(90, {**key, "aligned": 0}, config)
+    assert not LINEAR_TUNABLE.fits(90, key, config._replace(num_stages=4))
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_a_path_runs_its_own_steps(path: str) -> None:
-    inputs = LINEAR.inputs(_case(3, 37, 200), DEVICE, 0)
+    inputs = LINEAR.inputs(_case(3, 40, 200), DEVICE, 0)
     with tuning.forcing(LINEAR_TUNABLE, PATHS[path]):
-        plan = linear_plan(80, **inputs)
+        plan = linear_plan(90, **inputs)
     assert _names(plan.launches) == STEPS[path]
 
 

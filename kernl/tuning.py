@@ -2,8 +2,9 @@
 
 A `Tunable` says what one operator lets the tuner choose. Its table, `kernl/tuned/NAME.csv`, has a
 row for each architecture and class of shapes that was tuned on such a GPU (`make tune`). A call
-takes the row of its own class, or of the nearest one, at once. On an architecture that no row was
-made on, and none before it in its generation, the operator's own rule, `default`, decides.
+takes the row of its own class, or of the nearest one, at once. Where none is near, or on an
+architecture that no row was made on, nor on one before it in its generation, the operator's own
+rule, `default`, decides.
 
 A user who wants a shape of his own tuned asks for it: `kernl.autotune.autotune`.
 """
@@ -26,6 +27,9 @@ Key = Mapping[str, Value]
 Config = TypeVar("Config", bound=tuple[Any, ...])
 
 TABLES = Path(__file__).parent / "tuned"
+
+FARTHEST = 4.0
+"""A row farther away than this, a factor of 16 over all sizes, says nothing about a shape."""
 
 
 @dataclass(frozen=True)
@@ -123,11 +127,18 @@ def applicable(rows: Iterable[Row], capability: int) -> list[Row]:
 def nearest(
     tunable: Tunable[Config], capability: int, key: Key, rows: Iterable[Row]
 ) -> Config | None:
-    """The configuration of the nearest row that can run, the first of several; None without one."""
-    alike = [row for row in rows if all(row.key[name] == key[name] for name in tunable.exact)]
-    for row in sorted(alike, key=lambda row: _distance(tunable, row.key, key)):
+    """The configuration of the nearest row that can run, the first of several; None without one.
+
+    Rows farther away than `FARTHEST` do not count.
+    """
+    near = [
+        (_distance(tunable, row.key, key), row)
+        for row in rows
+        if all(row.key[name] == key[name] for name in tunable.exact)
+    ]
+    for distance, row in sorted(near, key=lambda one: one[0]):
         config = tunable.config(*row.config)
-        if tunable.fits(capability, key, config):
+        if distance <= FARTHEST and tunable.fits(capability, key, config):
             return config
     return None
 

@@ -26,6 +26,9 @@ from kernl.ops.attention_kernel import LOG2_E, attention_kernel
 from kernl.ops.relative_bias import first_distances, relative_bias_reference
 from kernl.tuning import Tunable, choose
 
+SMALLEST_SCALE = 1e-30
+"""Any score times this is 0 beside the others."""
+
 
 def seen_reference(
     q_len: int, k_len: int, causal: bool, window: int | None, device: torch.device
@@ -137,7 +140,8 @@ def attention_launch(
             "k_len": k.shape[2],
             "head_dim": head_dim,
             "window": options["window"] or 0,
-            "scale": float(scale if extra else scale * LOG2_E.value),
+            # A scale of 0 would make NaN of the -inf of hidden keys.
+            "scale": float(scale) if extra else max(scale * LOG2_E.value, SMALLEST_SCALE),
             "softcap": float(options["softcap"] or 0.0),
             **{
                 f"stride_out_{axis}": stride
@@ -233,7 +237,14 @@ def attention_plan(
     if relative_bias is not None:
         buckets = first_distances(relative_bias.shape[0], bidirectional, max_distance)
     config = choose_config(
-        ATTENTION_TUNABLE, capability, q, k.shape[2], q.shape[0], q.shape[2], causal, extra
+        ATTENTION_TUNABLE,
+        capability,
+        q,
+        k.shape[2],
+        q.shape[0],
+        q.shape[2],
+        causal,
+        extra or window is not None,
     )
     options = {
         "mask": mask,

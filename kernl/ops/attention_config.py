@@ -17,6 +17,10 @@ class AttentionConfig(NamedTuple):
     num_stages: int
 
 
+_LEAST = AttentionConfig(16, 16, 8, 1)
+"""What fits where nothing larger does: wide heads that are not aligned."""
+
+
 def _head_block(key: Key) -> int:
     return max(16, next_power_of_2(int(key["dim"])))
 
@@ -30,14 +34,16 @@ def _shared_memory(key: Key, config: AttentionConfig) -> int:
 def _fits(capability: int, key: Key, config: AttentionConfig) -> bool:
     threads = 32 * config.num_warps
     sums = config.block_m * (_head_block(key) + config.block_n) // threads
-    # What changes scores, and a GPU before Hopper, needs the registers that are left otherwise.
-    most = 128 if capability >= 90 and not key["extra"] else 64 if capability >= 90 else 48
+    # What changes or hides scores, rows with a tail, and GPUs before Hopper need registers that are
+    # left otherwise.
+    plain = not key["extra"] and _head_block(key) == int(key["dim"])
+    most = 48 if capability < 90 else 128 if plain else 64
     # Rows that are not aligned are read element by element, each by an address of its own.
     addresses = config.block_n * _head_block(key) // threads if int(key["dim"]) % 8 else 0
     return (
         _shared_memory(key, config) <= shared_memory_limit(capability)
         and sums <= most
-        and addresses <= 32
+        and addresses <= 16
     )
 
 
@@ -53,14 +59,15 @@ def _ladder(key: Key) -> list[AttentionConfig]:
     if key["bits"] == 32:
         narrow = _head_block(key) <= 64
         first = AttentionConfig(32, 32, 4, 1) if narrow else AttentionConfig(16, 32, 4, 1)
-        return [first, AttentionConfig(16, 16, 4, 1)]
+        return [first, AttentionConfig(16, 16, 4, 1), _LEAST]
     blocks = {
         64: ((128, 64, 4, 3), (64, 64, 4, 3), (64, 32, 4, 3)),
         128: ((128, 64, 8, 2), (64, 64, 8, 2), (64, 32, 8, 2)),
         256: ((64, 64, 8, 2), (64, 32, 16, 2), (32, 32, 8, 2)),
     }
     width = max(64, _head_block(key))
-    return [*(AttentionConfig(*sizes) for sizes in blocks[width]), AttentionConfig(16, 32, 4, 2)]
+    wide = (AttentionConfig(*sizes) for sizes in blocks[width])
+    return [*wide, AttentionConfig(16, 32, 4, 2), _LEAST]
 
 
 def _candidates(capability: int, key: Key) -> Iterator[AttentionConfig]:
@@ -88,5 +95,5 @@ def attention_tunable(name: str) -> Tunable[AttentionConfig]:
 
 
 ATTENTION_TUNABLE = attention_tunable("attention")
-"""`extra` is 1 where scores are changed before the softmax; `programs` is batch · heads."""
+"""`extra`: scores are changed, or a window hides some; `programs` is batch · heads."""
 VARLEN_TUNABLE = attention_tunable("attention_varlen")

@@ -3,10 +3,12 @@
 Online softmax: the largest score so far is kept for each query, and what was summed before is
 rescaled when a larger one comes. Blocks of keys that every query of the block sees whole are
 walked without a mask; only those at the edges (the diagonal, the window's ends, the last keys)
-pay for one. The exponential is exp2: log2(e) is part of `scale` where nothing changes the scores,
-and multiplies their distance to the largest one where something does. Multiplied into them before,
-a row of the lowest finite number, as models write masks, would be -inf, or by fused multiply-add
-differ from itself.
+pay for one.
+
+The exponential is exp2. Where nothing changes the scores, `scale` has log2(e) in it and is taken in
+with the exponent: one fused multiply-add for each score. Where something does, log2(e) multiplies
+their distance to the largest one. Multiplied into them before, a row of the lowest finite number,
+as models write masks, would be -inf, or by fused multiply-add differ from itself.
 """
 
 import triton
@@ -138,7 +140,6 @@ def attention_kernel(
     whole = tl.minimum(whole, edge)
 
     changed: tl.constexpr = SOFTCAP or ALIBI or RELATIVE != "none" or MASK != "none"
-    unit: tl.constexpr = LOG2_E if changed else 1.0
     largest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_M,), tl.float32)
     acc = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
@@ -179,8 +180,12 @@ def attention_kernel(
                 if walk != 1 or MASK != "none":
                     # A query that has seen nothing yet: -inf - -inf would be NaN.
                     shift = tl.where(new_largest == float("-inf"), 0.0, new_largest)
-                p = tl.exp2((s - shift[:, None]) * unit)
-                rescale = tl.exp2((largest - shift) * unit)
+                if changed:
+                    p = tl.exp2((s - shift[:, None]) * LOG2_E)
+                    rescale = tl.exp2((largest - shift) * LOG2_E)
+                else:
+                    p = tl.exp2(s * scale - (shift * scale)[:, None])
+                    rescale = tl.exp2((largest - shift) * scale)
                 total = total * rescale + tl.sum(p, axis=1)
                 acc = tl.dot(p.to(v.dtype), v, acc * rescale[:, None], input_precision="ieee")
                 largest = new_largest

@@ -57,8 +57,14 @@ def block_scores(
     FIRST: tl.constexpr,
     EDGE: tl.constexpr,
 ):
-    """Scores of a block (queries, keys); -inf where a query sees no key."""
-    s = tl.dot(q, k, input_precision="ieee") * scale
+    """Scores of a block (queries, keys); -inf where a query sees no key.
+
+    Where nothing is added to them or caps them, they come without `scale`: it is part of the
+    exponent then.
+    """
+    s = tl.dot(q, k, input_precision="ieee")
+    if SOFTCAP or ALIBI or RELATIVE != "none" or MASK != "none":
+        s *= scale
     place = (m_offs + offset)[:, None]
     if SOFTCAP:
         s = softcap * (2.0 * tl.sigmoid(2.0 * s / softcap) - 1.0)

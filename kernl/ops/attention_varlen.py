@@ -20,9 +20,6 @@ from kernl.ops.attention_check import check_operands, check_scores
 from kernl.ops.attention_config import VARLEN_TUNABLE
 from kernl.shapes import ModelShape, Workload
 
-MOST_TOKENS = 4096
-"""The reference makes a mask of tokens · tokens: cases have no more than so many."""
-
 
 def attention_varlen_reference(
     q: torch.Tensor,
@@ -36,14 +33,46 @@ def attention_varlen_reference(
     softcap: float | None = None,
     alibi_slopes: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """What a PyTorch user would write: a mask over all pairs of tokens."""
+    """What a PyTorch user would write: pad each sequence to the longest, and drop the padding."""
+    if q.shape[0] == 0:
+        return torch.empty_like(q)
     token = torch.arange(q.shape[0], device=q.device)
-    sequence = (token[:, None] >= cu_seqlens[None, 1:]).sum(1)
-    mask = (sequence[:, None] == sequence[None])[None, None]
-    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
-    # Distances inside a sequence are those between its tokens in the pack.
-    out = attention_reference(q, k, v, mask, causal, scale, None, window, softcap, alibi_slopes)
-    return out[0].transpose(0, 1)
+    sequence = torch.searchsorted(cu_seqlens[1:], token, right=True)
+    place = token - cu_seqlens[sequence]
+    rows = cu_seqlens[:-1, None] + torch.arange(max_seqlen, device=q.device)
+    rows = rows.clamp_max(q.shape[0] - 1)
+    lengths = cu_seqlens.diff()
+    q, k, v = (x[rows].transpose(1, 2) for x in (q, k, v))
+    options = (causal, scale, lengths, window, softcap, alibi_slopes)
+    out = attention_reference(q, k, v, None, *options)
+    return out[sequence, :, place]
+
+
+def attention_varlen_library(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    max_seqlen: int,
+    causal: bool = False,
+    **options: Any,
+) -> torch.Tensor:
+    """PyTorch's varlen_attn, FlashAttention inside, for what it computes."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError as error:
+        raise NotImplementedError("this PyTorch has no torch.nn.attention.varlen") from error
+    if q.dtype == torch.float32:
+        raise NotImplementedError("varlen_attn takes 16-bit elements")
+    if any(value is not None for value in options.values()):
+        raise NotImplementedError(f"varlen_attn is not asked for {', '.join(options)}")
+    asked: dict[str, Any] = {"enable_gqa": True} if q.shape[1] != k.shape[1] else {}
+    if causal:
+        asked["window_size"] = (-1, 0)
+    starts = cu_seqlens.to(torch.int32)
+    out = varlen_attn(q, k, v, starts, starts, max_seqlen, max_seqlen, **asked)
+    assert isinstance(out, torch.Tensor)
+    return out
 
 
 def attention_varlen_plan(
@@ -67,7 +96,14 @@ def attention_varlen_plan(
     q, k, v, room = (x.transpose(0, 1)[None] for x in (q, k, v, out))
     extra = softcap is not None or alibi_slopes is not None
     config = choose_config(
-        VARLEN_TUNABLE, capability, q, max_seqlen, sequences, max_seqlen, causal, extra
+        VARLEN_TUNABLE,
+        capability,
+        q,
+        max_seqlen,
+        sequences,
+        max_seqlen,
+        causal,
+        extra or window is not None,
     )
     options = {
         "mask": None,
@@ -187,7 +223,7 @@ def _lengths(batch: int, seq: int) -> tuple[int, ...]:
 
 
 def _dims(model: ModelShape, workload: Workload) -> Iterator[Dims]:
-    if workload.tokens <= MOST_TOKENS and workload.batch > 1:
+    if workload.batch > 1:
         yield {
             "batch": workload.batch,
             "seq": workload.seq,
@@ -255,4 +291,5 @@ ATTENTION_VARLEN = Op(
     flops=_flops,
     tolerance={"fp32": 3e-6, "fp16": 1e-3, "bf16": 6e-3},
     spellings=(_spelled_varlen,),
+    library=attention_varlen_library,
 )

@@ -62,6 +62,7 @@ def _layer_norm_tile_kernel(
     stride_bias,
     eps,
     HAS_RESIDUAL: tl.constexpr,
+    KEEP_SUM: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLS: tl.constexpr,
@@ -78,6 +79,7 @@ def _layer_norm_tile_kernel(
     if HAS_RESIDUAL:
         residual_offs = row_offs * stride_residual_row + col_offs[None, :] * stride_residual_col
         x += tl.load(residual_ptr + residual_offs, mask=mask, other=0.0).to(tl.float32)
+    if KEEP_SUM:
         tl.store(summed_ptr + out_offs, x.to(summed_ptr.dtype.element_ty), mask=mask)
 
     # Asked for before the sums, so that they arrive while those are being made.
@@ -112,6 +114,7 @@ def _layer_norm_loop_kernel(
     stride_bias,
     eps,
     HAS_RESIDUAL: tl.constexpr,
+    KEEP_SUM: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     BLOCK_COLS: tl.constexpr,
 ):
@@ -130,6 +133,7 @@ def _layer_norm_loop_kernel(
         if HAS_RESIDUAL:
             residual_ptrs = residual_row_ptr + col_offs * stride_residual_col
             x += tl.load(residual_ptrs, mask=mask, other=0.0).to(tl.float32)
+        if KEEP_SUM:
             summed = x.to(summed_ptr.dtype.element_ty)
             tl.store(summed_ptr + row * cols + col_offs, summed, mask=mask)
         # Welford's update, in the lanes that have an element in this block.
@@ -163,9 +167,13 @@ def layer_norm_plan(
     bias: torch.Tensor | None = None,
     residual: torch.Tensor | None = None,
     eps: float = 1e-5,
+    keep_sum: bool = True,
 ) -> Plan:
-    """`out` and, with a residual, `summed`, both contiguous, and the one launch that fills them."""
-    outputs = _empty_outputs(x, residual)
+    """`out` and, with a residual, `summed`, both contiguous, and the one launch that fills them.
+
+    Without `keep_sum` there is no `summed`.
+    """
+    outputs = _empty_outputs(x, residual if keep_sum else None)
     flat = as_rows(x)
     rows, cols = flat.shape
     if rows == 0:
@@ -192,6 +200,7 @@ def layer_norm_plan(
     tile = row_tile(LAYER_NORM_TUNABLE, capability, flat, variant=int(residual is not None))
     constants = {
         "HAS_RESIDUAL": residual is not None,
+        "KEEP_SUM": residual is not None and keep_sum,
         "HAS_BIAS": bias is not None,
         "BLOCK_COLS": tile.block_cols,
     }

@@ -91,6 +91,10 @@ def _default(capability: int, key: Key) -> LinearConfig:
     m, n, k = (int(key[name]) for name in ("m", "n", "k"))
     if m <= _GEMV_RULE_ROWS:
         return LinearConfig("gemv", 1, 4, 512, 1, 4, 1)
+    large = _of_tile(_TMA_TILES[0])._replace(path="tma")
+    tiles = cdiv(m, large.block_m) * cdiv(n, large.block_n)
+    if tiles > _TMA_FEWEST_TILES and _fits(capability, key, large):
+        return large
     dtype = torch.float32 if key["bits"] == 32 else torch.float16
     config = _of_tile(choose_tile(m, n, dtype, capability, bool(key["aligned"])))
     programs = cdiv(m, config.block_m) * cdiv(n, config.block_n)

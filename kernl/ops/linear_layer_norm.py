@@ -9,11 +9,15 @@ mean and var are those of one row of `summed`, var divided by its n columns.
 | --- | --- |
 | `fused` | one launch; a program keeps whole rows of `summed` in registers, in float32 |
 | `two` | `linear` with its residual, then `layer_norm`; `summed` is rounded in between |
+| `late` | `linear` without, then `layer_norm` with the residual; the product is rounded |
+
+A product that no residual follows may run in cuBLAS alone, and the norm, bound by memory, reads the
+residual in its place: that is what `late` is for.
 
 A fused program holds all n columns, so few rows fit it, and each program reads the whole weight:
 what it saves is one pass over `summed` and one launch, what it pays is the weight read again for
-every block_m rows, and idle multiprocessors where there are few rows. It is for narrow layers with
-many rows, and for layers so small that the launch is what counts.
+every block_m rows, and idle multiprocessors where there are few rows. It is for layers so small
+that the launch is what counts.
 
 Sources: Devlin et al., "BERT", 2018, https://arxiv.org/abs/1810.04805; Ba, Kiros and Hinton,
 "Layer Normalization", 2016, https://arxiv.org/abs/1607.06450.
@@ -145,9 +149,13 @@ def linear_layer_norm_plan(
     config = tuning.choose(
         LINEAR_LAYER_NORM_TUNABLE, capability, x.device, bits=8 * x.itemsize, m=m, n=n, k=k
     )
-    if config.path == "two":
-        product = linear_plan(capability, x, weight, bias, "none", residual)
-        norm = layer_norm_plan(capability, product.outputs[0], norm_weight, norm_bias, None, eps)
+    if config.path != "fused":
+        first, second = (residual, None) if config.path == "two" else (None, residual)
+        product = linear_plan(capability, x, weight, bias, "none", first)
+        (summed,) = product.outputs
+        norm = layer_norm_plan(
+            capability, summed, norm_weight, norm_bias, second, eps, keep_sum=False
+        )
         return Plan(norm.outputs, (*product.launches, *norm.launches))
     return _fused_plan(config, x, weight, bias, residual, norm_weight, norm_bias, eps)
 

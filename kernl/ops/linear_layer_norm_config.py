@@ -20,22 +20,22 @@ class LinearLayerNormConfig(NamedTuple):
 
 TWO = LinearLayerNormConfig("two", 16, 16, 4, 1)
 """The two operators choose their own blocks; those here are not read."""
+LATE = TWO._replace(path="late")
 
 
 def _default(capability: int, key: Key) -> LinearLayerNormConfig:
-    """Fused where n is narrow, and rows are many or the whole weight is small."""
-    m, n, k, bits = (int(key[name]) for name in ("m", "n", "k", "bits"))
-    small_weight = n * k * bits <= 2**18
-    many_rows = bits == 16 and m >= 4096
-    if n > 512 or not (many_rows or small_weight):
-        return TWO
+    """Fused where the whole weight is small; else what leaves the product to its fastest path."""
+    n, k, bits = (int(key[name]) for name in ("n", "k", "bits"))
+    if n > 512 or n * k * bits > 2**18:
+        return LATE
     fused = [config for config in _candidates(capability, key) if config.path == "fused"]
     fitting = [config for config in fused if _fits(capability, key, config)]
     # The most rows a program, so that the weight is read the fewest times.
-    return max(fitting, key=lambda config: config.block_m, default=TWO)
+    return max(fitting, key=lambda config: config.block_m, default=LATE)
 
 
 def _candidates(capability: int, key: Key) -> Iterable[LinearLayerNormConfig]:
+    yield LATE
     yield TWO
     for block_m, num_warps in ((16, 4), (16, 8), (16, 16), (32, 8), (64, 8), (64, 16)):
         for block_k, num_stages in ((32, 4), (32, 3), (64, 3), (64, 2), (32, 2), (16, 2)):
@@ -43,7 +43,7 @@ def _candidates(capability: int, key: Key) -> Iterable[LinearLayerNormConfig]:
 
 
 def _fits(capability: int, key: Key, config: LinearLayerNormConfig) -> bool:
-    if config.path == "two":
+    if config.path in ("two", "late"):
         return True
     m, block_n = int(key["m"]), max(16, next_power_of_2(int(key["n"])))
     stage = (config.block_m + block_n) * config.block_k * int(key["bits"]) // 8

@@ -16,7 +16,7 @@ from kernl.ops.tile import FULL_GRID, accumulators_limit, shared_memory_limit
 from kernl.tuning import Key, Tunable
 
 GEMV_MOST_ROWS = 4
-_LIBRARY_FROM_ROWS = 512
+_LIBRARY_FROM_ROWS = 128
 
 
 class QuantizedConfig(NamedTuple):

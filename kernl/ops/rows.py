@@ -4,6 +4,7 @@
 | --- | --- | --- |
 | `tile` | holds whole rows in registers, several where they are narrow | up to `widest` columns |
 | `loop` | walks one row in blocks, twice | wider rows |
+| `split` | takes one block of a row, in two launches (softmax alone) | few of them |
 
 Which, how many rows a program takes and how many warps it has come from the operator's table in
 `kernl/tuned`, or from `default` below where a GPU has none.
@@ -16,18 +17,22 @@ from typing import NamedTuple
 import torch
 
 from kernl.launch import cdiv, next_power_of_2
+from kernl.ops.tile import FULL_GRID
 from kernl.tuning import Key, Tunable, choose
 
 # 32 warps, the most that a program has, hold 32 fp32 values a thread of a row this wide.
 MAX_TILE_COLS = 32768
 MAX_VALUES_PER_THREAD = 32
 
+# A program of the second launch on the path `split` reads what so many blocks left.
+MOST_BLOCKS = 1024
+
 _INT32_MAX = 2**31 - 1
 _WARP = 32
 
 
 class RowConfig(NamedTuple):
-    """The path, rows of one program, columns of one block on the path `loop`, and warps."""
+    """The path, rows of one program, columns of a block on the paths `loop` and `split`, warps."""
 
     path: str
     block_rows: int
@@ -55,18 +60,21 @@ def row_tile(
     rows, cols = x.shape
     bits = 8 * x.itemsize
     config = choose(tunable, capability, x.device, bits=bits, variant=variant, rows=rows, cols=cols)
-    if config.path == "loop":
+    if config.path != "tile":
         block_cols = min(config.loop_cols, next_power_of_2(cols))
-        return RowTile("loop", rows, 1, block_cols, config.num_warps)
+        return RowTile(config.path, rows, 1, block_cols, config.num_warps)
     block_rows = min(config.block_rows, next_power_of_2(rows))
     block_cols = next_power_of_2(cols)
     return RowTile("tile", cdiv(rows, block_rows), block_rows, block_cols, config.num_warps)
 
 
-def default(capability: int, key: Key, widest: int) -> RowConfig:
+def default(capability: int, key: Key, widest: int, split: bool) -> RowConfig:
     """8 elements a thread, several rows where they are narrow."""
     rows, cols = int(key["rows"]), int(key["cols"])
     if cols > widest:
+        shared = RowConfig("split", 1, 4096, 8)
+        if rows <= FULL_GRID and fits(capability, key, shared, widest, split):
+            return shared
         return RowConfig("loop", 1, 8192, 16)
     block_cols = next_power_of_2(cols)
     block_rows = min(max(1, 1024 // block_cols), next_power_of_2(rows))
@@ -78,6 +86,10 @@ def candidates(capability: int, key: Key) -> Iterator[RowConfig]:
     """Every path, with 2 to 32 values a thread."""
     rows, cols = int(key["rows"]), int(key["cols"])
     block_cols = next_power_of_2(cols)
+    if cols > 8192 and rows <= 2 * FULL_GRID:
+        for loop_cols in (2048, 4096, 8192):
+            for num_warps in (4, 8):
+                yield RowConfig("split", 1, loop_cols, num_warps)
     if cols > 4096:
         for loop_cols in (4096, 8192, 16384):
             for num_warps in (8, 16, 32):
@@ -91,25 +103,31 @@ def candidates(capability: int, key: Key) -> Iterator[RowConfig]:
                 yield RowConfig("tile", block_rows, 8192, num_warps)
 
 
-def fits(capability: int, key: Key, config: RowConfig, widest: int) -> bool:
-    """Whether a program's rows fit its registers."""
-    block_cols = next_power_of_2(int(key["cols"]))
-    if config.path == "loop":
+def fits(capability: int, key: Key, config: RowConfig, widest: int, split: bool) -> bool:
+    """Whether a program's rows fit its registers, and there is such a path."""
+    cols = int(key["cols"])
+    block_cols = next_power_of_2(cols)
+    if config.path == "split" and (not split or cdiv(cols, config.loop_cols) > MOST_BLOCKS):
+        return False
+    if config.path != "tile":
         return config.loop_cols // (_WARP * config.num_warps) <= MAX_VALUES_PER_THREAD
     values = config.block_rows * block_cols // (_WARP * config.num_warps)
     return block_cols <= widest and values <= MAX_VALUES_PER_THREAD
 
 
-def row_tunable(name: str, widest: int = MAX_TILE_COLS) -> Tunable[RowConfig]:
-    """What a row-wise operator lets be tuned; rows above `widest` columns are never held whole."""
+def row_tunable(name: str, widest: int = MAX_TILE_COLS, split: bool = False) -> Tunable[RowConfig]:
+    """What a row-wise operator lets be tuned; rows above `widest` columns are never held whole.
+
+    `split`: it has a path on which several programs share a row.
+    """
     return Tunable(
         name=name,
         exact=("bits", "variant"),
         sizes=("rows", "cols"),
         config=RowConfig,
-        default=partial(default, widest=widest),
+        default=partial(default, widest=widest, split=split),
         candidates=candidates,
-        fits=partial(fits, widest=widest),
+        fits=partial(fits, widest=widest, split=split),
     )
 
 

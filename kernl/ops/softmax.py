@@ -5,7 +5,8 @@
 
 The maximum is taken first, so that no exponential overflows. A row that fits one program's
 registers is read once. A wider one is read twice: the first walk keeps, for every lane, a running
-maximum and the sum rescaled to it; the second walk writes.
+maximum and the sum rescaled to it; the second walk writes. Where such rows are few, several
+programs share each (`kernl.ops.softmax_split`).
 
 Source: Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018,
 https://arxiv.org/abs/1805.02867.
@@ -23,10 +24,12 @@ from kernl.errors import OptionError
 from kernl.launch import Launch, Plan
 from kernl.op import Case, Dims, Op
 from kernl.ops.rows import as_rows, row_tile, row_tunable
+from kernl.ops.softmax_scores import block_of_scores
+from kernl.ops.softmax_split import split_launches
 from kernl.shapes import ModelShape, Workload
 
 MOST_MASKED_DIMS = 4
-SOFTMAX_TUNABLE = row_tunable("softmax")
+SOFTMAX_TUNABLE = row_tunable("softmax", split=True)
 """`variant` is 1 with a mask, 2 where causal, 3 with both."""
 
 
@@ -51,46 +54,6 @@ def softmax_reference(
     if mask is None and not causal:
         return out
     return out.masked_fill((scores == float("-inf")).all(dim, keepdim=True), 0.0)
-
-
-@triton.jit
-def _scores(
-    x_ptr,
-    mask_ptr,
-    row_offs,
-    col_offs,
-    inside,
-    cols,
-    heads,
-    queries,
-    stride_x_row,
-    stride_x_col,
-    stride_mask_batch,
-    stride_mask_head,
-    stride_mask_query,
-    stride_mask_col,
-    scale,
-    MASK: tl.constexpr,
-    CAUSAL: tl.constexpr,
-):
-    """A block of scores (rows, cols) in float32, -inf outside of the row and where masked."""
-    x_offs = row_offs[:, None] * stride_x_row + col_offs[None, :] * stride_x_col
-    x = tl.load(x_ptr + x_offs, mask=inside, other=float("-inf")).to(tl.float32) * scale
-    # A row of x (batch, head, query, :) by its number.
-    query = row_offs % queries
-    if MASK != "none":
-        head, batch = (row_offs // queries) % heads, row_offs // queries // heads
-        mask_rows = batch * stride_mask_batch + head * stride_mask_head + query * stride_mask_query
-        mask_ptrs = mask_ptr + mask_rows[:, None] + col_offs[None, :] * stride_mask_col
-        mask = tl.load(mask_ptrs, mask=inside, other=0)
-        if MASK == "boolean":
-            x = tl.where(mask != 0, x, float("-inf"))
-        else:
-            x = tl.where(inside, x + mask.to(tl.float32), float("-inf"))
-    if CAUSAL:
-        last = query + cols - queries
-        x = tl.where(col_offs[None, :] <= last[:, None], x, float("-inf"))
-    return x
 
 
 @triton.jit
@@ -119,7 +82,7 @@ def _softmax_tile_kernel(
     col_offs = tl.arange(0, BLOCK_COLS)
     inside = (row_offs < rows)[:, None] & (col_offs < cols)[None, :]
     # fmt: off
-    x = _scores(
+    x = block_of_scores(
         x_ptr, mask_ptr, row_offs, col_offs, inside, cols, heads, queries, stride_x_row,
         stride_x_col, stride_mask_batch, stride_mask_head, stride_mask_query, stride_mask_col,
         scale, MASK, CAUSAL,
@@ -166,7 +129,7 @@ def _softmax_loop_kernel(
     for start in range(0, cols, BLOCK_COLS):
         col_offs = start + block_offs
         # fmt: off
-        x = _scores(
+        x = block_of_scores(
             x_ptr, mask_ptr, row_offs, col_offs, (col_offs < cols)[None, :], cols, heads, queries,
             stride_x_row, stride_x_col, stride_mask_batch, stride_mask_head, stride_mask_query,
             stride_mask_col, scale, MASK, CAUSAL,
@@ -190,7 +153,7 @@ def _softmax_loop_kernel(
         col_offs = start + block_offs
         inside = (col_offs < cols)[None, :]
         # fmt: off
-        x = _scores(
+        x = block_of_scores(
             x_ptr, mask_ptr, row_offs, col_offs, inside, cols, heads, queries,
             stride_x_row, stride_x_col, stride_mask_batch, stride_mask_head, stride_mask_query,
             stride_mask_col, scale, MASK, CAUSAL,
@@ -209,7 +172,7 @@ def softmax_plan(
     mask: torch.Tensor | None = None,
     causal: bool = False,
 ) -> Plan:
-    """The output, contiguous in the order of `x.movedim(dim, -1)`, and its one launch."""
+    """The output, contiguous in the order of `x.movedim(dim, -1)`, and its launches."""
     moved = x.movedim(dim, -1)
     flat = as_rows(moved)
     out = torch.empty(moved.shape, dtype=x.dtype, device=x.device)
@@ -229,6 +192,8 @@ def softmax_plan(
     variant = (mask is not None) + 2 * causal
     tile = row_tile(SOFTMAX_TUNABLE, capability, flat, variant)
     constants: dict[str, Any] = {"MASK": kind, "CAUSAL": causal, "BLOCK_COLS": tile.block_cols}
+    if tile.path == "split":
+        return Plan((out,), split_launches(args, constants, tile, flat.shape))
     if tile.path == "loop":
         looped = Launch(_softmax_loop_kernel, (tile.programs,), args, constants, tile.num_warps)
         return Plan((out,), (looped,))
@@ -383,6 +348,7 @@ SOFTMAX = Op(
             (2, 4097, "none", False),
             (2, 16384, "none", False),
             (2, 16385, "none", False),
+            (129, 32769, "none", False),
             (1, 33000, "none", False),
             (257, 1, "none", False),
             (37, 37, "additive", True),

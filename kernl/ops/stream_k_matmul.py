@@ -29,6 +29,11 @@ and leaves pieces, in float32, in one of two slots of its own: one for the end o
 another program began, one for the beginning of a tile that another ends. A second launch adds up
 the pieces of each cut tile, always in the order of k: the same input gives the same bits.
 
+**When it pays.** An even share saves what idle multiprocessors would have waited, at most the time
+of one tile, and costs the fix-up. Both grow with the tile's area, which cancels out: it pays where
+k is long and the last round is nearly empty. Elsewhere tiles are not shared, and the same kernel
+walks whole tiles alone (`kernl.ops.stream_k_schedule.pays`).
+
 Sources: Osama, Merrill, Cecka, Garland and Owens, "Stream-K: Work-centric Parallel Decomposition
 for Dense Matrix-Matrix Multiplication on the GPU", 2023, https://arxiv.org/abs/2301.03598.
 """
@@ -42,7 +47,7 @@ from kernl import checks, launch
 from kernl.launch import Launch, Plan, cdiv
 from kernl.op import Case, Dims, Op
 from kernl.ops.stream_k_matmul_kernels import stream_k_fix_up_kernel, stream_k_kernel
-from kernl.ops.stream_k_schedule import Schedule, schedule
+from kernl.ops.stream_k_schedule import Schedule, by_tiles, pays, schedule
 from kernl.ops.tile import (
     FLOAT_TILES,
     HALF_TILES,
@@ -67,7 +72,10 @@ def stream_k_matmul_reference(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 class StreamKConfig(NamedTuple):
-    """`programs` share the steps of tiles of (block_m, block_n), block_k of k at a time."""
+    """`programs` compute tiles of (block_m, block_n), block_k of k at a time.
+
+    With `sharing` they share the steps of tiles that do not fill a round.
+    """
 
     programs: int
     block_m: int
@@ -75,17 +83,23 @@ class StreamKConfig(NamedTuple):
     block_k: int
     num_warps: int
     num_stages: int
+    sharing: bool = True
 
 
 def _of_tile(tile: Tile, capability: int) -> StreamKConfig:
     return StreamKConfig(multiprocessors(capability), *tile)
 
 
+def _tiles(m: int, n: int, config: StreamKConfig) -> int:
+    return cdiv(m, config.block_m) * cdiv(n, config.block_n)
+
+
 def _default(capability: int, key: Key) -> StreamKConfig:
-    m, n, bits = (int(key[name]) for name in ("m", "n", "bits"))
+    m, n, k, bits = (int(key[name]) for name in ("m", "n", "k", "bits"))
     dtype = torch.float32 if bits == 32 else torch.float16
     tile = choose_tile(m, n, dtype, capability, bool(key["aligned"]))
-    return _of_tile(tile, capability)
+    config = _of_tile(tile, capability)
+    return config._replace(sharing=pays(_tiles(m, n, config), k, config.programs))
 
 
 def _fits(capability: int, key: Key, config: StreamKConfig) -> bool:
@@ -103,7 +117,8 @@ def _fits(capability: int, key: Key, config: StreamKConfig) -> bool:
 def _candidates(capability: int, key: Key) -> Iterator[StreamKConfig]:
     halves = HALF_TILES if key["aligned"] else UNALIGNED_TILES
     for tile in FLOAT_TILES if key["bits"] == 32 else halves:
-        yield _of_tile(tile, capability)
+        for sharing in (True, False):
+            yield _of_tile(tile, capability)._replace(sharing=sharing)
 
 
 STREAM_K_TUNABLE: Tunable[StreamKConfig] = Tunable(
@@ -181,8 +196,8 @@ def stream_k_matmul_plan(capability: int, a: torch.Tensor, b: torch.Tensor) -> P
 
 def plan_of(m: int, n: int, k: int, config: StreamKConfig) -> Schedule:
     """Who computes what for these sizes."""
-    tiles = cdiv(m, config.block_m) * cdiv(n, config.block_n)
-    return schedule(tiles, cdiv(k, config.block_k), config.programs)
+    plan = schedule if config.sharing else by_tiles
+    return plan(_tiles(m, n, config), cdiv(k, config.block_k), config.programs)
 
 
 @torch.library.custom_op("kernl::stream_k_matmul", mutates_args=())

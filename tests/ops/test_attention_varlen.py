@@ -6,9 +6,14 @@ import pytest
 import torch
 
 from kernl import tuning
+from kernl.op import Case
 from kernl.ops import attention, attention_varlen
 from kernl.ops.attention_config import VARLEN_TUNABLE, AttentionConfig
-from kernl.ops.attention_varlen import attention_varlen_reference
+from kernl.ops.attention_varlen import (
+    ATTENTION_VARLEN,
+    attention_varlen_library,
+    attention_varlen_reference,
+)
 from tests.ops.attention_operands import TOLERANCE, random, whole
 
 
@@ -58,3 +63,20 @@ def test_no_tokens_at_all() -> None:
     q = random(0, 2, 32)
     assert attention_varlen(q, q, q, whole(0), 0).shape == (0, 2, 32)
     assert attention_varlen(q, q, q, whole(0, 0, 0), 0).shape == (0, 2, 32)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", ATTENTION_VARLEN.edge_cases()[::3], ids=lambda case: case.name)
+def test_the_library_computes_the_same(case: Case) -> None:
+    inputs = ATTENTION_VARLEN.inputs(case, "cuda", 1)
+    out, truth = attention_varlen_library(**inputs), attention_varlen_reference(**inputs)
+    assert (out - truth).norm() <= 2e-3 * truth.norm()
+
+
+def test_what_the_library_is_not_asked_for() -> None:
+    q = random(5, 2, 32)
+    with pytest.raises(NotImplementedError, match="16-bit"):
+        attention_varlen_library(q, q, q, whole(0, 5), 5)
+    q = q.half()
+    with pytest.raises(NotImplementedError, match="softcap"):
+        attention_varlen_library(q, q, q, whole(0, 5), 5, softcap=3.0)

@@ -1,4 +1,4 @@
-"""linear_layer_norm beside its contract: both paths on every shape, strides, arguments."""
+"""linear_layer_norm beside its contract: every path on every shape, strides, arguments."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +17,7 @@ from kernl.ops.linear_layer_norm import (
     linear_layer_norm_reference,
 )
 from kernl.ops.linear_layer_norm_config import (
+    LATE,
     LINEAR_LAYER_NORM_TUNABLE,
     TWO,
     LinearLayerNormConfig,
@@ -32,10 +33,10 @@ def random(device: str, *shape: int) -> torch.Tensor:
 
 
 def check(dtype: str, *tensors: torch.Tensor | None) -> None:
-    """Both paths against float64."""
+    """Every path against float64."""
     exact = [None if tensor is None else tensor.double() for tensor in tensors]
     truth = linear_layer_norm_reference(*exact)  # type: ignore[arg-type]
-    for config in (FUSED, TWO):
+    for config in (FUSED, TWO, LATE):
         with tuning.forcing(LINEAR_LAYER_NORM_TUNABLE, config):
             out = linear_layer_norm(*tensors)  # type: ignore[arg-type]
         assert out.shape == truth.shape
@@ -84,7 +85,7 @@ def test_rows_keep_their_digits_far_from_zero(device: str) -> None:
     truth = linear_layer_norm_reference(
         x.double(), weight.double(), None, residual.double(), ones.double()
     )
-    for config in (FUSED, TWO):
+    for config in (FUSED, TWO, LATE):
         with tuning.forcing(LINEAR_LAYER_NORM_TUNABLE, config):
             out = linear_layer_norm(x, weight, None, residual, ones)
         assert (out.double() - truth).norm() <= 1e-4 * truth.norm()
@@ -93,7 +94,7 @@ def test_rows_keep_their_digits_far_from_zero(device: str) -> None:
 def test_constant_rows_have_no_variance(device: str) -> None:
     zeros, ones = torch.zeros(4, 24, device=device), torch.ones(24, device=device)
     shift = random(device, 24)
-    for config in (FUSED, TWO):
+    for config in (FUSED, TWO, LATE):
         with tuning.forcing(LINEAR_LAYER_NORM_TUNABLE, config):
             out = linear_layer_norm(zeros, zeros[:1].expand(24, 24), ones, zeros, ones, shift)
         # The mean of ones may be off by one in the last place: a division on a GPU is.
@@ -109,11 +110,11 @@ def test_empty_batch(device: str) -> None:
 @pytest.mark.parametrize(
     ("m", "n", "k", "dtype", "path"),
     [
-        (16, 768, 768, torch.float16, "two"),
-        (16384, 768, 3072, torch.float16, "two"),
-        (128, 384, 384, torch.float16, "two"),
-        (4096, 384, 384, torch.bfloat16, "fused"),
-        (4096, 384, 384, torch.float32, "two"),
+        (16, 768, 768, torch.float16, "late"),
+        (16384, 768, 3072, torch.float16, "late"),
+        (128, 384, 384, torch.float16, "late"),
+        (4096, 384, 384, torch.bfloat16, "late"),
+        (4096, 384, 384, torch.float32, "late"),
         (4, 64, 64, torch.float32, "fused"),
     ],
 )
@@ -132,7 +133,10 @@ def test_paths(m: int, n: int, k: int, dtype: torch.dtype, path: str) -> None:
             assert names == ["_linear_layer_norm_kernel"]
         else:
             assert len(plan.launches) >= 2
-            assert plan.kernels[-1].kernel.__name__.startswith("_layer_norm")
+            norm = plan.kernels[-1]
+            assert norm.kernel.__name__.startswith("_layer_norm")
+            assert norm.constants["HAS_RESIDUAL"] is True
+            assert norm.constants["KEEP_SUM"] is False
 
 
 @given(

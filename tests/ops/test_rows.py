@@ -17,6 +17,7 @@ from kernl.tuning import Tunable
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LOOP = RowConfig("loop", 1, 32, 4)
+SPLIT = RowConfig("split", 1, 16, 1)
 
 
 def _random(*shape: int) -> torch.Tensor:
@@ -47,7 +48,7 @@ MASKS: dict[str, Callable[[], torch.Tensor]] = {
 
 @pytest.mark.parametrize("name", MASKS)
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("config", [RowConfig("tile", 2, 32, 1), LOOP])
+@pytest.mark.parametrize("config", [RowConfig("tile", 2, 32, 1), LOOP, SPLIT])
 def test_softmax_masks_broadcast(name: str, causal: bool, config: RowConfig) -> None:
     x, mask = 3 * _random(2, 3, 5, 37).transpose(1, 2).transpose(1, 2), MASKS[name]()
     lifted = mask.double() if mask.is_floating_point() else mask
@@ -56,7 +57,7 @@ def test_softmax_masks_broadcast(name: str, causal: bool, config: RowConfig) -> 
     assert _close(out, softmax_reference(x.double(), -1, 0.3, lifted, causal))
 
 
-@pytest.mark.parametrize("config", [RowConfig("tile", 2, 32, 1), LOOP])
+@pytest.mark.parametrize("config", [RowConfig("tile", 2, 32, 1), LOOP, SPLIT])
 def test_a_row_that_is_masked_whole_is_zero(config: RowConfig) -> None:
     x = _random(3, 70)
     mask = torch.zeros(3, 70, device=DEVICE)
@@ -105,6 +106,27 @@ def test_a_loop_of_any_number_of_blocks(op: Op, tunable: Tunable[RowConfig], col
     assert (out.double() - truth).norm() <= 2e-5 * truth.norm() + 1e-4 * (cols < 3)
 
 
+@pytest.mark.parametrize("cols", [1, 2, 15, 16, 17, 127, 1000])
+def test_programs_that_share_a_row(cols: int) -> None:
+    x = 100 + _random(3, cols)
+    x[1, : cols // 2] = float("-inf")
+    with tuning.forcing(SOFTMAX_TUNABLE, SPLIT):
+        names = [launch.kernel.__name__ for launch in softmax_plan(90, x).kernels]
+        assert names == ["_softmax_partial_kernel", "_softmax_spread_kernel"]
+        assert _close(softmax(x), softmax_reference(x.double()))
+        nothing = softmax(torch.full((2, cols), float("-inf"), device=DEVICE))
+    assert nothing.isnan().all()
+
+
+def test_norms_have_no_such_path() -> None:
+    key = {"bits": 16, "variant": 0, "rows": 1, "cols": 131072}
+    assert SOFTMAX_TUNABLE.default(90, key).path == "split"
+    assert SOFTMAX_TUNABLE.default(90, {**key, "rows": 4096}).path == "loop"
+    assert SOFTMAX_TUNABLE.default(90, {**key, "cols": 2**23}).path == "loop"
+    assert RMS_NORM_TUNABLE.default(90, key).path == "loop"
+    assert not RMS_NORM_TUNABLE.fits(90, key, SPLIT)
+
+
 @pytest.mark.parametrize("cols", [8192, 32769, 131073])
 def test_wide_rows(cols: int) -> None:
     x, weight = _random(1, cols), _random(cols)
@@ -119,7 +141,7 @@ def test_wide_rows(cols: int) -> None:
     [(MAX_TILE_COLS, "_softmax_tile_kernel"), (MAX_TILE_COLS + 1, "_softmax_loop_kernel")],
 )
 def test_which_path_a_row_takes_without_a_table(cols: int, kernel: str) -> None:
-    plan = softmax_plan(80, torch.empty(1, cols))
+    plan = softmax_plan(80, torch.empty(1000, 1).expand(1000, cols))
     assert [launch.kernel.__name__ for launch in plan.kernels] == [kernel]
 
 

@@ -17,7 +17,7 @@ from kernl.ops.stream_k_matmul import (
     plan_of,
     stream_k_matmul_plan,
 )
-from kernl.ops.stream_k_schedule import pieces, schedule, share
+from kernl.ops.stream_k_schedule import by_tiles, pays, pieces, schedule, share
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -34,13 +34,39 @@ def random(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
 
 @given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 150))
 def test_every_step_is_computed_once(tiles: int, steps: int, programs: int) -> None:
-    plan = schedule(tiles, steps, programs)
-    seen = [0] * (tiles * steps)
-    for piece in pieces(plan):
-        assert 0 <= piece.program < programs
-        for step in range(piece.first, piece.last):
-            seen[piece.tile * steps + step] += 1
-    assert seen == [1] * (tiles * steps)
+    for plan in (schedule(tiles, steps, programs), by_tiles(tiles, steps, programs)):
+        seen = [0] * (tiles * steps)
+        for piece in pieces(plan):
+            assert 0 <= piece.program < programs
+            for step in range(piece.first, piece.last):
+                seen[piece.tile * steps + step] += 1
+        assert seen == [1] * (tiles * steps)
+
+
+@pytest.mark.parametrize(
+    ("tiles", "k", "shared"),
+    [
+        (132, 8192, False),
+        (133, 8192, True),
+        (133, 768, False),
+        (260, 8192, False),
+        (20, 2048, True),
+    ],
+)
+def test_sharing_is_for_long_tiles_and_an_empty_last_round(
+    tiles: int, k: int, shared: bool
+) -> None:
+    assert pays(tiles, k, 132) == shared
+
+
+def test_whole_tiles_alone_need_no_second_launch() -> None:
+    a, b = random(48, 40), random(40, 64)
+    truth = a.double() @ b.double()
+    alone = StreamKConfig(5, 16, 16, 16, 4, 1, sharing=False)
+    with tuning.forcing(STREAM_K_TUNABLE, alone):
+        assert len(stream_k_matmul_plan(90, a, b).launches) == 1
+        out = stream_k_matmul(a, b)
+    assert (out.double() - truth).norm() <= 3e-6 * truth.norm()
 
 
 @given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 150))

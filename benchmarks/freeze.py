@@ -93,23 +93,27 @@ def quick_kernel_cases(op: Op) -> list[Case]:
 def quick_codegen_cases(compiled: Mapping[tuple[Signature, ...], Case]) -> list[Case]:
     """The part of the compile-only cases that a machine without a GPU compiles in minutes.
 
-    Taken in order, each has a kernel in an element type, with a value of a constant, a number of
-    warps or a depth of the pipeline that those before it have not.
+    Together they have each kernel in each of its element types, with each value of its flags and
+    choices, each number of warps and each depth of the pipeline; every next one adds the most.
     """
-    seen: set[object] = set()
-    kept = []
-    for launches, case in compiled.items():
-        features = {feature for launch in launches for feature in _features(launch)}
-        if not features <= seen:
-            kept.append(case)
-            seen |= features
-    return kept
+    offered = {
+        case: {feature for launch in launches for feature in _features(launch)}
+        for launches, case in compiled.items()
+    }
+    wanted = set().union(*offered.values())
+    kept = set()
+    while wanted:
+        best = max(offered, key=lambda case: len(offered[case] & wanted))
+        kept.add(best)
+        wanted -= offered[best]
+    return [case for case in offered if case in kept]
 
 
 def _features(launch: Signature) -> set[object]:
     name, constants, args, num_warps, num_stages = launch
+    choices = [one for one in constants if isinstance(one[1], bool | str)]
     dtypes = [arg for arg in args if isinstance(arg[1], str) and arg[1].startswith("torch.")]
-    parts = [*constants, *dtypes, ("warps", num_warps), ("stages", num_stages)]
+    parts = [*choices, *dtypes, ("warps", num_warps), ("stages", num_stages)]
     return {(name, part) for part in parts}
 
 

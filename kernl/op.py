@@ -139,6 +139,8 @@ class Op:
             case's dtype: "fp8".
         opt_in: it rounds more than its dtype does, so nothing but the user chooses it, and its
             speedups are reported apart from those of the others.
+        sweep: dims beside the models', too large for the interpreter: one size grows while the
+            work stays, so that a cliff shows.
     """
 
     name: str
@@ -159,9 +161,10 @@ class Op:
     moves_part_of_its_inputs: bool = False
     arithmetic: str | None = None
     opt_in: bool = False
+    sweep: tuple[Dims, ...] = ()
 
     def cases(self) -> tuple[Case, ...]:
-        """Every case, each name once: models' shapes in fp16, then the edges in every dtype."""
+        """Every case, each name once: models and sweep in fp16, edges in every dtype."""
         unique = {case.name: case for case in self._all_cases()}
         return tuple(unique.values())
 
@@ -170,6 +173,7 @@ class Op:
             for workload in WORKLOADS:
                 for dims in self.dims(model, workload):
                     yield Case.of("fp16", **dims)
+        yield from (Case.of("fp16", **dims) for dims in self.sweep)
         yield from self.edge_cases()
 
     def edge_cases(self) -> tuple[Case, ...]:

@@ -23,7 +23,7 @@ import triton.language as tl
 from kernl import checks, launch
 from kernl.launch import Launch, Plan
 from kernl.op import Case, Dims, Op
-from kernl.ops.rows import as_rows, row_tile, row_tunable
+from kernl.ops.rows import SWEEP, as_rows, row_tile, row_tunable
 from kernl.shapes import ModelShape, Workload
 
 # Wider rows, with a residual and a weight beside them, would not fit the registers.
@@ -381,6 +381,9 @@ LAYER_NORM = Op(
             (1, 20011, False, False),
             (257, 2, True, False),
         )
+    ),
+    sweep=tuple(
+        {"rows": rows, "cols": cols, "bias": True, "residual": False} for rows, cols in SWEEP
     ),
     bytes=_bytes,
     # Two sums, a subtraction, a square, a product, a scale and a shift for each element.

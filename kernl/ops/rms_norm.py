@@ -21,7 +21,7 @@ import triton.language as tl
 from kernl import checks, launch
 from kernl.launch import Launch, Plan
 from kernl.op import Case, Dims, Op
-from kernl.ops.rows import as_rows, row_tile, row_tunable
+from kernl.ops.rows import SWEEP, as_rows, row_tile, row_tunable
 from kernl.shapes import ModelShape, Workload
 
 # Wider rows, with a residual and a weight beside them, would not fit the registers.
@@ -384,6 +384,9 @@ RMS_NORM = Op(
             (1, 131072, False, False),
             (257, 2, True, False),
         )
+    ),
+    sweep=tuple(
+        {"rows": rows, "cols": cols, "bias": False, "residual": False} for rows, cols in SWEEP
     ),
     bytes=_bytes,
     # Square, add, multiply twice, and the addition of the residual or the bias.

@@ -31,6 +31,11 @@ _INT32_MAX = 2**31 - 1
 _WARP = 32
 
 
+WIDTHS = (1024, 4096, 8192, 16384, 16400, 32768, 32800, 65536, 131071, 131072)
+SWEEP = tuple((2**24 // cols, cols) for cols in WIDTHS)
+"""Rows and columns of 16 million elements, on both sides of each change of path."""
+
+
 class RowConfig(NamedTuple):
     """The path, rows of one program, columns of a block on the paths `loop` and `split`, warps."""
 

@@ -23,7 +23,7 @@ from kernl import checks, launch
 from kernl.errors import OptionError
 from kernl.launch import Launch, Plan
 from kernl.op import Case, Dims, Op
-from kernl.ops.rows import as_rows, row_tile, row_tunable
+from kernl.ops.rows import SWEEP, as_rows, row_tile, row_tunable
 from kernl.ops.softmax_scores import block_of_scores
 from kernl.ops.softmax_split import split_launches
 from kernl.shapes import ModelShape, Workload
@@ -356,6 +356,9 @@ SOFTMAX = Op(
             (5, 67, "boolean", True),
             (2, 33000, "boolean", True),
         )
+    ),
+    sweep=tuple(
+        {"rows": rows, "cols": cols, "mask": "none", "causal": False} for rows, cols in SWEEP
     ),
     bytes=_bytes,
     # Subtract, exponential, add, divide, and one comparison for the maximum.

@@ -79,8 +79,9 @@ measure: environment ## Run the benchmarks on REVISION
 	echo "bench: machine $$machine, commits $(REVISION), benchmarks $${bench:-all}," \
 	  "profile $$profile"; \
 	export KERNL_PROFILE="$$profile"; \
-	if [ "$$machine" != compile-only ] && [ '$(REVISION)' = 'HEAD^!' ]; then \
-	  $(RUN) -m benchmarks.measure.head --bench "$$bench"; fi; \
+	commits="$$(git rev-list '$(REVISION)')"; \
+	if [ "$$(wc -w <<< "$$commits")" -eq 1 ]; then \
+	  $(RUN) -m benchmarks.measure.ahead "$$commits" --bench "$$bench"; fi; \
 	$(RUN) -m asv run "$${options[@]}" '$(REVISION)'
 
 .PHONY: dashboard

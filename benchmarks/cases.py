@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 PATH = Path(__file__).parent / "suite" / "cases.json"
-FORMAT = 4
+FORMAT = 5
 
 PROFILES = ("full", "quick")
 NOT_SELECTED = "left out of the quick profile"
@@ -28,10 +28,12 @@ class Frozen:
     Attributes:
         ops: names of the operators, in the order of `kernl.ops.ALL`.
         architectures: compile-only targets, such as `sm_90`.
+        quick_architectures: those that the quick profile compiles for.
     """
 
     ops: tuple[str, ...]
     architectures: tuple[str, ...]
+    quick_architectures: tuple[str, ...]
     _entries: Mapping[str, Any]
 
     def kernel_cases(self, op: str) -> list[str]:
@@ -41,6 +43,10 @@ class Frozen:
     def codegen_cases(self, op: str) -> list[str]:
         """Names of the cases that are compiled: one for each distinct set of launches."""
         return list(self._entries[op]["codegen"])
+
+    def selected_architectures(self) -> tuple[str, ...]:
+        """Those of `architectures` that this process's profile compiles for."""
+        return self.quick_architectures if profile() == "quick" else self.architectures
 
     def selected_codegen_cases(self, op: str) -> set[str]:
         """Those of `codegen_cases` that this process's profile compiles."""
@@ -101,6 +107,7 @@ def load(path: Path = PATH) -> Frozen:
         return Frozen(
             ops=tuple(document["ops"]),
             architectures=tuple(document["architectures"]),
+            quick_architectures=tuple(document["quick_architectures"]),
             _entries=document["ops"],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -25,6 +25,8 @@ Signature = tuple[str, Named, Named, int, int]
 
 QUICK_KERNEL_CASES = 8
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100")
+QUICK_ARCHITECTURES = ("sm_80", "sm_86", "sm_90", "sm_100")
+"""sm_89 has the limits of sm_86 and nearly its code."""
 
 
 def signature(launch: Launch) -> Signature:
@@ -127,6 +129,7 @@ def document() -> dict[str, Any]:
     return {
         "format": FORMAT,
         "architectures": list(ARCHITECTURES),
+        "quick_architectures": list(QUICK_ARCHITECTURES),
         "ops": {op.name: _entry(op) for op in ALL},
     }
 

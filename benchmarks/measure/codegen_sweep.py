@@ -1,4 +1,4 @@
-"""Compile every frozen case of one operator for every architecture, on all cores, resumably.
+"""Compile the frozen cases of operators for every architecture, on all cores, resumably.
 
 The compiler runs in worker processes: a crash inside it costs the point it was compiling. Each
 point goes into the journal as it comes, so that a sweep killed half way finishes where it stopped;
@@ -7,7 +7,7 @@ the same commit compiled by the same toolchain is never compiled twice.
 
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.cases import NOT_SELECTED, Frozen
 from benchmarks.measure.device import Fingerprint, fingerprint
-from benchmarks.measure.journal import Journal
+from benchmarks.measure.journal import Journal, Record
 from benchmarks.measure.lifetime import die_with_parent
 from benchmarks.measure.points import write_point
 from benchmarks.measure.progress import Progress
@@ -52,21 +52,32 @@ def tasks(frozen: Frozen, op: str) -> list[Task]:
     ]
 
 
-def sweep(frozen: Frozen, op: str, journal: Journal, commit: str, machine: str, into: Path) -> None:
-    """Put every point of `op` into the journal and, as small files, into the directory `into`."""
-    version = frozen.version(op)
+def sweep(
+    frozen: Frozen,
+    ops: Sequence[str],
+    journal: Journal,
+    commit: str,
+    machine: str,
+    into: Path | None,
+) -> None:
+    """Put every point of `ops` into the journal and, as small files, into the directory `into`."""
     current = fingerprint(SUITE)
-    waiting, left_out = [], []
-    selected = frozen.selected_codegen_cases(op)
-    measured = _measured(journal, op, current, version)
-    for task in tasks(frozen, op):
-        record = measured.get((task.case, task.architecture))
-        if record is not None and (task.case not in selected or not _was_left_out(record)):
+    known: list[tuple[Task, Record]] = []
+    waiting: list[Task] = []
+    left_out: list[Task] = []
+    for op in ops:
+        selected = frozen.selected_codegen_cases(op)
+        measured = _measured(journal, op, current, frozen.version(op))
+        for task in tasks(frozen, op):
+            wanted = task.case in selected and task.architecture in frozen.selected_architectures()
+            record = measured.get((task.case, task.architecture))
+            if record is not None and not (wanted and _was_left_out(record)):
+                known.append((task, record))
+            else:
+                (waiting if wanted else left_out).append(task)
+    if into is not None:
+        for task, record in known:
             write_point(into, task.case, task.architecture, record)
-        elif task.case in selected:
-            waiting.append(task)
-        else:
-            left_out.append(task)
     if not waiting and not left_out:
         return
 
@@ -82,17 +93,18 @@ def sweep(frozen: Frozen, op: str, journal: Journal, commit: str, machine: str, 
         record = journal.append_point(
             run=run,
             suite=SUITE,
-            op=op,
+            op=task.op,
             case=task.case,
             variant=task.architecture,
-            version=version,
+            version=frozen.version(task.op),
             status=outcome.status,
             reason=outcome.reason,
             values=outcome.values,
         )
-        write_point(into, task.case, task.architecture, record)
+        if into is not None:
+            write_point(into, task.case, task.architecture, record)
         if outcome.reason != NOT_SELECTED:
-            progress.step(f"{op} {task.case} {task.architecture}")
+            progress.step(f"{task.op} {task.case} {task.architecture}")
 
 
 def _was_left_out(point: dict[str, Any]) -> bool:

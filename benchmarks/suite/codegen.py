@@ -24,7 +24,7 @@ def _sweep(op: str) -> None:
     results = Path(os.environ["KERNL_RESULTS"])
     path = journal_path(results, machine, commit, os.environ["KERNL_ENV_NAME"])
     with Journal(path) as journal:
-        sweep(FROZEN, op, journal, commit, machine, Path.cwd())
+        sweep(FROZEN, [op], journal, commit, machine, Path.cwd())
 
 
 class _Codegen:

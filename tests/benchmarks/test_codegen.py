@@ -19,6 +19,7 @@ from benchmarks.measure import codegen, codegen_sweep
 from benchmarks.measure.codegen_sweep import Outcome, Task
 from benchmarks.measure.journal import Journal
 from benchmarks.measure.points import read_point
+from kernl.ops.linear import LINEAR
 from kernl.ops.tile import shared_memory_limit
 
 ROOT = Path(__file__).parents[2]
@@ -88,7 +89,10 @@ def test_shared_memory_fits_every_architecture(tmp_path: Path) -> None:
 
 
 def test_a_case_of_a_library_has_nothing_to_compile(tmp_path: Path) -> None:
-    library = task("linear", "m16384_n4096_k4096_residual.fp16", "sm_90")
+    calls = (c.name for c in LINEAR.cases() if not LINEAR.plan_on_meta(c, 90).kernels)
+    compiled = set(cases.load().codegen_cases("linear"))
+    # What is compiled for another architecture may be a library's call on this one.
+    library = task("linear", next(name for name in calls if name in compiled), "sm_90")
     (outcome,) = measured([library], tmp_path)
     assert outcome["status"] == "skipped"
     assert "on sm_90 this case is a library's call" in outcome["reason"]
@@ -164,6 +168,9 @@ class _Frozen:
     def selected_codegen_cases(self, op: str) -> set[str]:
         return set(self.codegen_cases(op))
 
+    def selected_architectures(self) -> tuple[str, ...]:
+        return self.architectures
+
     def dims(self, op: str, case: str) -> dict[str, int]:
         return {"a": 1}
 
@@ -190,7 +197,7 @@ def test_a_killed_sweep_compiles_only_the_rest(
 
     def run() -> None:
         with Journal(path) as journal:
-            codegen_sweep.sweep(_Frozen(), "op", journal, "c" * 40, "m", tmp_path)  # type: ignore[arg-type]
+            codegen_sweep.sweep(_Frozen(), ["op"], journal, "c" * 40, "m", tmp_path)  # type: ignore[arg-type]
 
     with pytest.raises(KeyboardInterrupt):
         run()
@@ -202,6 +209,56 @@ def test_a_killed_sweep_compiles_only_the_rest(
     point = read_point(tmp_path, "a1.fp16", "sm_90")
     assert point is not None
     assert point["values"] == {"registers": 1}
+
+
+def test_operators_compiled_ahead_are_found_by_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+
+    def compile_all(waiting: list[Task]) -> Any:
+        for one in waiting:
+            compiled.append(f"{one.op} {one.case}")
+            yield one, Outcome("ok", "", {"registers": len(compiled)})
+
+    monkeypatch.setattr(codegen_sweep, "compile_all", compile_all)
+    path = tmp_path / "journal.points.jsonl"
+    frozen: Any = _Frozen()
+    with Journal(path) as journal:
+        codegen_sweep.sweep(frozen, ["one", "two"], journal, "c" * 40, "m", None)
+    assert compiled == ["one a1.fp16", "one a2.fp16", "two a1.fp16", "two a2.fp16"]
+    assert not (tmp_path / "points").exists()
+    with Journal(path) as journal:
+        codegen_sweep.sweep(frozen, ["two"], journal, "c" * 40, "m", tmp_path)
+    assert len(compiled) == 4
+    point = read_point(tmp_path, "a2.fp16", "sm_90")
+    assert point is not None
+    assert point["values"] == {"registers": 4}
+
+
+def test_the_quick_profile_leaves_points_out_and_keeps_what_was_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compile_all(waiting: list[Task]) -> Any:
+        return ((one, Outcome("ok", "", {"registers": 1.0})) for one in waiting)
+
+    monkeypatch.setattr(codegen_sweep, "compile_all", compile_all)
+    frozen: Any = _Frozen()
+    few: Any = _Frozen()
+    few.selected_codegen_cases = lambda op: {"a2.fp16"}
+    none: Any = _Frozen()
+    none.selected_architectures = lambda: ("sm_80",)
+
+    def statuses(asked: Any) -> dict[str, str]:
+        with Journal(tmp_path / "journal.points.jsonl") as journal:
+            codegen_sweep.sweep(asked, ["op"], journal, "c" * 40, "m", tmp_path)
+        points = {case: read_point(tmp_path, case, "sm_90") for case in ("a1.fp16", "a2.fp16")}
+        return {case: point["status"] for case, point in points.items() if point is not None}
+
+    assert statuses(none) == {"a1.fp16": "skipped", "a2.fp16": "skipped"}
+    assert statuses(few) == {"a1.fp16": "skipped", "a2.fp16": "ok"}
+    assert statuses(frozen) == {"a1.fp16": "ok", "a2.fp16": "ok"}
+    assert statuses(none) == {"a1.fp16": "ok", "a2.fp16": "ok"}
 
 
 def test_another_toolchain_compiles_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +275,7 @@ def test_another_toolchain_compiles_again(tmp_path: Path, monkeypatch: pytest.Mo
             codegen_sweep, "fingerprint", lambda suite, t=triton: {"triton": t, "ptxas": "12"}
         )
         with Journal(tmp_path / "j.points.jsonl") as journal:
-            codegen_sweep.sweep(_Frozen(), "op", journal, "c" * 40, "m", tmp_path)  # type: ignore[arg-type]
+            codegen_sweep.sweep(_Frozen(), ["op"], journal, "c" * 40, "m", tmp_path)  # type: ignore[arg-type]
     assert len(compiled) == 4
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks import cases as frozen_cases
-from benchmarks.measure import device, for_asv, head
+from benchmarks.measure import ahead, device, for_asv
 from benchmarks.measure.journal import Journal
 from benchmarks.measure.points import read_point
 from tests.benchmarks.fake_worker import COMMIT, FAKE_WORKER, Bench
@@ -116,8 +116,35 @@ def test_operators_swept_ahead_share_a_worker_and_asv_finds_them_all(
 
 def test_a_regular_expression_picks_operators_as_asv_does() -> None:
     ops = ("softmax", "linear", "linear_layer_norm")
-    assert head.matching(ops, "") == list(ops)
-    assert head.matching(ops, "kernels") == list(ops)
-    assert head.matching(ops, r"kernels\.Linear\.") == ["linear"]
-    assert head.matching(ops, "LayerNorm") == ["linear_layer_norm"]
-    assert head.matching(ops, "codegen") == []
+    assert ahead.matching(ops, "", "kernels") == list(ops)
+    assert ahead.matching(ops, "kernels", "kernels") == list(ops)
+    assert ahead.matching(ops, "kernels", "codegen") == []
+    assert ahead.matching(ops, r"kernels\.Linear\.", "kernels") == ["linear"]
+    assert ahead.matching(ops, "LayerNorm", "codegen") == ["linear_layer_norm"]
+    assert ahead.matching(ops, "track_spills", "codegen") == list(ops)
+
+
+def test_the_metrics_are_those_of_the_suite(suite: Any) -> None:
+    from benchmarks.suite import codegen
+
+    for module in (suite, codegen):
+        tracked = {name[6:] for name in dir(module.Softmax) if name.startswith("track_")}
+        assert tracked == set(ahead.METRICS[module.__name__.rsplit(".", 1)[-1]])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--bench", "("], "no regular expression"),
+        (["no-such-commit"], "no commit 'no-such-commit'"),
+    ],
+)
+def test_what_ahead_cannot_do_is_said(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        status: object = ahead.main(arguments)
+    except SystemExit as error:
+        status = error.code
+    assert status in (1, 2)
+    assert says in capsys.readouterr().err

@@ -32,7 +32,7 @@ def test_each_class_is_asked_once_and_tried_in_every_path() -> None:
     assert all(len(set(configs)) == len(configs) for configs in tried)
     assert all(LIBRARY in configs for configs in tried)
     paths = {config[0] for configs in tried for config in configs}
-    assert paths == {"tile", "split", "gemv", "library"}
+    assert paths == {"tile", "split", "gemv", "tma", "library"}
 
 
 def test_patterns_pick_cases() -> None:

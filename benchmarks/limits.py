@@ -78,11 +78,12 @@ def load_excuses(path: Path = EXCUSED) -> list[Excuse]:
 def judge(rows: Iterable[dict[str, Any]], excuses: Sequence[Excuse]) -> tuple[list[str], int]:
     """What is beyond its limit, a sentence each, and how many cases were judged.
 
-    `rows` are those of `benchmarks.store.Store.rows` for one commit. An excuse that excuses
-    nothing is reported too.
+    `rows` are those of `benchmarks.store.Store.rows` for one commit. An excuse for cases none of
+    which spills is reported too; one for cases that were not compiled is not judged.
     """
     found: list[str] = []
     used: set[Excuse] = set()
+    looked_at: set[Excuse] = set()
     judged = 0
     for row in rows:
         where = f"{row['op']} {row['case']} on {row['variant']}"
@@ -92,6 +93,7 @@ def judge(rows: Iterable[dict[str, Any]], excuses: Sequence[Excuse]) -> tuple[li
             continue
         if row["metric"] == "spills":
             judged += 1
+            looked_at.update(excuse for excuse in excuses if excuse.covers(row))
             found += _spilled(where, row, excuses, used)
         elif row["metric"] == "shared_memory":
             limit = shared_memory_limit(int(row["variant"].removeprefix("sm_")))
@@ -100,13 +102,11 @@ def judge(rows: Iterable[dict[str, Any]], excuses: Sequence[Excuse]) -> tuple[li
                     f"{where} asks for {row['value']:.0f} bytes of shared memory, a block may use "
                     f"{limit}: choose smaller blocks or fewer stages there"
                 )
-    if judged:
-        found += [
-            f"the excuse for {excuse.op} {excuse.case} on {excuse.variant} excuses nothing: "
-            "take it out"
-            for excuse in excuses
-            if excuse not in used
-        ]
+    found += [
+        f"the excuse for {excuse.op} {excuse.case} on {excuse.variant} excuses nothing: take it out"
+        for excuse in excuses
+        if excuse in looked_at - used
+    ]
     return found, judged
 
 

@@ -49,7 +49,7 @@ def _fits(capability: int, key: Key, config: AttentionConfig) -> bool:
 
 def _default(capability: int, key: Key) -> AttentionConfig:
     """The largest of a few that fits and fills the GPU."""
-    fitting = [c for c in _ladder(key) if _fits(capability, key, c)]
+    fitting = [c for c in _ladder(key) if _fits(capability, key, c)] or [_LEAST]
     programs = int(key["programs"])
     filling = [c for c in fitting if programs * cdiv(int(key["queries"]), c.block_m) >= FULL_GRID]
     return (filling or fitting[-1:])[0]
@@ -59,7 +59,7 @@ def _ladder(key: Key) -> list[AttentionConfig]:
     if key["bits"] == 32:
         narrow = _head_block(key) <= 64
         first = AttentionConfig(32, 32, 4, 1) if narrow else AttentionConfig(16, 32, 4, 1)
-        return [first, AttentionConfig(16, 16, 4, 1), _LEAST]
+        return [first, AttentionConfig(16, 16, 4, 1)]
     blocks = {
         64: ((128, 64, 4, 3), (64, 64, 4, 3), (64, 32, 4, 3)),
         128: ((128, 64, 8, 2), (64, 64, 8, 2), (64, 32, 8, 2)),
@@ -67,7 +67,7 @@ def _ladder(key: Key) -> list[AttentionConfig]:
     }
     width = max(64, _head_block(key))
     wide = (AttentionConfig(*sizes) for sizes in blocks[width])
-    return [*wide, AttentionConfig(16, 32, 4, 2), _LEAST]
+    return [*wide, AttentionConfig(16, 32, 4, 2)]
 
 
 def _candidates(capability: int, key: Key) -> Iterator[AttentionConfig]:

@@ -73,8 +73,11 @@ def multiprocessors(capability: int) -> int:
 
 
 def accumulators_limit(capability: int) -> int:
-    """Float32 sums one thread may hold: 128 compile to spills before Hopper, 64 do not."""
-    return 128 if capability >= 90 else 64
+    """Float32 sums one thread may hold: 128 compile to spills before Hopper, 64 do not.
+
+    On Blackwell they do where a residual is added to them.
+    """
+    return 128 if 90 <= capability < 100 else 64
 
 
 def rows_aligned(*matrices: torch.Tensor) -> bool:

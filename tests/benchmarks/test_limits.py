@@ -34,8 +34,17 @@ def test_a_spill_needs_an_excuse_and_keeps_to_it() -> None:
 )
 def test_an_excuse_covers_what_it_names_alone(other: dict[str, str]) -> None:
     found, _ = judge([row("spills", 3) | other], [EXCUSE])
-    assert len(found) == 2
-    assert "excuses nothing: take it out" in found[1]
+    assert len(found) == 1
+    assert "spills: 3 instructions" in found[0]
+
+
+def test_an_excuse_that_is_needed_no_more_is_reported() -> None:
+    found, judged = judge([row("spills", 0)], [EXCUSE])
+    assert judged == 1
+    assert "excuses nothing: take it out" in found[0]
+    # One spills still; and of what was not compiled nothing is known.
+    assert judge([row("spills", 0), row("spills", 2, "sm_89")], [EXCUSE]) == ([], 2)
+    assert judge([row("spills", 0, "sm_90")], [EXCUSE]) == ([], 1)
 
 
 @pytest.mark.parametrize(("variant", "kib"), [("sm_80", 163), ("sm_86", 99), ("sm_90", 227)])

@@ -26,6 +26,7 @@ from benchmarks.measure.lifetime import die_with_parent
 from kernl import tuning
 from kernl.op import Case, Op
 from kernl.ops import ALL
+from kernl.tables import Key, Row, Tunable
 
 MOST_PROCESSES = 14
 _FP32_FLOPS = 2e10
@@ -48,7 +49,7 @@ def cases_to_tune(op: Op, half_only: bool = False, match: Sequence[str] = ("*",)
 class Table:
     """One operator's table on disk, in the order of its columns."""
 
-    def __init__(self, tunable: tuning.Tunable[Any], folder: Path) -> None:
+    def __init__(self, tunable: Tunable[Any], folder: Path) -> None:
         self._tunable = tunable
         self._path = folder / f"{tunable.name}.csv"
         self._columns = ("architecture", *tunable.key_names, *tunable.fields, "microseconds")
@@ -62,11 +63,11 @@ class Table:
         values = (str(line[name]) for name in ("architecture", *self._tunable.key_names))
         return tuple(int(v) if v.lstrip("-").isdigit() else v for v in values)
 
-    def has(self, architecture: int, key: tuning.Key) -> bool:
+    def has(self, architecture: int, key: Key) -> bool:
         """Whether this class has a row."""
         return self._place({"architecture": architecture, **key}) in self._rows
 
-    def put(self, row: tuning.Row, seconds: float) -> None:
+    def put(self, row: Row, seconds: float) -> None:
         """Add or replace one row, and write the file whole."""
         config = dict(zip(self._tunable.fields, row.config, strict=True))
         line = {
@@ -115,7 +116,7 @@ def tune(op: Op, cases: Sequence[Case], folder: Path, skip_known: bool, limit: i
         if found is None:
             print(f"{op.name} {number}/{len(asked)}: {words}: no candidate is right", flush=True)
             continue
-        row = tuning.Row(capability, question.key, found.config)
+        row = Row(capability, question.key, found.config)
         tables[question.tunable.name].put(row, found.seconds)
         gain = f"{found.before / found.seconds:.2f}×" if found.before else "new"
         left = (time.monotonic() - start) / number * (len(asked) - number)

@@ -6,18 +6,10 @@
     autotune(LINEAR, x=x, weight=weight)    # once; later calls and processes use it
 
 Every candidate is run on the tensors given, checked against the operator's reference in float64
-and timed. The best is appended to a table in `$KERNL_CACHE_DIR` (`~/.cache/kernl` unless set; set
-but empty: nothing is kept or read). The table lies in a folder named after all that could make a
-choice stale: the GPU, the versions of torch and triton, and the source of the operators. After an
-upgrade that folder is another one, and the old one waits unread until somebody deletes it.
+and timed. The best is kept on disk (`kernl.tuned_cache`), where an upgrade cannot make it stale.
 """
 
-import csv
-import hashlib
-import os
 from collections.abc import Callable, Mapping
-from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -26,9 +18,8 @@ import triton
 from kernl import launch, tuning
 from kernl.errors import DeviceError, KernlError, OptionError
 from kernl.op import Op, Outputs
-
-_VARIABLE = "KERNL_CACHE_DIR"
-_OPERATORS = Path(__file__).parent / "ops"
+from kernl.tables import Row, Tunable, Value
+from kernl.tuned_cache import keep
 
 
 class Tuned(NamedTuple):
@@ -83,8 +74,8 @@ def autotune(op: Op, **inputs: Any) -> list[Tuned]:
 def _tune(
     op: Op,
     inputs: Mapping[str, Any],
-    tunable: tuning.Tunable[Any],
-    key: dict[str, tuning.Value],
+    tunable: Tunable[Any],
+    key: dict[str, Value],
     capability: int,
 ) -> Tuned:
     def call() -> Outputs:
@@ -105,7 +96,7 @@ def _tune(
         )
     seconds, config = min(timed, key=lambda one: one[0])
     if seconds < before:
-        _keep(tunable, tuning.Row(capability, key, config))
+        keep(tunable, Row(capability, key, config))
     named = dict(zip(tunable.fields, config, strict=True))
     return Tuned(named, min(seconds, before), before, len(timed))
 
@@ -143,53 +134,3 @@ def _upcast(inputs: Mapping[str, Any]) -> dict[str, Any]:
 def _seconds(call: Callable[[], object]) -> float:
     """Median device time of one call, in seconds, by Triton's own benchmark with a cold L2."""
     return float(triton.testing.do_bench(call, warmup=5, rep=30, return_mode="median")) / 1e3
-
-
-def cache_folder() -> Path | None:
-    """Where this GPU's choices lie; None where KERNL_CACHE_DIR is set but empty."""
-    root = os.environ.get(_VARIABLE)
-    if root == "":
-        return None
-    home = Path(root) if root else Path.home() / ".cache" / "kernl"
-    return home / "tuned" / _fingerprint(torch.cuda.get_device_name())
-
-
-@cache
-def _fingerprint(gpu: str) -> str:
-    """A name for all that could make a choice stale."""
-    digest = hashlib.sha256()
-    for part in (gpu, torch.__version__, triton.__version__):
-        digest.update(part.encode() + b"\0")
-    for path in sorted(_OPERATORS.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def kept_rows(tunable: tuning.Tunable[Any]) -> tuple[tuning.Row, ...]:
-    """What was tuned on this GPU with this stack; the newest choice for a class comes first.
-
-    What cannot be read counts as absent: a choice is a convenience, never a condition.
-    """
-    folder = cache_folder()
-    path = folder / f"{tunable.name}.csv" if folder else None
-    if path is None or not path.exists():
-        return ()
-    try:
-        return tuple(reversed(tuning.read(path, tunable, skip_broken=True)))
-    except OSError:
-        return ()
-
-
-def _keep(tunable: tuning.Tunable[Any], row: tuning.Row) -> None:
-    folder = cache_folder()
-    if folder is None:
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{tunable.name}.csv"
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        if new:
-            writer.writerow(("architecture", *tunable.key_names, *tunable.fields))
-        values = (row.key[name] for name in tunable.key_names)
-        writer.writerow((row.architecture, *values, *row.config))

@@ -10,12 +10,12 @@ import pytest
 import torch
 import triton
 
-from kernl import autotune, tuning
+from kernl import autotune, tuned_cache, tuning
 from kernl.errors import DeviceError
 from kernl.ops import ALL
 from kernl.ops.linear import LINEAR, linear
 from kernl.ops.linear_config import LINEAR_TUNABLE, LinearConfig
-from kernl.tuning import Key, Row, Tunable
+from kernl.tables import Key, Row, Tunable, Value
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -58,7 +58,7 @@ def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     tuning.forget()
 
 
-def _choose(capability: int, device: torch.device = CPU, **key: tuning.Value) -> Blocks:
+def _choose(capability: int, device: torch.device = CPU, **key: Value) -> Blocks:
     return tuning.choose(TUNABLE, capability, device, **key)
 
 
@@ -131,14 +131,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of a user's choices, on a GPU that need not be there."""
     monkeypatch.setenv("KERNL_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "NVIDIA TEST")
-    autotune._fingerprint.cache_clear()
+    tuned_cache.fingerprint.cache_clear()
     tuning.forget()
     return tmp_path / "cache"
 
 
 def _keep(m: int, block: int, capability: int = 90) -> None:
     key = {"bits": 16, "m": m, "n": 64}
-    autotune._keep(TUNABLE, Row(capability, key, Blocks("mine", block, True)))
+    tuned_cache.keep(TUNABLE, Row(capability, key, Blocks("mine", block, True)))
     tuning.forget()
 
 
@@ -167,12 +167,12 @@ def test_an_upgrade_never_serves_a_stale_choice(
     else:
         (tmp_path / "ops").mkdir()
         (tmp_path / "ops" / "linear.py").write_text("# edited")
-        monkeypatch.setattr(autotune, "_OPERATORS", tmp_path / "ops")
-    autotune._fingerprint.cache_clear()
+        monkeypatch.setattr(tuned_cache, "OPERATORS", tmp_path / "ops")
+    tuned_cache.fingerprint.cache_clear()
     tuning.forget()
     assert _choose(90, GPU, bits=16, m=64, n=64).path == "small"
     monkeypatch.undo()
-    autotune._fingerprint.cache_clear()
+    tuned_cache.fingerprint.cache_clear()
     tuning.forget()
 
 
@@ -182,9 +182,9 @@ def test_the_choice_survives_an_upgrade_and_back(
     _keep(64, 4)
     with monkeypatch.context() as upgraded:
         upgraded.setattr(torch, "__version__", "99.0")
-        autotune._fingerprint.cache_clear()
+        tuned_cache.fingerprint.cache_clear()
         _keep(64, 8)
-    autotune._fingerprint.cache_clear()
+    tuned_cache.fingerprint.cache_clear()
     tuning.forget()
     assert _choose(90, GPU, bits=16, m=64, n=64).block == 4
 

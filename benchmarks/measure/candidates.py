@@ -17,6 +17,7 @@ from benchmarks.measure import accuracy, graphs, timing
 from benchmarks.measure.laboratory import Laboratory, describe, free
 from kernl import tuning
 from kernl.op import Case, Op
+from kernl.tables import Tunable, Value
 
 _SAMPLES = 7
 _BUDGET_S = 0.05
@@ -31,8 +32,8 @@ class Question(NamedTuple):
 
     op: Op
     case: Case
-    tunable: tuning.Tunable[Any]
-    key: dict[str, tuning.Value]
+    tunable: Tunable[Any]
+    key: dict[str, Value]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from kernl.launch import next_power_of_2
 from kernl.ops.chunks import programs_a_row
-from kernl.tuning import Key, Tunable
+from kernl.tables import Key, Tunable
 
 MOST_PROGRAMS_A_ROW = 128
 

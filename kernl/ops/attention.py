@@ -24,7 +24,8 @@ from kernl.ops.attention_check import check_attention
 from kernl.ops.attention_config import ATTENTION_TUNABLE, AttentionConfig
 from kernl.ops.attention_kernel import LOG2_E, attention_kernel
 from kernl.ops.relative_bias import first_distances, relative_bias_reference
-from kernl.tuning import Tunable, choose
+from kernl.tables import Tunable
+from kernl.tuning import choose
 
 SMALLEST_SCALE = 1e-30
 """Any score times this is 0 beside the others."""

@@ -30,7 +30,8 @@ from kernl.ops.tile import (
     shared_memory_limit,
 )
 from kernl.shapes import ModelShape, Workload
-from kernl.tuning import Key, Tunable, choose
+from kernl.tables import Key, Tunable
+from kernl.tuning import choose
 
 
 class BatchedConfig(NamedTuple):

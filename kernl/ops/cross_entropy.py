@@ -26,7 +26,7 @@ from kernl.op import Case, Dims, Op
 from kernl.ops.chunks import cut, programs_a_row
 from kernl.ops.rows import as_rows
 from kernl.shapes import ModelShape, Workload
-from kernl.tuning import Key, Tunable
+from kernl.tables import Key, Tunable
 
 MOST_PROGRAMS_A_ROW = 64
 

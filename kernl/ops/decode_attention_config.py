@@ -13,7 +13,7 @@ import torch
 from kernl import tuning
 from kernl.launch import cdiv, next_power_of_2
 from kernl.ops.tile import shared_memory_limit
-from kernl.tuning import Key, Tunable
+from kernl.tables import Key, Tunable
 
 # Two programs on each multiprocessor of an H100 (132): one computes while the other waits.
 FULL_GRID = 264

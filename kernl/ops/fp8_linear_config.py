@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from kernl.launch import cdiv, next_power_of_2
 from kernl.ops.tile import MOST_UNALIGNED_ELEMENTS, accumulators_limit, shared_memory_limit
-from kernl.tuning import Key, Tunable
+from kernl.tables import Key, Tunable
 
 
 class Fp8Config(NamedTuple):

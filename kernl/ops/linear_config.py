@@ -30,7 +30,7 @@ from kernl.ops.tile import (
     choose_tile,
     shared_memory_limit,
 )
-from kernl.tuning import Key, Tunable
+from kernl.tables import Key, Tunable
 
 GEMV_MOST_ROWS = 16
 """From 16 rows on nothing of a tensor core's tile is wasted."""

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from kernl.launch import next_power_of_2
 from kernl.ops.tile import shared_memory_limit
-from kernl.tuning import Key, Tunable
+from kernl.tables import Key, Tunable
 
 
 class LinearLayerNormConfig(NamedTuple):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from kernl.launch import cdiv, next_power_of_2
 from kernl.ops.tile import FULL_GRID, accumulators_limit, shared_memory_limit
-from kernl.tuning import Key, Tunable
+from kernl.tables import Key, Tunable
 
 GEMV_MOST_ROWS = 4
 _LIBRARY_FROM_ROWS = 128

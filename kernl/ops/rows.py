@@ -18,7 +18,8 @@ import torch
 
 from kernl.launch import cdiv, next_power_of_2
 from kernl.ops.tile import FULL_GRID
-from kernl.tuning import Key, Tunable, choose
+from kernl.tables import Key, Tunable
+from kernl.tuning import choose
 
 # 32 warps, the most that a program has, hold 32 fp32 values a thread of a row this wide.
 MAX_TILE_COLS = 32768

@@ -61,7 +61,8 @@ from kernl.ops.tile import (
     shared_memory_limit,
 )
 from kernl.shapes import ModelShape, Workload
-from kernl.tuning import Key, Tunable, choose
+from kernl.tables import Key, Tunable
+from kernl.tuning import choose
 
 _GROUP_M = 8
 

@@ -8,11 +8,11 @@ import torch
 
 from benchmarks import tune
 from benchmarks.measure.candidates import candidates, questions
-from kernl import tuning
 from kernl.ops.linear import LINEAR
 from kernl.ops.linear_config import LIBRARY, LINEAR_TUNABLE, LinearConfig
+from kernl.tables import Row, Value, read
 
-KEY: dict[str, tuning.Value] = {
+KEY: dict[str, Value] = {
     "bits": 16,
     "aligned": 1,
     "extra_pass": 0,
@@ -44,11 +44,11 @@ def test_patterns_pick_cases() -> None:
 
 def test_a_table_is_written_whole_sorted_and_read_again(tmp_path: Path) -> None:
     table = tune.Table(LINEAR_TUNABLE, tmp_path)
-    table.put(tuning.Row(90, {**KEY, "m": 128}, CONFIG), 4.5e-6)
-    table.put(tuning.Row(90, KEY, CONFIG), 2.5e-6)
-    table.put(tuning.Row(80, KEY, LIBRARY), 7e-6)
+    table.put(Row(90, {**KEY, "m": 128}, CONFIG), 4.5e-6)
+    table.put(Row(90, KEY, CONFIG), 2.5e-6)
+    table.put(Row(80, KEY, LIBRARY), 7e-6)
     path = tmp_path / "linear.csv"
-    rows = tuning.read(path, LINEAR_TUNABLE)
+    rows = read(path, LINEAR_TUNABLE)
     assert [(row.architecture, row.key["m"]) for row in rows] == [(80, 16), (90, 16), (90, 128)]
     assert rows[1].config == CONFIG
     with path.open() as file:
@@ -57,13 +57,13 @@ def test_a_table_is_written_whole_sorted_and_read_again(tmp_path: Path) -> None:
 
 
 def test_rows_of_other_gpus_and_classes_are_kept(tmp_path: Path) -> None:
-    tune.Table(LINEAR_TUNABLE, tmp_path).put(tuning.Row(80, KEY, LIBRARY), 7e-6)
+    tune.Table(LINEAR_TUNABLE, tmp_path).put(Row(80, KEY, LIBRARY), 7e-6)
     table = tune.Table(LINEAR_TUNABLE, tmp_path)
     assert table.has(80, KEY)
     assert not table.has(90, KEY)
-    table.put(tuning.Row(90, KEY, CONFIG), 2.5e-6)
-    table.put(tuning.Row(90, KEY, LIBRARY), 2.4e-6)
-    rows = tuning.read(tmp_path / "linear.csv", LINEAR_TUNABLE)
+    table.put(Row(90, KEY, CONFIG), 2.5e-6)
+    table.put(Row(90, KEY, LIBRARY), 2.4e-6)
+    rows = read(tmp_path / "linear.csv", LINEAR_TUNABLE)
     assert [row.config for row in rows] == [LIBRARY, LIBRARY]
 
 

@@ -13,7 +13,7 @@ from kernl.ops.layer_norm import LAYER_NORM, LAYER_NORM_TUNABLE
 from kernl.ops.rms_norm import RMS_NORM, RMS_NORM_TUNABLE, rms_norm, rms_norm_reference
 from kernl.ops.rows import MAX_TILE_COLS, RowConfig
 from kernl.ops.softmax import SOFTMAX, SOFTMAX_TUNABLE, softmax_plan, softmax_reference
-from kernl.tuning import Tunable
+from kernl.tables import Tunable
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LOOP = RowConfig("loop", 1, 32, 4)

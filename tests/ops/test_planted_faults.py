@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 # A name begins with the operator; then the file, what stands in it, what is planted.
 FAULTS = {
     "softmax counts its tail": (
-        "softmax",
+        "softmax_scores",
         'mask=inside, other=float("-inf")',
         "mask=inside, other=0.0",
     ),
@@ -23,9 +23,14 @@ FAULTS = {
         "lane_sum +",
     ),
     "softmax lets a query see one key too many": (
-        "softmax",
+        "softmax_scores",
         "last = query + cols - queries",
         "last = query + cols - queries + 1",
+    ),
+    "softmax merges only the first blocks of a row": (
+        "softmax_split",
+        "tl.load(partial_ptrs + 1, mask=block_offs < blocks, other=0.0)",
+        "tl.load(partial_ptrs + 1, mask=block_offs < blocks // 2, other=0.0)",
     ),
     "rms_norm forgets the rest of a wide row": (
         "rms_norm",

@@ -68,7 +68,7 @@ bench: environment ## Run the benchmarks on HEAD and build the dashboard
 measure: environment ## Run the benchmarks on REVISION
 	@machine="$$($(RUN) -m benchmarks.measure.device)"; \
 	$(RUN) -m asv machine --yes --machine "$$machine" > /dev/null; \
-	options=(--show-stderr --machine "$$machine"); bench='$(BENCH)'; \
+	options=(--machine "$$machine"); bench='$(BENCH)'; \
 	profile='$(PROFILE)'; \
 	if [ "$$machine" = compile-only ]; then bench="$${bench:-codegen}"; \
 	  profile="$${profile:-quick}"; \
@@ -76,6 +76,7 @@ measure: environment ## Run the benchmarks on REVISION
 	else options+=(--record-samples); fi; \
 	if [ -n "$$bench" ]; then options+=(--bench "$$bench"); fi; \
 	profile="$${profile:-full}"; \
+	if [ "$$profile" = full ]; then options+=(--show-stderr); fi; \
 	echo "bench: machine $$machine, commits $(REVISION), benchmarks $${bench:-all}," \
 	  "profile $$profile"; \
 	export KERNL_PROFILE="$$profile"; \

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from benchmarks.cases import NOT_SELECTED
 from dashboards import figures, summary, text
 from dashboards.history import Commit
 
@@ -216,7 +217,8 @@ def changes(
 
 
 def codegen_cases(rows: pd.DataFrame) -> Table:
-    """Every case and architecture of one operator at one commit."""
+    """Every case and architecture of one operator at one commit, but what was not asked for."""
+    rows = rows[rows["reason"] != NOT_SELECTED]
     values: dict[tuple[str, str], dict[str, float]] = {}
     remarks: dict[tuple[str, str], set[str]] = {}
     for row in rows.to_dict("records"):

@@ -5,7 +5,8 @@ import math
 import pandas as pd
 import pytest
 
-from dashboards import summary
+from benchmarks.cases import NOT_SELECTED
+from dashboards import summary, tables
 from tests.dashboards import synthetic
 from tests.dashboards.synthetic import row
 
@@ -89,6 +90,21 @@ def test_a_fallback_counts_as_one_over_eager_and_loses_to_a_faster_alternative()
     assert found.over_best.mean == pytest.approx(1.0)  # sqrt(¼ × 4)
     assert (found.fallbacks, found.measured, found.compared) == (1, 1, 2)
     assert list(summary.losses(frame)["case"]) == ["a.fp16"]
+
+
+def test_a_table_of_compiled_cases_leaves_out_what_was_not_selected() -> None:
+    compiled = {"suite": "codegen", "metric": "spills", "value": 0.0, "variant": "sm_90"}
+    left_out = {"status": "skipped", "reason": NOT_SELECTED, "value": math.nan}
+    library = {"status": "skipped", "reason": "a library's call", "value": math.nan}
+    rows = synthetic.frame(
+        [
+            row(**compiled, case="a.fp16"),
+            row(**{**compiled, **left_out}, case="b.fp16"),
+            row(**{**compiled, **library}, case="c.fp16"),
+        ]
+    )
+    table = tables.codegen_cases(rows)
+    assert [line[0].text for line in table.rows] == ["a.fp16", "c.fp16"]
 
 
 def test_a_case_that_was_not_selected_is_no_fallback() -> None:

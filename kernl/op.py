@@ -130,7 +130,8 @@ class Op:
         spellings: plain PyTorch functions, as models write this operator: the FX patterns.
         version: raised when the meaning of the inputs changes; older results then no longer count.
         library: the best single library call for the same thing, with the same keywords, where
-            there is one that `reference` is not already; measured beside the others.
+            there is one that `reference` is not already; measured beside the others. What it does
+            not compute it refuses by NotImplementedError, in words.
         mutates: names of the inputs that the kernel writes into, and the reference too. They count
             as outputs, after those that are returned.
         moves_part_of_its_inputs: the kernel reads only some rows of an input, as a table of

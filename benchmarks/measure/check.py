@@ -79,8 +79,8 @@ def _check_one(
     try:
         with accuracy.poisoned() if implementation.poisonable else contextlib.nullcontext():
             outputs = accuracy.as_tuple(call(**inputs))
-    except NotImplementedError as reason_not:
-        return point(name, "skipped", str(reason_not) or f"{name} does not compute this case")
+    except NotImplementedError as refusal:
+        return point(name, "skipped", str(refusal) or f"{name} does not compute this case")
     written = _mutates(op)
     outputs += tuple(inputs[one] for one in written)
     read = {key: value for key, value in inputs.items() if key not in written}

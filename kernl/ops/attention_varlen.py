@@ -64,13 +64,14 @@ def attention_varlen_library(
         raise NotImplementedError("this PyTorch has no torch.nn.attention.varlen") from error
     if q.dtype == torch.float32:
         raise NotImplementedError("varlen_attn takes 16-bit elements")
-    if any(value is not None for value in options.values()):
-        raise NotImplementedError(f"varlen_attn is not asked for {', '.join(options)}")
-    asked: dict[str, Any] = {"enable_gqa": True} if q.shape[1] != k.shape[1] else {}
+    asked_for = [name for name, value in options.items() if value is not None]
+    if asked_for:
+        raise NotImplementedError(f"varlen_attn is not asked for {', '.join(asked_for)}")
+    keywords: dict[str, Any] = {"enable_gqa": True} if q.shape[1] != k.shape[1] else {}
     if causal:
-        asked["window_size"] = (-1, 0)
+        keywords["window_size"] = (-1, 0)
     starts = cu_seqlens.to(torch.int32)
-    out = varlen_attn(q, k, v, starts, starts, max_seqlen, max_seqlen, **asked)
+    out = varlen_attn(q, k, v, starts, starts, max_seqlen, max_seqlen, **keywords)
     assert isinstance(out, torch.Tensor)
     return out
 

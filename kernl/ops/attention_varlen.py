@@ -7,6 +7,7 @@ tokens of its own sequence alone. The kernel and the formula are those of `kernl
 import random
 from collections.abc import Iterator
 from functools import cache
+from inspect import signature
 from typing import Any
 
 import torch
@@ -67,9 +68,10 @@ def attention_varlen_library(
     asked_for = [name for name, value in options.items() if value is not None]
     if asked_for:
         raise NotImplementedError(f"varlen_attn is not asked for {', '.join(asked_for)}")
-    keywords: dict[str, Any] = {"enable_gqa": True} if q.shape[1] != k.shape[1] else {}
-    if causal:
-        keywords["window_size"] = (-1, 0)
+    keywords: dict[str, Any] = {"window_size": (-1, 0)} if causal else {}
+    # Until 2.12 it is not asked whether heads are grouped: FlashAttention sees it by itself.
+    if q.shape[1] != k.shape[1] and "enable_gqa" in signature(varlen_attn).parameters:
+        keywords["enable_gqa"] = True
     starts = cu_seqlens.to(torch.int32)
     out = varlen_attn(q, k, v, starts, starts, max_seqlen, max_seqlen, **keywords)
     assert isinstance(out, torch.Tensor)

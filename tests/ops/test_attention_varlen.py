@@ -80,3 +80,27 @@ def test_what_the_library_is_not_asked_for() -> None:
     q = q.half()
     with pytest.raises(NotImplementedError, match="softcap"):
         attention_varlen_library(q, q, q, whole(0, 5), 5, softcap=3.0)
+
+
+@pytest.mark.parametrize("newer", [False, True])
+def test_the_library_of_each_pytorch_is_asked_in_its_words(
+    monkeypatch: pytest.MonkeyPatch, newer: bool
+) -> None:
+    varlen = pytest.importorskip("torch.nn.attention.varlen")
+    seen: list[dict[str, Any]] = []
+
+    def before_2_12(q: torch.Tensor, *_: Any, window_size: tuple[int, int]) -> torch.Tensor:
+        seen.append({"window_size": window_size})
+        return q
+
+    def since_2_12(
+        q: torch.Tensor, *_: Any, window_size: tuple[int, int], enable_gqa: bool
+    ) -> torch.Tensor:
+        seen.append({"window_size": window_size, "enable_gqa": enable_gqa})
+        return q
+
+    monkeypatch.setattr(varlen, "varlen_attn", since_2_12 if newer else before_2_12)
+    q, k = random(5, 4, 32).half(), random(5, 2, 32).half()
+    attention_varlen_library(q, k, k, whole(0, 5), 5, causal=True)
+    grouped = {"enable_gqa": True} if newer else {}
+    assert seen == [{"window_size": (-1, 0), **grouped}]

@@ -292,9 +292,10 @@ class _Sweep:
             telemetry=message.get("telemetry"),
             dry=bool(message.get("dry")),
         )
-        self._progress.step(
-            f"{record['op']} {record['case']} {record['variant']} {record['status']}"
-        )
+        if case.selected:
+            self._progress.step(
+                f"{record['op']} {record['case']} {record['variant']} {record['status']}"
+            )
         return record
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +95,15 @@ class Bench:
         self.log = directory / "log"
         self.log.touch()
 
-    def sweep(self, *names: str, mode: str = "", **settings: Any) -> dict[str, dict[str, Record]]:
+    def sweep(
+        self, *names: str, mode: str = "", left_out: Sequence[str] = (), **settings: Any
+    ) -> dict[str, dict[str, Record]]:
         points = sweep(
             subject(),
-            [SweepCase(f"{name}.fp16", {"rows": 1}, "fp16") for name in names],
+            [
+                SweepCase(f"{name}.fp16", {"rows": 1}, "fp16", name not in left_out)
+                for name in names
+            ],
             self.journal,
             settings=Settings(**{"case_timeout_s": 1.0, "start_timeout_s": 20.0, **settings}),
             reuse=self.reusable(),

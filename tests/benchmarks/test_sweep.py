@@ -44,6 +44,15 @@ def test_a_sweep_without_faults_keeps_one_worker(bench: Bench, tmp_path: Path) -
     assert lines[0].startswith("1/6  softmax one.fp16 eager ok")
 
 
+def test_progress_counts_what_is_measured_and_not_what_is_left_out(
+    bench: Bench, tmp_path: Path
+) -> None:
+    found = bench.sweep("one", "large", left_out=["large"])
+    assert set(statuses(found["large"]).values()) == {"skipped"}
+    lines = (tmp_path / "progress").read_text().splitlines()
+    assert [line.split()[0] for line in lines] == ["1/3", "2/3", "3/3"]
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_costs_one_implementation_of_one_case(bench: Bench, fault: str) -> None:
     found = bench.sweep("before", fault, "after")

@@ -5,7 +5,8 @@
     ├── ShapeError      (ValueError)  dimensions that do not fit together, or a size below 1
     ├── DTypeError      (TypeError)   an element type that no kernel takes, or a mixture of them
     ├── DeviceError     (ValueError)  tensors on a device that cannot run the kernel, or on several
-    └── OptionError     (ValueError)  an option outside its list of allowed values
+    ├── OptionError     (ValueError)  an option outside its list of allowed values
+    └── UntraceableError (RuntimeError)  a forward that no graph can hold: it depends on data
 
 Each says what was seen, what is allowed and what to do, and each is also the built-in error that
 PyTorch users expect, so `except TypeError` and `except ValueError` keep working.
@@ -18,6 +19,7 @@ __all__ = [
     "KernlError",
     "OptionError",
     "ShapeError",
+    "UntraceableError",
 ]
 
 
@@ -53,6 +55,10 @@ class DeviceError(KernlError, ValueError):
 
 class OptionError(KernlError, ValueError):
     """An option outside its list of allowed values."""
+
+
+class UntraceableError(KernlError, RuntimeError):
+    """A forward that no graph can hold: its steps depend on data, or it writes into its inputs."""
 
 
 def _rebuild(error: type[KernlError], seen: str, allowed: str, action: str) -> KernlError:

@@ -6,7 +6,7 @@ the dashboard page. A `Case` is frozen: its name is its dims and its dtype, and 
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -108,6 +108,27 @@ def _part(key: str, value: Dim) -> str:
     return f"{key}{value}"
 
 
+@dataclass(frozen=True, eq=False)
+class Spelling:
+    """One way in which models write an operator, and the call that stands for it.
+
+    Attributes:
+        pattern: a plain PyTorch function of tensors and constants.
+        replacement: takes the same arguments by name and returns the same tensors; what it does
+            not take it refuses by a `KernlError`, whose words the user then reads.
+        tensors: an example of the shape of each tensor, by the name of its parameter.
+        constants: the parameters that are numbers, each with a value that occurs nowhere else, by
+            which it is found among the numbers of the pattern.
+        integers: the tensors among them that hold integers.
+    """
+
+    pattern: Callable[..., Outputs]
+    replacement: Callable[..., Outputs]
+    tensors: Mapping[str, tuple[int, ...]]
+    constants: Mapping[str, float] = field(default_factory=dict)
+    integers: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Op:
     """The one declaration of a kernel.
@@ -127,7 +148,7 @@ class Op:
         bytes: case → the fewest bytes moved: each input read once, each output written once.
         flops: case → floating-point operations.
         tolerance: dtype name → the largest allowed ‖out - ref‖ / ‖ref‖ against float64.
-        spellings: plain PyTorch functions, as models write this operator: the FX patterns.
+        spellings: how models write this operator, each with the call that replaces it.
         version: raised when the meaning of the inputs changes; older results then no longer count.
         library: the best single library call for the same thing, with the same keywords, where
             there is one that `reference` is not already; measured beside the others. What it does
@@ -155,7 +176,7 @@ class Op:
     bytes: Callable[[Case], int]
     flops: Callable[[Case], int]
     tolerance: Mapping[str, float]
-    spellings: tuple[Callable[..., Outputs], ...]
+    spellings: tuple[Spelling, ...] = ()
     version: int = 1
     library: Callable[..., Outputs] | None = None
     mutates: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ import pytest
 import kernl
 import kernl.errors
 import kernl.ops
+import kernl.rewrite
 
 PUBLIC = {
     "kernl": {"__version__"},
@@ -42,9 +43,23 @@ PUBLIC = {
         "KernlError",
         "OptionError",
         "ShapeError",
+        "UntraceableError",
+    },
+    "kernl.rewrite": {
+        "Refusal",
+        "Report",
+        "graph_report",
+        "replace_pattern",
+        "rewrite",
+        "trace",
     },
 }
-MODULES = {"kernl": kernl, "kernl.ops": kernl.ops, "kernl.errors": kernl.errors}
+MODULES = {
+    "kernl": kernl,
+    "kernl.ops": kernl.ops,
+    "kernl.errors": kernl.errors,
+    "kernl.rewrite": kernl.rewrite,
+}
 NAMES = [(module, name) for module, names in PUBLIC.items() for name in sorted(names)]
 
 

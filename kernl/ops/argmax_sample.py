@@ -321,10 +321,6 @@ def _inputs(case: Case, device: str, seed: int) -> dict[str, Any]:
     return {"logits": logits.to(case.torch_dtype), "uniform": sampled, **options}
 
 
-def _spelled_greedy(logits: torch.Tensor) -> torch.Tensor:
-    return torch.argmax(logits, dim=-1)
-
-
 ARGMAX_SAMPLE = Op(
     name="argmax_sample",
     kernel=argmax_sample,
@@ -345,5 +341,4 @@ ARGMAX_SAMPLE = Op(
     flops=lambda case: (1 if case["mode"] == "greedy" else 5) * case["rows"] * case["cols"],
     # Tokens are compared for equality.
     tolerance={"fp32": 0.0, "fp16": 0.0, "bf16": 0.0},
-    spellings=(_spelled_greedy,),
 )

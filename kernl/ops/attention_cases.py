@@ -14,6 +14,7 @@ from kernl.ops.attention import (
     seen_reference,
 )
 from kernl.ops.attention_check import check_attention
+from kernl.ops.attention_spellings import attention_spellings
 from kernl.shapes import ModelShape, Workload
 
 BIASES = (
@@ -159,18 +160,6 @@ def _pairs(case: Case, length: int) -> int:
     return max(total, 1)
 
 
-def _spelled_sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.scaled_dot_product_attention(q, k, v)
-
-
-def _spelled_eager(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor, scale: float
-) -> torch.Tensor:
-    scores = torch.matmul(q, k.transpose(2, 3)) * scale + mask
-    weights = torch.nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(q.dtype)
-    return torch.matmul(weights, v)
-
-
 _case = partial(
     zip, ("batch", "heads", "kvheads", "queries", "keys", "dim", "causal", "bias"), strict=True
 )
@@ -204,7 +193,7 @@ ATTENTION = Op(
     bytes=_bytes,
     flops=_flops,
     tolerance={"fp32": 3e-6, "fp16": 1e-3, "bf16": 6e-3},
-    spellings=(_spelled_sdpa, _spelled_eager),
+    spellings=attention_spellings(attention),
     library=attention_library,
     # Keys and values behind the end of a sequence are not read.
     moves_part_of_its_inputs=True,

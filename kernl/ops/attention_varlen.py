@@ -268,10 +268,6 @@ def _flops(case: Case) -> int:
     return 4 * int(case["heads"]) * pairs * int(case["dim"])
 
 
-def _spelled_varlen(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.scaled_dot_product_attention(q, k, v)
-
-
 ATTENTION_VARLEN = Op(
     name="attention_varlen",
     kernel=attention_varlen,
@@ -293,6 +289,5 @@ ATTENTION_VARLEN = Op(
     bytes=_bytes,
     flops=_flops,
     tolerance={"fp32": 3e-6, "fp16": 1e-3, "bf16": 6e-3},
-    spellings=(_spelled_varlen,),
     library=attention_varlen_library,
 )

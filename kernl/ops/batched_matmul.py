@@ -18,7 +18,7 @@ import triton.language as tl
 from kernl import checks, launch
 from kernl.errors import ShapeError
 from kernl.launch import Launch, LibraryCall, Plan, cdiv, next_power_of_2
-from kernl.op import Case, Dims, Op
+from kernl.op import Case, Dims, Op, Spelling
 from kernl.ops.grouped import grouped_tile
 from kernl.ops.tile import (
     FLOAT_TILES,
@@ -366,5 +366,8 @@ BATCHED_MATMUL = Op(
     bytes=_bytes,
     flops=lambda case: 2 * case["batch"] * case["m"] * case["n"] * case["k"],
     tolerance={"fp32": 3e-6, "fp16": 5e-4, "bf16": 4e-3},
-    spellings=(_spelled_matmul, _spelled_bmm),
+    spellings=(
+        Spelling(_spelled_matmul, batched_matmul, {"a": (2, 4, 3, 8), "b": (2, 4, 8, 5)}),
+        Spelling(_spelled_bmm, batched_matmul, {"a": (2, 3, 8), "b": (2, 8, 5)}),
+    ),
 )

@@ -22,7 +22,7 @@ import triton.language as tl
 
 from kernl import checks, launch, tuning
 from kernl.launch import Launch, Plan, next_power_of_2
-from kernl.op import Case, Dims, Op
+from kernl.op import Case, Dims, Op, Spelling
 from kernl.ops.chunks import cut, programs_a_row
 from kernl.ops.rows import as_rows
 from kernl.shapes import ModelShape, Workload
@@ -332,12 +332,8 @@ def _inputs(case: Case, device: str, seed: int) -> dict[str, Any]:
     }
 
 
-def _spelled_functional(
-    logits: torch.Tensor, targets: torch.Tensor, ignore_index: int
-) -> torch.Tensor:
-    return torch.nn.functional.cross_entropy(
-        logits.float(), targets, ignore_index=ignore_index, reduction="none"
-    )
+def _spelled_functional(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
 
 
 CROSS_ENTROPY = Op(
@@ -365,5 +361,13 @@ CROSS_ENTROPY = Op(
     # A difference, an exponential, a scale, a sum and a comparison for each element.
     flops=lambda case: 5 * case["rows"] * case["cols"],
     tolerance={"fp32": 1e-6, "fp16": 1e-6, "bf16": 1e-6},
-    spellings=(_spelled_functional,),
+    spellings=(
+        Spelling(
+            _spelled_functional,
+            cross_entropy,
+            {"logits": (3, 8), "targets": (3,)},
+            {},
+            ("targets",),
+        ),
+    ),
 )

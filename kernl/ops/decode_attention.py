@@ -336,20 +336,6 @@ def _bytes(case: Case) -> int:
     return (rows + keys) * int(case["head_dim"]) * case.itemsize + lengths
 
 
-def _spelled_masked(
-    q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, mask: torch.Tensor
-) -> torch.Tensor:
-    return torch.nn.functional.scaled_dot_product_attention(q, k_cache, v_cache, attn_mask=mask)
-
-
-def _spelled_grouped(
-    q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, mask: torch.Tensor
-) -> torch.Tensor:
-    return torch.nn.functional.scaled_dot_product_attention(
-        q, k_cache, v_cache, attn_mask=mask, enable_gqa=True
-    )
-
-
 DECODE_ATTENTION = Op(
     name="decode_attention",
     kernel=decode_attention,
@@ -376,7 +362,6 @@ DECODE_ATTENTION = Op(
     # A product with each key and one with each value.
     flops=lambda case: 4 * case["heads"] * case["q_len"] * case["head_dim"] * sum(_lengths(case)),
     tolerance={"fp32": 2e-6, "fp16": 6e-4, "bf16": 5e-3},
-    spellings=(_spelled_masked, _spelled_grouped),
     library=decode_attention_library,
     moves_part_of_its_inputs=True,
 )

@@ -21,6 +21,7 @@ from kernl import checks, launch
 from kernl.errors import ShapeError
 from kernl.launch import Launch, Plan, cdiv, next_power_of_2
 from kernl.op import Case, Dims, Op
+from kernl.ops.norm_spellings import embedding_layer_norm_spellings
 from kernl.shapes import ModelShape, Workload
 
 MAX_HIDDEN = 16384
@@ -367,12 +368,6 @@ def _bytes(case: Case) -> int:
     return int(rows * case["hidden"] * case.itemsize + tokens * 8 * (2 if case["types"] else 1))
 
 
-def _spelled_bert(
-    word: torch.Tensor, position: torch.Tensor, token_type: torch.Tensor
-) -> torch.Tensor:
-    return word + token_type + position
-
-
 EMBEDDING_LAYER_NORM = Op(
     name="embedding_layer_norm",
     kernel=embedding_layer_norm,
@@ -395,6 +390,6 @@ EMBEDDING_LAYER_NORM = Op(
     # Two additions, then as layer_norm: subtract, square, multiply twice and add.
     flops=lambda case: 7 * case["batch"] * case["seq"] * case["hidden"],
     tolerance={"fp32": 2e-6, "fp16": 5e-4, "bf16": 4e-3},
-    spellings=(_spelled_bert,),
+    spellings=embedding_layer_norm_spellings(embedding_layer_norm),
     moves_part_of_its_inputs=True,
 )

@@ -266,12 +266,6 @@ def _bytes(case: Case) -> int:
     return int(floats * case.itemsize + n * k + 4 * n)
 
 
-def _spelled_scaled(
-    x: torch.Tensor, weight: torch.Tensor, weight_scale: torch.Tensor
-) -> torch.Tensor:
-    return torch.nn.functional.linear(x, weight.to(x.dtype) * weight_scale[:, None].to(x.dtype))
-
-
 FP8_LINEAR = Op(
     name="fp8_linear",
     kernel=fp8_linear,
@@ -294,7 +288,6 @@ FP8_LINEAR = Op(
     flops=lambda case: 2 * case["m"] * case["n"] * case["k"],
     # Hopper's tensor cores add up 8-bit products in about 14 bits: float32 outside does not help.
     tolerance={"fp32": 3e-4, "fp16": 1e-3, "bf16": 6e-3},
-    spellings=(_spelled_scaled,),
     library=fp8_linear_library,
     arithmetic="fp8",
     opt_in=True,

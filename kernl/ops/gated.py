@@ -20,7 +20,7 @@ import triton.language as tl
 
 from kernl import checks, launch
 from kernl.launch import Launch, Plan, cdiv, next_power_of_2
-from kernl.op import Case, Dims, Op
+from kernl.op import Case, Dims, Op, Spelling
 from kernl.ops.activation import activate, activation_reference
 from kernl.ops.rows import as_rows
 from kernl.shapes import ModelShape, Workload
@@ -260,12 +260,19 @@ def _op(name: str, kernel: Callable[..., torch.Tensor], **rest: Any) -> Op:
     )
 
 
+_TENSORS = {"gate": (2, 3, 8), "up": (2, 3, 8)}
+
+
 def _spelled_swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.silu(gate) * up
 
 
-def _spelled_geglu(gate: torch.Tensor, up: torch.Tensor, approximate: str) -> torch.Tensor:
-    return torch.nn.functional.gelu(gate, approximate=approximate) * up
+def _spelled_geglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.gelu(gate) * up
+
+
+def _spelled_geglu_tanh(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.gelu(gate, approximate="tanh") * up
 
 
 SWIGLU = _op(
@@ -277,7 +284,7 @@ SWIGLU = _op(
     dims=_dims,
     inputs=_inputs,
     edges=tuple({"rows": rows, "cols": cols, "packed": packed} for rows, cols, packed in _EDGES),
-    spellings=(_spelled_swiglu,),
+    spellings=(Spelling(_spelled_swiglu, swiglu, _TENSORS),),
 )
 
 GEGLU = _op(
@@ -292,5 +299,8 @@ GEGLU = _op(
         {"rows": rows, "cols": cols, "packed": packed, "activation": GELUS[place % 2]}
         for place, (rows, cols, packed) in enumerate(_EDGES)
     ),
-    spellings=tuple(partial(_spelled_geglu, approximate=a) for a in ("none", "tanh")),
+    spellings=(
+        Spelling(_spelled_geglu, geglu, _TENSORS),
+        Spelling(_spelled_geglu_tanh, partial(geglu, activation="gelu_tanh"), _TENSORS),
+    ),
 )

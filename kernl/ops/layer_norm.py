@@ -23,6 +23,7 @@ import triton.language as tl
 from kernl import checks, launch
 from kernl.launch import Launch, Plan
 from kernl.op import Case, Dims, Op
+from kernl.ops.norm_spellings import layer_norm_spellings
 from kernl.ops.rows import SWEEP, as_rows, row_tile, row_tunable
 from kernl.shapes import ModelShape, Workload
 
@@ -346,19 +347,6 @@ def _bytes(case: Case) -> int:
     return (tensors * case["rows"] + vectors) * case["cols"] * int(case.itemsize)
 
 
-def _spelled_functional(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
-) -> torch.Tensor:
-    return torch.nn.functional.layer_norm(x, (x.shape[-1],), weight, bias, eps)
-
-
-def _spelled_residual(
-    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    summed = x + residual
-    return torch.nn.functional.layer_norm(summed, (x.shape[-1],), weight, bias, eps), summed
-
-
 LAYER_NORM = Op(
     name="layer_norm",
     kernel=layer_norm,
@@ -389,5 +377,5 @@ LAYER_NORM = Op(
     # Two sums, a subtraction, a square, a product, a scale and a shift for each element.
     flops=lambda case: (8 if case["residual"] else 7) * case["rows"] * case["cols"],
     tolerance={"fp32": 2e-6, "fp16": 5e-4, "bf16": 4e-3},
-    spellings=(_spelled_functional, _spelled_residual),
+    spellings=layer_norm_spellings(layer_norm),
 )

@@ -25,6 +25,7 @@ from kernl.ops.epilogue import Epilogue, finish, finish_launch
 from kernl.ops.grouped import grouped_tile
 from kernl.ops.linear_config import LINEAR_TUNABLE, LinearConfig
 from kernl.ops.linear_gemv import gemv_steps
+from kernl.ops.linear_spellings import linear_spellings
 from kernl.ops.linear_tma import describable, tma_steps
 from kernl.ops.product import Product
 from kernl.ops.rows import as_rows
@@ -349,14 +350,6 @@ def _bytes(case: Case) -> int:
     return (m * k + n * k + outputs + (n if case["bias"] else 0)) * int(case.itemsize)
 
 
-def _spelled_functional(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.linear(x, weight, bias)
-
-
-def _spelled_gelu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.gelu(torch.nn.functional.linear(x, weight, bias))
-
-
 LINEAR = Op(
     name="linear",
     kernel=linear,
@@ -382,5 +375,5 @@ LINEAR = Op(
     bytes=_bytes,
     flops=lambda case: 2 * case["m"] * case["n"] * case["k"],
     tolerance={"fp32": 3e-6, "fp16": 5e-4, "bf16": 4e-3},
-    spellings=(_spelled_functional, _spelled_gelu),
+    spellings=linear_spellings(linear),
 )

@@ -39,6 +39,7 @@ from kernl.ops.linear_layer_norm_config import (
     LINEAR_LAYER_NORM_TUNABLE,
     LinearLayerNormConfig,
 )
+from kernl.ops.linear_spellings import linear_layer_norm_spellings
 from kernl.ops.rows import as_rows
 from kernl.shapes import ModelShape, Workload
 
@@ -358,5 +359,5 @@ LINEAR_LAYER_NORM = Op(
     # A product, and for each output the 9 of a residual and a norm.
     flops=lambda case: case["m"] * case["n"] * (2 * case["k"] + 9),
     tolerance={"fp32": 3e-6, "fp16": 5e-4, "bf16": 4e-3},
-    spellings=(linear_layer_norm_reference,),
+    spellings=linear_layer_norm_spellings(linear_layer_norm),
 )

@@ -238,12 +238,6 @@ def _bytes(case: Case) -> int:
     return int(floats * case.itemsize + n * k * case["int"] // 8)
 
 
-def _spelled_dequantized(
-    x: torch.Tensor, weight: torch.Tensor, weight_scale: torch.Tensor
-) -> torch.Tensor:
-    return torch.nn.functional.linear(x, dequantize_weight(weight, weight_scale))
-
-
 QUANTIZED_LINEAR = Op(
     name="quantized_linear",
     kernel=quantized_linear,
@@ -271,6 +265,5 @@ QUANTIZED_LINEAR = Op(
     bytes=_bytes,
     flops=lambda case: 2 * case["m"] * case["n"] * case["k"],
     tolerance={"fp32": 3e-6, "fp16": 1e-3, "bf16": 6e-3},
-    spellings=(_spelled_dequantized,),
     opt_in=True,
 )

@@ -21,6 +21,7 @@ import triton.language as tl
 from kernl import checks, launch
 from kernl.launch import Launch, Plan
 from kernl.op import Case, Dims, Op
+from kernl.ops.norm_spellings import rms_norm_spellings
 from kernl.ops.rows import SWEEP, as_rows, row_tile, row_tunable
 from kernl.shapes import ModelShape, Workload
 
@@ -354,16 +355,6 @@ def _bytes(case: Case) -> int:
     return (tensors * rows + vectors) * cols * int(case.itemsize)
 
 
-def _spelled_llama(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    wide = x.to(torch.float32)
-    variance = wide.pow(2).mean(-1, keepdim=True)
-    return weight * (wide * torch.rsqrt(variance + eps)).to(x.dtype)
-
-
-def _spelled_functional(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    return torch.nn.functional.rms_norm(x, weight.shape, weight, eps)
-
-
 RMS_NORM = Op(
     name="rms_norm",
     kernel=rms_norm,
@@ -392,6 +383,6 @@ RMS_NORM = Op(
     # Square, add, multiply twice, and the addition of the residual or the bias.
     flops=lambda case: 4 * case["rows"] * case["cols"],
     tolerance={"fp32": 1e-6, "fp16": 5e-4, "bf16": 4e-3},
-    spellings=(_spelled_llama, _spelled_functional),
+    spellings=rms_norm_spellings(rms_norm),
     library=rms_norm_library,
 )

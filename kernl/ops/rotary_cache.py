@@ -12,7 +12,7 @@ import torch
 
 from kernl import checks, launch
 from kernl.launch import Plan
-from kernl.op import Case, Dims, Op
+from kernl.op import Case, Dims, Op, Spelling
 from kernl.ops.rotary import (
     STYLES,
     check_rotary,
@@ -242,9 +242,26 @@ def _flops(case: Case) -> int:
     return 3 * _rows(case, case["heads"] + case["kvheads"])
 
 
-def _spelled_half(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    first, second = x[..., : x.shape[-1] // 2], x[..., x.shape[-1] // 2 :]
-    return (x * cos) + (torch.cat((-second, first), dim=-1) * sin)
+def _spelled_half(
+    q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
+
+    def exchanged(x: torch.Tensor) -> torch.Tensor:
+        first, second = x[..., : x.shape[-1] // 2], x[..., x.shape[-1] // 2 :]
+        return torch.cat((-second, first), dim=-1)
+
+    return (q * cos) + (exchanged(q) * sin), (k * cos) + (exchanged(k) * sin)
+
+
+def _spelled_in_float(
+    q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    q_out, k_out = _spelled_half(q.float(), k.float(), cos, sin)
+    return q_out.to(q.dtype), k_out.to(k.dtype)
+
+
+_SPELLED_SHAPES = {"q": (2, 4, 3, 8), "k": (2, 2, 3, 8), "cos": (1, 3, 8), "sin": (1, 3, 8)}
 
 
 _EDGES: tuple[Dims, ...] = tuple(
@@ -281,7 +298,10 @@ ROTARY = Op(
     bytes=_rotary_bytes,
     flops=_flops,
     tolerance=_TOLERANCE,
-    spellings=(_spelled_half,),
+    spellings=(
+        Spelling(_spelled_in_float, rotary, _SPELLED_SHAPES),
+        Spelling(_spelled_half, rotary, _SPELLED_SHAPES),
+    ),
 )
 
 ROTARY_CACHE = Op(
@@ -296,7 +316,6 @@ ROTARY_CACHE = Op(
     bytes=_cache_bytes,
     flops=_flops,
     tolerance=_TOLERANCE,
-    spellings=(_spelled_half,),
     mutates=("k_cache", "v_cache"),
     moves_part_of_its_inputs=True,
 )

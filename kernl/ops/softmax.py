@@ -22,7 +22,7 @@ import triton.language as tl
 from kernl import checks, launch
 from kernl.errors import OptionError
 from kernl.launch import Launch, Plan
-from kernl.op import Case, Dims, Op
+from kernl.op import Case, Dims, Op, Spelling
 from kernl.ops.rows import SWEEP, as_rows, row_tile, row_tunable
 from kernl.ops.softmax_scores import block_of_scores
 from kernl.ops.softmax_split import split_launches
@@ -364,5 +364,8 @@ SOFTMAX = Op(
     # Subtract, exponential, add, divide, and one comparison for the maximum.
     flops=lambda case: 5 * case["rows"] * case["cols"],
     tolerance={"fp32": 1e-6, "fp16": 5e-4, "bf16": 4e-3},
-    spellings=(_spelled_functional, _spelled_upcast),
+    spellings=(
+        Spelling(_spelled_upcast, softmax, {"x": (2, 3, 8)}),
+        Spelling(_spelled_functional, softmax, {"x": (2, 3, 8)}),
+    ),
 )

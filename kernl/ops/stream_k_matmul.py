@@ -261,10 +261,6 @@ def _bytes(case: Case) -> int:
     return (m * k + n * k + m * n) * int(case.itemsize)
 
 
-def _spelled_matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return torch.matmul(a, b)
-
-
 STREAM_K_MATMUL = Op(
     name="stream_k_matmul",
     kernel=stream_k_matmul,
@@ -287,5 +283,4 @@ STREAM_K_MATMUL = Op(
     bytes=_bytes,
     flops=lambda case: 2 * case["m"] * case["n"] * case["k"],
     tolerance={"fp32": 3e-6, "fp16": 5e-4, "bf16": 4e-3},
-    spellings=(_spelled_matmul,),
 )

@@ -1,0 +1,108 @@
+"""How models write linear layers: with and without bias, activation, residual and norm."""
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+
+from kernl.op import Spelling
+
+_X, _WEIGHT, _BIAS, _OUT = (2, 3, 8), (16, 8), (16,), (2, 3, 16)
+_EPS = 0.7310585
+
+Activation = Callable[[torch.Tensor], torch.Tensor]
+
+
+def _gelu_tanh(x: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.gelu(x, approximate="tanh")
+
+
+def _gelu_written_out(x: torch.Tensor) -> torch.Tensor:
+    """As GPT-2 and Phi write it."""
+    inner = math.sqrt(2.0 / math.pi) * (x + 0.044715 * torch.pow(x, 3.0))
+    return 0.5 * x * (1.0 + torch.tanh(inner))
+
+
+_ACTIVATIONS: tuple[tuple[str, Activation], ...] = (
+    ("gelu_tanh", _gelu_written_out),
+    ("gelu_tanh", _gelu_tanh),
+    ("gelu", torch.nn.functional.gelu),
+    ("relu", torch.relu),
+    ("silu", torch.nn.functional.silu),
+    ("tanh", torch.tanh),
+)
+
+
+def linear_spellings(linear: Callable[..., torch.Tensor]) -> tuple[Spelling, ...]:
+    """Activations first, then residuals, then the bare layer."""
+    return (*_activated(linear), *_with_residual(linear), *_bare(linear))
+
+
+def _activated(linear: Callable[..., torch.Tensor]) -> Iterator[Spelling]:
+    for name, function in _ACTIVATIONS:
+        for biased in (True, False):
+            pattern = _composed(function, biased)
+            yield Spelling(pattern, partial(linear, activation=name), _tensors(biased))
+
+
+def _composed(activation: Activation, biased: bool) -> Callable[..., torch.Tensor]:
+    def with_bias(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        return activation(torch.nn.functional.linear(x, weight, bias))
+
+    def without_bias(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return activation(torch.nn.functional.linear(x, weight))
+
+    return with_bias if biased else without_bias
+
+
+def _tensors(biased: bool) -> dict[str, tuple[int, ...]]:
+    shapes = {"x": _X, "weight": _WEIGHT}
+    return {**shapes, "bias": _BIAS} if biased else shapes
+
+
+def _with_residual(linear: Callable[..., torch.Tensor]) -> Iterator[Spelling]:
+    def with_bias(
+        x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, residual: torch.Tensor
+    ) -> torch.Tensor:
+        return residual + torch.nn.functional.linear(x, weight, bias)
+
+    def without_bias(x: torch.Tensor, weight: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        return residual + torch.nn.functional.linear(x, weight)
+
+    yield Spelling(with_bias, linear, {**_tensors(True), "residual": _OUT})
+    yield Spelling(without_bias, linear, {**_tensors(False), "residual": _OUT})
+
+
+def _bare(linear: Callable[..., torch.Tensor]) -> Iterator[Spelling]:
+    def with_bias(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(x, weight, bias)
+
+    def without_bias(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(x, weight)
+
+    yield Spelling(with_bias, linear, _tensors(True))
+    yield Spelling(without_bias, linear, _tensors(False))
+
+
+def linear_layer_norm_spellings(
+    linear_layer_norm: Callable[..., torch.Tensor],
+) -> tuple[Spelling, ...]:
+    """A post-norm layer's end, as BERT writes it."""
+
+    def post_norm(
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        residual: torch.Tensor,
+        norm_weight: torch.Tensor,
+        norm_bias: torch.Tensor,
+        eps: float,
+    ) -> torch.Tensor:
+        summed = torch.nn.functional.linear(x, weight, bias) + residual
+        return torch.nn.functional.layer_norm(
+            summed, (summed.shape[-1],), norm_weight, norm_bias, eps
+        )
+
+    shapes = {**_tensors(True), "residual": _OUT, "norm_weight": _BIAS, "norm_bias": _BIAS}
+    return (Spelling(post_norm, linear_layer_norm, shapes, {"eps": _EPS}),)

@@ -1,0 +1,95 @@
+"""What is computed once, and what must not be."""
+
+import torch
+from torch import fx
+
+from kernl.rewrite import trace
+from kernl.rewrite.fold import fold_constants
+
+
+class Model(torch.nn.Module):
+    statistics: torch.Tensor
+    positions: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(8))
+        self.register_buffer("statistics", torch.randn(8))
+        self.register_buffer("positions", torch.arange(8), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        table = (self.positions.float() * 0.5).sin()
+        return x * table + (self.weight * 2) * (self.statistics * 3)
+
+
+X = torch.randn(4, 8)
+
+
+def targets(graph: fx.GraphModule) -> list[str]:
+    return [str(n.target).split(".")[1] for n in graph.graph.nodes if n.op == "call_function"]
+
+
+def test_only_what_no_checkpoint_holds_is_folded() -> None:
+    model = Model().eval()
+    graph = trace(model, [X])
+    assert fold_constants(graph) == 1
+    assert targets(graph) == ["mul", "mul", "mul", "mul", "add"]
+    with torch.no_grad():
+        model.weight.mul_(3)
+        model.statistics.mul_(5)
+        torch.testing.assert_close(graph(X)[0], model(X))
+
+
+def test_random_numbers_are_not_folded() -> None:
+    graph = trace(lambda x: x + torch.rand(8), [X])
+    fold_constants(graph)
+    assert "rand" in targets(graph)
+    assert not torch.equal(graph(X)[0], graph(X)[0])
+
+
+def test_a_mask_of_ones_costs_nothing() -> None:
+    def masked(x: torch.Tensor) -> torch.Tensor:
+        everything = torch.arange(8) >= 0
+        return x & everything[None, :]
+
+    mask = torch.rand(4, 8) > 0.5
+    graph = trace(masked, [mask])
+    fold_constants(graph)
+    assert targets(graph) == []
+    torch.testing.assert_close(graph(mask)[0], mask)
+
+
+def test_a_mask_that_hides_something_stays() -> None:
+    mask = torch.rand(4, 8) > 0.5
+    graph = trace(lambda x: x & (torch.arange(8) < 5), [mask])
+    fold_constants(graph)
+    assert targets(graph) == ["bitwise_and"]
+    torch.testing.assert_close(graph(mask)[0], mask & (torch.arange(8) < 5))
+
+
+def test_a_gather_in_order_is_a_view() -> None:
+    def gathered(x: torch.Tensor) -> torch.Tensor:
+        return x[torch.arange(4)[:, None, None, None], torch.arange(8)[None, None, None, :]]
+
+    graph = trace(gathered, [X])
+    fold_constants(graph)
+    assert targets(graph) == ["reshape"]
+    torch.testing.assert_close(graph(X)[0], gathered(X))
+
+
+def test_a_gather_in_another_order_stays() -> None:
+    for rows, cols in (
+        (torch.arange(4).flip(0)[:, None], torch.arange(8)[None, :]),
+        (torch.arange(4)[None, :], torch.arange(8)[:, None]),
+        (torch.arange(3)[:, None], torch.arange(8)[None, :]),
+    ):
+
+        def gathered(
+            x: torch.Tensor, rows: torch.Tensor = rows, cols: torch.Tensor = cols
+        ) -> torch.Tensor:
+            return x[rows, cols]
+
+        graph = trace(gathered, [X])
+        fold_constants(graph)
+        assert targets(graph) == ["index"]
+        torch.testing.assert_close(graph(X)[0], gathered(X))

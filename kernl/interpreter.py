@@ -10,12 +10,16 @@ unsigned integer. Seen in Triton 3.6.0 and 3.7.1:
   two. GPUs round to the nearest even value, as PyTorch does, so PyTorch does it here.
 """
 
+import threading
 from typing import Any
 
 import numpy as np
 import torch
 import triton.language as tl
 from triton.runtime import interpreter
+
+LOCK = threading.RLock()
+"""Held for every interpreted launch: the interpreter keeps a program's place in a global."""
 
 # As Triton names them, as PyTorch does, and the integers that have as many bits.
 _NARROW: dict[Any, tuple[torch.dtype, torch.dtype]] = {

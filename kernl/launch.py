@@ -86,8 +86,9 @@ class Plan(NamedTuple):
         """Run every launch on the outputs' device; an empty output needs none."""
         device = self.outputs[0].device
         if device.type != "cuda":
-            for launch in self.launches:
-                launch.run()
+            with interpreter.LOCK:
+                for launch in self.launches:
+                    launch.run()
         else:
             with torch.cuda.device(device):
                 for launch in self.launches:

@@ -18,6 +18,7 @@ FLOORS = {
     "kernl.rewrite": 2,
     "kernl.runtime": 2,
     "kernl.optimize": 3,
+    "kernl.model_optimization": 3,
     "benchmarks": 5,
     "dashboards": 6,
     "tests": 7,

@@ -11,7 +11,7 @@ import kernl.ops
 import kernl.rewrite
 
 PUBLIC = {
-    "kernl": {"__version__"},
+    "kernl": {"__version__", "explain", "optimize_model", "restore_model"},
     "kernl.ops": {
         "ALL",
         "argmax_sample",

@@ -88,7 +88,7 @@ def trace(function: Callable[..., Tensors], tensors: Sequence[torch.Tensor]) -> 
     """
     root = _Positional(function)
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.export.export(root, tuple(tensors), strict=False)
             if any(_mutates(node) for node in program.graph.nodes):

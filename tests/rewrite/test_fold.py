@@ -5,6 +5,7 @@ from torch import fx
 
 from kernl.rewrite import trace
 from kernl.rewrite.fold import fold_constants
+from tests.tiny_models import DEVICE
 
 
 class Model(torch.nn.Module):
@@ -22,7 +23,7 @@ class Model(torch.nn.Module):
         return x * table + (self.weight * 2) * (self.statistics * 3)
 
 
-X = torch.randn(4, 8)
+X = torch.randn(4, 8, device=DEVICE)
 
 
 def targets(graph: fx.GraphModule) -> list[str]:

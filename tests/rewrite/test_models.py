@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kernl.rewrite import rewrite, trace
-from tests.rewrite.tiny_models import CONFIGURATIONS, Flat, inputs, tensors_of, tiny
+from tests.tiny_models import CONFIGURATIONS, Flat, inputs, tensors_of, tiny
 
 # What must not be left to PyTorch: each has an operator of ours.
 OURS = {"linear", "addmm", "layer_norm", "scaled_dot_product_attention", "gelu", "silu", "softmax"}

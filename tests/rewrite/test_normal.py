@@ -9,9 +9,10 @@ from torch import fx
 
 from kernl.errors import UntraceableError
 from kernl.rewrite import trace
+from tests.tiny_models import DEVICE
 
 Function = Callable[..., torch.Tensor]
-X = torch.randn(2, 3, 4, 8, generator=torch.Generator().manual_seed(3))
+X = torch.randn(2, 3, 4, 8, generator=torch.Generator().manual_seed(3)).to(DEVICE)
 
 
 def written(graph: fx.Graph) -> str:

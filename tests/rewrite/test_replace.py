@@ -9,10 +9,11 @@ import torch
 from kernl.errors import ShapeError, UntraceableError
 from kernl.ops import layer_norm, softmax
 from kernl.rewrite import graph_report, replace_pattern, rewrite, trace
+from tests.tiny_models import DEVICE
 
 functional = torch.nn.functional
-X = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(3))
-W, B = torch.randn(8), torch.randn(8)
+X = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(3)).to(DEVICE)
+W, B = torch.randn(8, device=DEVICE), torch.randn(8, device=DEVICE)
 
 
 def fused(function: Callable[..., Any], *tensors: torch.Tensor) -> dict[str, int]:

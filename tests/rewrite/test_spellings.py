@@ -13,6 +13,7 @@ from kernl.rewrite import trace
 from kernl.rewrite.replace import apply_spelling
 from kernl.rewrite.report import Report
 from kernl.rewrite.trace import Spec, trace_specs
+from tests.tiny_models import DEVICE
 
 SPELLED = [(op, spelling) for op in ALL for spelling in op.spellings]
 # Other values than the marks by which they are found.
@@ -28,7 +29,7 @@ def cases() -> Iterator[Any]:
 
 
 def random_tensors(spelling: Spelling, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(5)
+    generator = torch.Generator(DEVICE).manual_seed(5)
     return {
         name: torch.randint(0, 2, shape, generator=generator)
         if name in spelling.integers

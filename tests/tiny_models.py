@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModel
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 VOCABULARY = 200
 BATCH, SEQ = 2, 17
 
@@ -101,12 +102,18 @@ def tiny(kind: str, dtype: torch.dtype = torch.float32, **options: Any) -> torch
     for name, parameter in model.named_parameters():
         if "bias" in name or parameter.dim() == 1:
             parameter.data += 0.3 * torch.randn_like(parameter)
-    changed: torch.nn.Module = model.to(dtype).eval()
+    changed: torch.nn.Module = model.to(DEVICE, dtype).eval()
     return changed
 
 
 def inputs(kind: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> dict[str, torch.Tensor]:
     """What its forward takes: one full sequence and one that is padded."""
+    with torch.device("cpu"):
+        made = _inputs(kind, dtype, seed)
+    return {name: tensor.to(DEVICE) for name, tensor in made.items()}
+
+
+def _inputs(kind: str, dtype: torch.dtype, seed: int) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
 
     def ids() -> torch.Tensor:

@@ -1,0 +1,78 @@
+"""Copies of a model to trace: one with the model's own weights, one with them in half precision.
+
+Tracing puts fake tensors into a module for as long as it lasts. It does so to a copy, so that
+other threads may use the model meanwhile.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+class Shell:
+    """A copy of a model's modules around the very tensors of the model.
+
+    Attributes:
+        module: the copy.
+        forward: its forward.
+    """
+
+    module: torch.nn.Module
+    forward: Callable[..., Any]
+
+    def __init__(self, model: torch.nn.Module, original: Callable[..., Any]) -> None:
+        tensors = [*model.parameters(), *model.buffers()]
+        self._copy(model, original, {id(tensor): tensor for tensor in tensors})
+
+    def _copy(
+        self, model: torch.nn.Module, original: Callable[..., Any], known: dict[int, Any]
+    ) -> None:
+        stand_in = model.__dict__.get("forward")
+        if stand_in is not None and stand_in is not original:
+            known[id(stand_in)] = None
+        with torch.inference_mode(False), torch.no_grad():
+            self.module = copy.deepcopy(model, known)
+            if self.module.__dict__.get("forward", self) is None:
+                del self.module.__dict__["forward"]
+            # A bound method is bound to the copy, which `known` now holds.
+            self.forward = copy.deepcopy(original, known)
+
+
+class Twin(Shell):
+    """A copy with parameters in half precision, which follows where the model's are changed.
+
+    Buffers stay as they are.
+
+    Args:
+        model: its weights are float32.
+        original: its forward.
+        dtype: of the copy's parameters.
+    """
+
+    def __init__(
+        self, model: torch.nn.Module, original: Callable[..., Any], dtype: torch.dtype
+    ) -> None:
+        self._copy(model, original, {})
+        for parameter in self.module.parameters():
+            parameter.requires_grad_(False)
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.to(dtype)
+        pairs = zip(model.parameters(), self.module.parameters(), strict=True)
+        # Tensors of inference mode count no changes, so these are not followed.
+        followed = [(source, own) for source, own in pairs if not source.is_inference()]
+        self._sources: list[torch.Tensor] = [source for source, _ in followed]
+        self._own: list[torch.Tensor] = [own for _, own in followed]
+        self._versions = self._read()
+
+    def _read(self) -> list[int]:
+        return [source._version for source in self._sources]
+
+    def refresh(self) -> None:
+        """Copy the weights again where one was written into since."""
+        versions = self._read()
+        if versions != self._versions:
+            with torch.inference_mode(False), torch.no_grad():
+                torch._foreach_copy_(self._own, self._sources)
+            self._versions = versions

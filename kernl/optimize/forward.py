@@ -1,0 +1,154 @@
+"""What stands in the place of a model's forward."""
+
+import functools
+import threading
+from collections import Counter
+from collections.abc import Hashable
+from typing import Any
+
+import torch
+
+from kernl.optimize.copies import Shell, Twin
+from kernl.optimize.engine import Call, Engine, Forward, build
+from kernl.optimize.options import Options
+from kernl.optimize.traffic import PATIENCE, TRAFFIC
+from kernl.runtime.runner import Arena
+from kernl.runtime.shelf import Shelf
+from kernl.runtime.structure import UnknownValue, key_of
+
+_MOST_SEEN = 4096
+FIRST_SIGHT = "the first call of its shapes"
+
+
+class OptimizedForward:
+    """Runs a call by its engine; by the original where there is none, and counts why.
+
+    A call of new shapes runs by the original at once. The second such call builds the engine.
+    """
+
+    def __init__(self, model: torch.nn.Module, options: Options) -> None:
+        self.original: Forward = model.forward
+        self.options = options
+        self.calls: Counter[str] = Counter()
+        self._model = model
+        self._device = next(model.parameters()).device
+        self._engines: Shelf[Engine] = Shelf(options.max_graphs)
+        self._seen: Shelf[bool] = Shelf(_MOST_SEEN)
+        self._twins: dict[torch.dtype, Twin] = {}
+        self._counting = threading.Lock()
+        self._weights = self._weights_now()
+        on_gpu = self._device.type == "cuda" and options.cuda_graphs
+        self._arena = Arena(self._device) if on_gpu else None
+        # transformers reads the parameters of forward to know what a model takes.
+        functools.update_wrapper(self, self.original)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the model's forward returns."""
+        reason = self._why_original()
+        if reason:
+            return self._by_original(reason, args, kwargs)
+        dtype = self._dtype()
+        tensors: list[torch.Tensor] = []
+        try:
+            key: Hashable = (key_of(args, tensors), key_of(kwargs, tensors), dtype)
+        except UnknownValue as unknown:
+            return self._by_original(unknown.seen, args, kwargs)
+        engine = self._engines.get(key)
+        if engine is None:
+            if self._seen.get(key) is None:
+                self._seen.put(key, True)
+                return self._by_original(FIRST_SIGHT, args, kwargs)
+            engine = self._engine(key, Call(args, kwargs, tensors), dtype, PATIENCE)
+        if engine is None:
+            return self._by_original("other threads do not stop calling", args, kwargs)
+        if engine.runner is None:
+            return self._by_original(engine.note, args, kwargs)
+        twin = self._twins.get(dtype) if dtype is not None else None
+        if twin is not None:
+            twin.refresh()
+        self._count("by graph")
+        with torch.autocast(self._device.type, enabled=False):
+            if self._arena is not None:
+                return engine.rebuild(engine.runner(tensors))
+            with TRAFFIC.calling():
+                return engine.rebuild(engine.runner(tensors))
+
+    def prepare(self, *args: Any, **kwargs: Any) -> Engine:
+        """The engine for such a call, built now where there is none. Raises UnknownValue."""
+        tensors: list[torch.Tensor] = []
+        dtype = self._dtype()
+        key = (key_of(args, tensors), key_of(kwargs, tensors), dtype)
+        self._seen.put(key, True)
+        engine = self._engine(key, Call(args, kwargs, tensors), dtype, None)
+        assert engine is not None
+        return engine
+
+    def _count(self, what: str) -> None:
+        with self._counting:
+            self.calls[what] += 1
+
+    def _by_original(self, reason: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self._count(f"by PyTorch: {reason}")
+        with TRAFFIC.calling():
+            return self.original(*args, **kwargs)
+
+    def _why_original(self) -> str:
+        if self._model.training:
+            return "the model is in training mode"
+        if torch.is_grad_enabled():
+            return "gradients are recorded: call it inside torch.inference_mode()"
+        if torch.compiler.is_compiling():
+            return "it is being traced or compiled"
+        if self._weights_now() != self._weights:
+            self._forget()
+        return ""
+
+    def _weights_now(self) -> tuple[Hashable, ...]:
+        """Changes when the weights are moved or cast, as `model.to` does to all of them."""
+        first = next(self._model.parameters())
+        return first.data_ptr(), first.dtype, first.device
+
+    def _forget(self) -> None:
+        """Graphs read weights where they were: build anew."""
+        self._weights = self._weights_now()
+        self._engines.clear()
+        self._seen.clear()
+        self._twins.clear()
+        self._device = next(self._model.parameters()).device
+        on_gpu = self._device.type == "cuda" and self.options.cuda_graphs
+        self._arena = Arena(self._device) if on_gpu else None
+
+    def _dtype(self) -> torch.dtype | None:
+        """The half precision that is asked for, by autocast or by option, of float32 weights."""
+        if next(self._model.parameters()).dtype != torch.float32:
+            return None
+        if torch.is_autocast_enabled(self._device.type):
+            return torch.get_autocast_dtype(self._device.type)
+        return self.options.dtype
+
+    def _engine(
+        self, key: Hashable, call: Call, dtype: torch.dtype | None, patience: float | None
+    ) -> Engine | None:
+        """Build it; None where other threads did not stop calling for so many seconds."""
+        with TRAFFIC.tracing(patience) as free:
+            engine = self._engines.get(key)
+            if engine is not None or not free:
+                return engine
+            shell = self._shell(dtype)
+
+            def original() -> Any:
+                return self.original(*call.args, **call.kwargs)
+
+            engine = build(shell, call, self.options, dtype, original, self._arena)
+            self._engines.put(key, engine)
+            return engine
+
+    def _shell(self, dtype: torch.dtype | None) -> Shell:
+        """The copy of the model that is traced."""
+        if dtype is None:
+            return Shell(self._model, self.original)
+        twin = self._twins.get(dtype)
+        if twin is None:
+            twin = self._twins[dtype] = Twin(self._model, self.original, dtype)
+        twin.refresh()
+        return twin

@@ -1,0 +1,1 @@
+"""Running rewritten graphs: Python structures to tensors and back, and CUDA graphs."""

@@ -1,0 +1,107 @@
+"""Run a graph: as it is, or as a CUDA graph that is captured once and replayed.
+
+A replay reads static inputs and writes static outputs. Each call copies its inputs in and the
+outputs out, so what a user holds is never overwritten; weights are read where they are, so what
+changes in place is seen. All graphs of one `Arena` share one pool of memory: a replay may use what
+another graph left, which is why its outputs are copied before the next begins.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+
+Row = Sequence[torch.Tensor]
+Function = Callable[..., Row]
+
+_WARM_UPS = 2
+
+
+class Runner(Protocol):
+    """Runs a graph on tensors of the shapes and dtypes that it was made for."""
+
+    def __call__(self, tensors: Row) -> list[torch.Tensor]:
+        """New output tensors."""
+        ...
+
+
+class Direct:
+    """Calls the function; outputs that are inputs or constants of it are copied."""
+
+    def __init__(self, function: Function, borrowed: Sequence[bool]) -> None:
+        self._function = function
+        self._borrowed = borrowed
+
+    def __call__(self, tensors: Row) -> list[torch.Tensor]:
+        """New output tensors."""
+        outputs = self._function(*tensors)
+        return [
+            out.clone() if borrowed else out
+            for out, borrowed in zip(outputs, self._borrowed, strict=True)
+        ]
+
+
+class Arena:
+    """What the graphs of one model on one device share: memory, a lock, the order of streams."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.lock = threading.Lock()
+        with torch.cuda.device(device):
+            self.pool = torch.cuda.graph_pool_handle()
+            self._done = torch.cuda.Event()
+        self._stream: torch.cuda.Stream | None = None
+
+    def enter(self) -> None:
+        """Let the current stream wait for the last replay, where that was on another one."""
+        stream = torch.cuda.current_stream(self.device)
+        if self._stream is not None and stream != self._stream:
+            stream.wait_event(self._done)
+        self._stream = stream
+
+    def leave(self) -> None:
+        """The current stream has all of this replay's work."""
+        assert self._stream is not None
+        self._done.record(self._stream)
+
+
+class CudaGraph:
+    """A function captured once for inputs like `example`, replayed on each call."""
+
+    def __init__(self, function: Function, example: Row, arena: Arena) -> None:
+        self._arena = arena
+        with arena.lock, torch.cuda.device(arena.device), torch.inference_mode(False):
+            self._inputs = [
+                torch.empty_like(x, memory_format=torch.contiguous_format) for x in example
+            ]
+            with torch.no_grad():
+                torch._foreach_copy_(self._inputs, list(example))
+                self._graph, self._outputs = self._capture(function)
+
+    def _capture(self, function: Function) -> tuple[torch.cuda.CUDAGraph, list[torch.Tensor]]:
+        stream = torch.cuda.Stream(self._arena.device)
+        stream.wait_stream(torch.cuda.current_stream(self._arena.device))
+        # Kernels are compiled and libraries take their workspaces before anything is recorded.
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UPS):
+                function(*self._inputs)
+        stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(
+            graph, pool=self._arena.pool, stream=stream, capture_error_mode="thread_local"
+        ):
+            outputs = list(function(*self._inputs))
+        return graph, outputs
+
+    def __call__(self, tensors: Row) -> list[torch.Tensor]:
+        """New output tensors, in the order of the current stream."""
+        arena = self._arena
+        with arena.lock:
+            arena.enter()
+            torch._foreach_copy_(self._inputs, list(tensors))
+            self._graph.replay()
+            outputs = [torch.empty_like(out) for out in self._outputs]
+            torch._foreach_copy_(outputs, self._outputs)
+            arena.leave()
+        return outputs

@@ -1,0 +1,43 @@
+"""Keeps a bounded number of things by key; what was not used for longest goes first."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+Thing = TypeVar("Thing")
+
+
+class Shelf(Generic[Thing]):
+    """At most `most` things. Safe to use from several threads."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._things: OrderedDict[Hashable, Thing] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable) -> Thing | None:
+        """What is kept under this key, now the one used last; None where nothing is."""
+        with self._lock:
+            found = self._things.get(key)
+            if found is not None:
+                self._things.move_to_end(key)
+            return found
+
+    def put(self, key: Hashable, thing: Thing) -> None:
+        """Keep it; the one that was not used for longest goes where there are too many."""
+        with self._lock:
+            self._things[key] = thing
+            self._things.move_to_end(key)
+            while len(self._things) > self._most:
+                self._things.popitem(last=False)
+
+    def values(self) -> list[Thing]:
+        """All that is kept, what was used last at the end."""
+        with self._lock:
+            return list(self._things.values())
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        with self._lock:
+            self._things.clear()

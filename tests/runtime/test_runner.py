@@ -1,0 +1,72 @@
+"""Graphs run as they are, and as CUDA graphs."""
+
+import threading
+
+import pytest
+import torch
+
+from kernl.runtime.runner import Arena, CudaGraph, Direct
+
+
+def test_outputs_that_are_inputs_are_copied() -> None:
+    x = torch.ones(3)
+    run = Direct(lambda x: [x, x + 1], [True, False])
+    same, more = run([x])
+    assert same.data_ptr() != x.data_ptr()
+    assert torch.equal(same, x)
+    assert torch.equal(more, x + 1)
+
+
+def square(x: torch.Tensor) -> list[torch.Tensor]:
+    return [x * x, x.sum(dim=-1)]
+
+
+@pytest.mark.gpu
+def test_a_replay_computes_anew_and_overwrites_nothing() -> None:
+    arena = Arena(torch.device("cuda"))
+    x = torch.randn(64, 64, device="cuda")
+    run = CudaGraph(square, [x], arena)
+    first, y = run([x]), torch.randn(64, 64, device="cuda")
+    kept = [out.clone() for out in first]
+    second = run([y.t()])
+    for out, true in zip(second, square(y.t()), strict=True):
+        torch.testing.assert_close(out, true)
+    assert all(torch.equal(out, copy) for out, copy in zip(first, kept, strict=True))
+
+
+@pytest.mark.gpu
+def test_graphs_of_one_arena_do_not_disturb_each_other() -> None:
+    arena = Arena(torch.device("cuda"))
+    shapes = [(64, 64), (128, 32), (3, 5)]
+    xs = [torch.randn(shape, device="cuda") for shape in shapes]
+    runs = [CudaGraph(square, [x], arena) for x in xs]
+    for _ in range(3):
+        outputs = [run([x]) for run, x in zip(runs, xs, strict=True)]
+    for out, x in zip(outputs, xs, strict=True):
+        for one, true in zip(out, square(x), strict=True):
+            torch.testing.assert_close(one, true)
+
+
+@pytest.mark.gpu
+def test_streams_and_threads_take_turns() -> None:
+    arena = Arena(torch.device("cuda"))
+    x = torch.randn(512, 512, device="cuda")
+    run = CudaGraph(square, [x], arena)
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            for _ in range(50):
+                y = torch.full((512, 512), float(number), device="cuda")
+                out, _ = run([y])
+                if not bool((out == number * number).all()):
+                    wrong.append(number)
+
+    torch.cuda.synchronize()
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []

@@ -17,6 +17,8 @@ from torch.overrides import TorchFunctionMode
 from kernl.errors import KernlError, UntraceableError
 from kernl.rewrite.normal import normalize
 
+_LIFTED = (torch.ops.aten.lift_fresh.default, torch.ops.aten.lift_fresh_copy.default)
+
 Tensors = torch.Tensor | Sequence[torch.Tensor]
 
 
@@ -146,6 +148,8 @@ def _with_attributes(root: _Positional, program: torch.export.ExportedProgram) -
         if constant:
             name = f"constant_{node.name}"
             root.register_buffer(name, program.constants[constants[node.name]], persistent=False)
+            # A tensor written in the function, and not one that it only holds: that may change.
+            constant = all(user.target in _LIFTED for user in node.users)
         else:
             name = lifted[node.name]
         with graph.inserting_before(node):

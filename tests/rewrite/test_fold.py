@@ -94,3 +94,12 @@ def test_a_gather_in_another_order_stays() -> None:
         fold_constants(graph)
         assert targets(graph) == ["index"]
         torch.testing.assert_close(graph(X)[0], gathered(X))
+
+
+def test_weights_that_a_function_holds_are_no_constants() -> None:
+    layer = torch.nn.Linear(8, 8)
+    graph = trace(lambda x: x * (layer.weight * 2).sum(), [X])
+    assert fold_constants(graph) == 0
+    with torch.no_grad():
+        layer.weight.mul_(3)
+        torch.testing.assert_close(graph(X)[0], X * (layer.weight * 2).sum())

@@ -38,7 +38,8 @@ def attention_varlen_reference(
     if q.shape[0] == 0:
         return torch.empty_like(q)
     token = torch.arange(q.shape[0], device=q.device)
-    sequence = torch.searchsorted(cu_seqlens[1:], token, right=True)
+    # Not in cu_seqlens[1:]: what PyTorch 2.11 compiles of that gives indices one too large.
+    sequence = torch.searchsorted(cu_seqlens, token, right=True) - 1
     place = token - cu_seqlens[sequence]
     rows = cu_seqlens[:-1, None] + torch.arange(max_seqlen, device=q.device)
     rows = rows.clamp_max(q.shape[0] - 1)

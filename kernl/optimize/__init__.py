@@ -14,6 +14,7 @@ from kernl.optimize.forward import OptimizedForward
 from kernl.optimize.options import Options, WarmupShape
 from kernl.optimize.traffic import TRAFFIC
 from kernl.rewrite import Report
+from kernl.rewrite.pack import unpack_linears
 from kernl.runtime.structure import key_of
 
 __all__ = ["explain", "optimize_model", "restore_model"]
@@ -84,6 +85,7 @@ def restore_model(model: PreTrainedModel) -> PreTrainedModel:
     forward = model.__dict__.get("forward")
     if isinstance(forward, OptimizedForward):
         del model.__dict__["forward"]
+        unpack_linears(model)
         if model.forward != forward.original:  # a forward that somebody had put there before
             model.forward = forward.original
     return model

@@ -127,6 +127,8 @@ def build(
         graph, rebuild, report = traced(shell, call, options, dtype)
     except KernlError as error:
         return Engine(None, _nothing, None, f"no graph: {error}")
+    except Exception as error:  # a fault of rewriting must not take the user's call down
+        return Engine(None, _nothing, None, f"no graph: {_spoken(error)}")
     truth: list[torch.Tensor] = []
     rebuilder(original(), truth)
     function = _function(graph, dtype, [tensor.dtype for tensor in truth])
@@ -139,16 +141,18 @@ def build(
             )
             outputs = runner(call.tensors)
     except Exception as error:  # a kernel that does not compile must not take the user's call down
-        text = (str(error).strip().splitlines() or ["no message"])[0]
-        return Engine(
-            None, rebuild, report, f"the graph did not run: {type(error).__name__}: {text}"
-        )
+        return Engine(None, rebuild, report, f"the graph did not run: {_spoken(error)}")
     note = ""
     if options.check:
         note = disagreement(outputs, truth, _narrowest(graph, truth))
         if not note and arena is not None:
             note = _slower(lambda: runner(call.tensors), original)
     return Engine(None if note else runner, rebuild, report, note)
+
+
+def _spoken(error: Exception) -> str:
+    first_line = (str(error).strip().splitlines() or ["no message"])[0]
+    return f"{type(error).__name__}: {first_line}"
 
 
 def _nothing(_: Any) -> Any:

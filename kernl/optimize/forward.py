@@ -141,6 +141,7 @@ class OptimizedForward:
 
             engine = build(shell, call, self.options, dtype, original, self._arena)
             self._engines.put(key, engine)
+            self._weights = self._weights_now()  # packing may have moved them
             return engine
 
     def _shell(self, dtype: torch.dtype | None) -> Shell:

@@ -30,12 +30,14 @@ class Report:
     Attributes:
         fused: how often each operator was put in.
         refused: each place that was looked at and left, with the reason.
+        packed: how many linear layers became part of another with the same input.
         left: PyTorch's operators in the graph by name, those aside that move no data.
     """
 
     fused: Counter[str] = field(default_factory=Counter)
     refused: list[Refusal] = field(default_factory=list)
     left: Counter[str] = field(default_factory=Counter)
+    packed: int = 0
 
     def note_fused(self, op: str, place: str) -> None:
         """An operator stands at this place now; that another spelling did not is forgotten."""
@@ -47,6 +49,8 @@ class Report:
         lines += [f"  {count:4d} × {name}" for name, count in self.fused.most_common()]
         if not self.fused:
             lines.append("  nothing: no operator's spelling was found in this model")
+        if self.packed:
+            lines.append(f"packed: {self.packed} linear layers went into another of the same input")
         if self.refused:
             lines.append("refused:")
             reasons = Counter((one.op, one.reason) for one in self.refused)

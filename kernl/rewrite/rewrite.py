@@ -9,6 +9,7 @@ from kernl.op import Spelling
 from kernl.ops import ALL
 from kernl.rewrite.fold import fold_constants
 from kernl.rewrite.match import example_graph
+from kernl.rewrite.pack import pack_linears
 from kernl.rewrite.replace import apply_spelling
 from kernl.rewrite.report import Report, left_to_pytorch
 
@@ -29,6 +30,7 @@ def rewrite(graph_module: fx.GraphModule) -> Report:
     fold_constants(graph_module)
     for name, spelling in _ordered():
         apply_spelling(graph_module, name, spelling, report)
+    report.packed = pack_linears(graph_module)
     report.left = left_to_pytorch(graph_module.graph)
     return report
 

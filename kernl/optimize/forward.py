@@ -97,7 +97,7 @@ class OptimizedForward:
             return "the model is in training mode"
         if torch.is_grad_enabled():
             return "gradients are recorded: call it inside torch.inference_mode()"
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() and not TRAFFIC.traced_elsewhere():
             return "it is being traced or compiled"
         if self._weights_now() != self._weights:
             self._forget()

@@ -66,6 +66,10 @@ class Traffic:
                         self._tracer = None
                     self._changed.notify_all()
 
+    def traced_elsewhere(self) -> bool:
+        """Whether another thread traces: PyTorch then says in every thread that it does."""
+        return self._tracer not in (None, threading.get_ident())
+
     def _may_call(self, me: int) -> bool:
         """A thread that calls or traces already may; others let a trace that waits go first."""
         if me in self._callers or self._tracer == me:

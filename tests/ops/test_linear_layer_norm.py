@@ -113,30 +113,41 @@ def test_empty_batch(device: str) -> None:
         (16, 768, 768, torch.float16, "late"),
         (16384, 768, 3072, torch.float16, "late"),
         (128, 384, 384, torch.float16, "late"),
-        (4096, 384, 384, torch.bfloat16, "late"),
         (4096, 384, 384, torch.float32, "late"),
         (4, 64, 64, torch.float32, "fused"),
     ],
 )
-def test_paths(m: int, n: int, k: int, dtype: torch.dtype, path: str) -> None:
-    def empty(*shape: int) -> torch.Tensor:
-        return torch.empty(shape, dtype=dtype, device="meta")
-
+def test_the_rule_where_no_table_speaks(
+    m: int, n: int, k: int, dtype: torch.dtype, path: str
+) -> None:
     for capability in (80, 86, 90, 100):
+        key = {"bits": 8 * dtype.itemsize, "m": m, "n": n, "k": k}
+        assert LINEAR_LAYER_NORM_TUNABLE.default(capability, key).path == path
+
+
+@pytest.mark.parametrize("config", [LATE, TWO, None], ids=["late", "two", "fused"])
+def test_paths(config: LinearLayerNormConfig | None) -> None:
+    m, n, k = (4, 64, 64) if config is None else (16, 768, 768)
+    config = config or LINEAR_LAYER_NORM_TUNABLE.default(80, {"bits": 32, "m": m, "n": n, "k": k})
+
+    def empty(*shape: int) -> torch.Tensor:
+        return torch.empty(shape, dtype=torch.float32, device="meta")
+
+    with tuning.forcing(LINEAR_LAYER_NORM_TUNABLE, config):
         plan = linear_layer_norm_plan(
-            capability, empty(m, k), empty(n, k), empty(n), empty(m, n), empty(n), empty(n)
+            90, empty(m, k), empty(n, k), empty(n), empty(m, n), empty(n), empty(n)
         )
-        assert plan.outputs[0].shape == (m, n)
-        assert len(plan.outputs) == 1
-        if path == "fused":
-            names = [launch.kernel.__name__ for launch in plan.kernels]
-            assert names == ["_linear_layer_norm_kernel"]
-        else:
-            assert len(plan.launches) >= 2
-            norm = plan.kernels[-1]
-            assert norm.kernel.__name__.startswith("_layer_norm")
-            assert norm.constants["HAS_RESIDUAL"] is True
-            assert norm.constants["KEEP_SUM"] is False
+    assert [tuple(out.shape) for out in plan.outputs] == [(m, n)]
+    names = [launch.kernel.__name__ for launch in plan.kernels]
+    if config.path == "fused":
+        assert names == ["_linear_layer_norm_kernel"]
+        return
+    norm = plan.kernels[-1]
+    assert len(plan.launches) >= 2
+    assert norm.kernel.__name__.startswith("_layer_norm")
+    assert norm.constants["HAS_RESIDUAL"] is (config.path == "late")
+    if config.path == "late":
+        assert norm.constants["KEEP_SUM"] is False
 
 
 @given(

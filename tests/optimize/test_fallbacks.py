@@ -11,6 +11,7 @@ import kernl
 from kernl import explain, optimize_model, restore_model
 from kernl.errors import ArgumentError, DeviceError, OptionError, ShapeError, UntraceableError
 from kernl.optimize import engine as engines
+from kernl.optimize import forward
 from kernl.rewrite import Report, rewrite
 from tests.optimize.calls import BY_GRAPH, distance, evaluated, forward_of, furthest, twice
 from tests.tiny_models import CONFIGURATIONS, DEVICE, inputs, tiny
@@ -73,7 +74,8 @@ def test_a_graph_that_does_not_run_is_not_used(monkeypatch: pytest.MonkeyPatch) 
     assert any("no such kernel" in reason for reason in forward_of(model).calls)
 
 
-def test_threads_and_models_do_not_disturb_each_other() -> None:
+def test_threads_and_models_do_not_disturb_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "PATIENCE", 300)  # the interpreter is slow
     models: list[Any] = [tiny("bert"), tiny("distilbert")]
     lengths = (3, 5)
     calls = [

@@ -97,7 +97,8 @@ class CudaGraph:
     def __call__(self, tensors: Row) -> list[torch.Tensor]:
         """New output tensors, in the order of the current stream."""
         arena = self._arena
-        with arena.lock:
+        # A replay goes to the current device, which need not be that of the model.
+        with arena.lock, torch.cuda.device(arena.device):
             arena.enter()
             torch._foreach_copy_(self._inputs, list(tensors))
             self._graph.replay()

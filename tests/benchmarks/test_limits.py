@@ -1,12 +1,14 @@
 """`python -m benchmarks.limits`: spills, shared memory and what did not compile."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks import limits
+from benchmarks.cases import NOT_SELECTED
 from benchmarks.limits import Excuse, judge
 
 
@@ -36,6 +38,15 @@ def test_an_excuse_covers_what_it_names_alone(other: dict[str, str]) -> None:
     found, _ = judge([row("spills", 3) | other], [EXCUSE])
     assert len(found) == 1
     assert "spills: 3 instructions" in found[0]
+
+
+def test_an_excuse_is_not_void_where_a_quick_run_left_cases_out() -> None:
+    left_out = {"status": "skipped", "reason": NOT_SELECTED, "case": "m2_n1_k1.fp16"}
+    wide = replace(EXCUSE, case="m*.fp16")
+    rows = [row("spills", 0), row("spills", math.nan) | left_out]
+    assert judge(rows, [wide]) == ([], 1)
+    found, _ = judge(rows[:1], [wide])
+    assert "excuses nothing" in found[0]
 
 
 def test_an_excuse_that_is_needed_no_more_is_reported() -> None:

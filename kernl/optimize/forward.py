@@ -37,8 +37,7 @@ class OptimizedForward:
         self._twins: dict[torch.dtype, Twin] = {}
         self._counting = threading.Lock()
         self._weights = self._weights_now()
-        on_gpu = self._device.type == "cuda" and options.cuda_graphs
-        self._arena = Arena(self._device) if on_gpu else None
+        self._arena = self._new_arena()
         # transformers reads the parameters of forward to know what a model takes.
         functools.update_wrapper(self, self.original)
 
@@ -115,8 +114,11 @@ class OptimizedForward:
         self._seen.clear()
         self._twins.clear()
         self._device = next(self._model.parameters()).device
+        self._arena = self._new_arena()
+
+    def _new_arena(self) -> Arena | None:
         on_gpu = self._device.type == "cuda" and self.options.cuda_graphs
-        self._arena = Arena(self._device) if on_gpu else None
+        return Arena(self._device) if on_gpu else None
 
     def _dtype(self) -> torch.dtype | None:
         """The half precision that is asked for, by autocast or by option, of float32 weights."""

@@ -8,7 +8,7 @@ A constant then shows more: an `and` with a mask that is true everywhere, or a g
 count up, computes nothing.
 """
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import fx
@@ -121,9 +121,9 @@ def _index_in_order(graph_module: fx.GraphModule, node: fx.Node) -> None:
     _put(node, aten.reshape.default, (source, list(value(node).shape)))
 
 
-def _put(node: fx.Node, target: object, args: tuple[object, ...]) -> None:
+def _put(node: fx.Node, target: Any, args: tuple[Any, ...]) -> None:
     with node.graph.inserting_before(node):
-        made = node.graph.call_function(target, args)  # type: ignore[arg-type]
+        made = node.graph.call_function(target, args)
     made.meta.update(node.meta)
     node.replace_all_uses_with(made)
     node.graph.erase_node(node)

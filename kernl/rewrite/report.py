@@ -48,7 +48,10 @@ class Report:
         lines = ["replaced:"]
         lines += [f"  {count:4d} × {name}" for name, count in self.fused.most_common()]
         if not self.fused:
-            lines.append("  nothing: no operator's spelling was found in this model")
+            found = (
+                "what was found is refused" if self.refused else "no operator's spelling was found"
+            )
+            lines.append(f"  nothing: {found} in this model")
         if self.packed:
             lines.append(f"packed: {self.packed} linear layers went into another of the same input")
         if self.refused:

@@ -2,12 +2,13 @@
 
 import threading
 import time
+from collections.abc import Callable
 
 from kernl.optimize.traffic import Traffic
 
 
-def run(*functions: object) -> None:
-    threads = [threading.Thread(target=one) for one in functions]  # type: ignore[arg-type]
+def run(*functions: Callable[[], None]) -> None:
+    threads = [threading.Thread(target=one) for one in functions]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -118,6 +118,7 @@ def test_causality_that_counts_from_the_first_key_is_refused_where_it_matters() 
     )
     report = rewrite(graph)
     assert report.fused == {}
+    assert "nothing: what was found is refused" in str(report)
     assert "as many queries as keys" in report.refused[0].reason
     assert fused(lambda k: functional.scaled_dot_product_attention(k, k, k, is_causal=True), k) == {
         "attention": 1

@@ -29,6 +29,7 @@ class Shell:
     def _copy(
         self, model: torch.nn.Module, original: Callable[..., Any], known: dict[int, Any]
     ) -> None:
+        _leave_inference_mode(model)
         stand_in = model.__dict__.get("forward")
         if stand_in is not None and stand_in is not original:
             known[id(stand_in)] = None
@@ -38,6 +39,27 @@ class Shell:
                 del self.module.__dict__["forward"]
             # A bound method is bound to the copy, which `known` now holds.
             self.forward = copy.deepcopy(original, known)
+
+
+def _leave_inference_mode(model: torch.nn.Module) -> None:
+    """Make ordinary tensors, around the same memory, of those made in inference mode.
+
+    A model that is moved or cast in inference mode has such weights. They count no changes, and
+    cannot be traced. The objects stay the same ones.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.is_inference():
+                ordinary = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+                ordinary.set_(
+                    tensor.untyped_storage(),
+                    tensor.storage_offset(),
+                    tensor.size(),
+                    tensor.stride(),
+                )
+                if isinstance(tensor, torch.nn.Parameter):
+                    ordinary = torch.nn.Parameter(ordinary, tensor.requires_grad)
+                torch.utils.swap_tensors(tensor, ordinary)
 
 
 class Twin(Shell):
@@ -59,11 +81,8 @@ class Twin(Shell):
             parameter.requires_grad_(False)
             if parameter.is_floating_point():
                 parameter.data = parameter.data.to(dtype)
-        pairs = zip(model.parameters(), self.module.parameters(), strict=True)
-        # Tensors of inference mode count no changes, so these are not followed.
-        followed = [(source, own) for source, own in pairs if not source.is_inference()]
-        self._sources: list[torch.Tensor] = [source for source, _ in followed]
-        self._own: list[torch.Tensor] = [own for _, own in followed]
+        self._sources: list[torch.Tensor] = list(model.parameters())
+        self._own: list[torch.Tensor] = list(self.module.parameters())
         self._versions = self._read()
 
     def _read(self) -> list[int]:

@@ -71,6 +71,7 @@ class CudaGraph:
 
     def __init__(self, function: Function, example: Row, arena: Arena) -> None:
         self._arena = arena
+        self._function = function  # a replay reads its constants, whose memory it must keep
         with arena.lock, torch.cuda.device(arena.device), torch.inference_mode(False):
             self._inputs = [
                 torch.empty_like(x, memory_format=torch.contiguous_format) for x in example

@@ -100,6 +100,29 @@ def test_weights_changed_in_place_are_seen() -> None:
     assert distance(after, before) > 1e-2
 
 
+def test_weights_made_in_inference_mode_run_by_graph_and_are_followed() -> None:
+    with torch.inference_mode():
+        model: Any = tiny("bert").bfloat16().float()
+        for name, buffer in model.named_buffers():
+            owner, _, own = name.rpartition(".")
+            model.get_submodule(owner)._buffers[own] = buffer.clone()
+    assert all(x.is_inference() for x in (*model.parameters(), *model.buffers()))
+    held, given = dict(model.named_parameters()), inputs("bert")
+    optimize_model(model, dtype=torch.bfloat16)
+    before = twice(model, **given).last_hidden_state
+    assert forward_of(model).calls[BY_GRAPH] == 1
+    assert all(held[name] is parameter for name, parameter in model.named_parameters())
+    with torch.no_grad():
+        for parameter in held.values():
+            parameter.mul_(1.2)
+    with torch.inference_mode():
+        after = model(**given).last_hidden_state
+        truth = forward_of(model).original(**given).last_hidden_state
+    assert forward_of(model).calls[BY_GRAPH] == 2
+    assert distance(after, truth) < 2e-2
+    assert distance(after, before) > 5e-2
+
+
 def test_weights_that_moved_are_found_again() -> None:
     model: Any = tiny("bert")
     given = inputs("bert")

@@ -1,5 +1,7 @@
 """Graphs run as they are, and as CUDA graphs."""
 
+import functools
+import gc
 import threading
 
 import pytest
@@ -32,6 +34,24 @@ def test_a_replay_computes_anew_and_overwrites_nothing() -> None:
     for out, true in zip(second, square(y.t()), strict=True):
         torch.testing.assert_close(out, true)
     assert all(torch.equal(out, copy) for out, copy in zip(first, kept, strict=True))
+
+
+@pytest.mark.gpu
+def test_constants_of_a_graph_live_as_long_as_it() -> None:
+    x = torch.randn(64, 64, device="cuda")
+    constant = torch.ones(1 << 20, device="cuda")
+    place = constant.data_ptr()
+    run = CudaGraph(functools.partial(sum_with, constant), [x], Arena(x.device))
+    del constant
+    gc.collect()
+    others = [torch.full((1 << 20,), 7.0, device="cuda") for _ in range(8)]
+    (out,) = run([x])
+    assert place not in [other.data_ptr() for other in others]
+    torch.testing.assert_close(out, x + (1 << 20))
+
+
+def sum_with(constant: torch.Tensor, x: torch.Tensor) -> list[torch.Tensor]:
+    return [x + constant.sum()]
 
 
 @pytest.mark.gpu

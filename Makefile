@@ -89,6 +89,10 @@ measure: environment ## Run the benchmarks on REVISION
 dashboard: environment ## Build the dashboard from the results
 	@$(RUN) -m dashboards.build --output "$(OUTPUT)"
 
+.PHONY: table
+table: environment ## Print the device times of one commit as a table: make table HEAD=…
+	@$(RUN) -m dashboards.table "$(HEAD)"
+
 .PHONY: gate
 gate: environment ## Compare the results of two commits: make gate BASE=… HEAD=…
 	@$(RUN) -m benchmarks.gate $(GATE_ARGS) "$(BASE)" "$(HEAD)"

@@ -1,0 +1,250 @@
+"""`python -m dashboards.table COMMIT`: the device times of one commit as a table in Markdown.
+
+Reads the stored results and prints a line for each operator, by the rules of `dashboards.summary`:
+kernl's speed over eager, over torch.compile, over a library's own call where there is one, and over
+the fastest of them case by case. Opt-in operators have a table of their own.
+
+Exit codes: 0 printed; 2 there is nothing to print.
+"""
+
+import argparse
+import io
+import logging
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks import store
+from benchmarks.gate.command import RESULTS, GateError, resolve
+from benchmarks.gate.report import escape
+from dashboards import build, summary, tables, text, views
+from dashboards.history import Commit
+from dashboards.source import Source
+from dashboards.tables import Cell, Table
+
+SUITE = "kernels"
+OPPONENTS = {"compile": "torch.compile", "library": "the library's call"}
+"""Implementations with a column of their own beside eager's."""
+
+HEADINGS = (
+    "operator",
+    "cases",
+    "over eager",
+    *(f"over {name}" for name in OPPONENTS.values()),
+    "over the best of them",
+    "wins / ties / losses",
+    "worst case (fastest there)",
+    "failed",
+)
+MOST_COMMITS = 5
+"""Commits that an error names; the newest ones."""
+
+
+class TableError(Exception):
+    """Nothing can be printed; the message says what was seen, what is allowed, what to do."""
+
+
+def ratios(rows: pd.DataFrame) -> pd.DataFrame:
+    """`summary.speedups` of one machine and commit, with a column for each of the `OPPONENTS`."""
+    frame = summary.speedups(rows)
+    times = summary.timings(rows)
+    times = times[(times["status"] == "ok") & (times["value"] > 0)]
+    for name in OPPONENTS:
+        theirs = times[times["variant"] == name].set_index(["op", "case"])["value"]
+        joined = frame.join(theirs.rename("theirs"), on=["op", "case"])
+        frame[f"over_{name}"] = joined["theirs"] / frame["kernl"]
+    return frame
+
+
+def failures(times: pd.DataFrame) -> str:
+    """How many measurements failed, by implementation: `2 compile, 1 kernl`; `0` for none."""
+    broken = (times["status"] == "failed") | ((times["status"] == "ok") & ~(times["value"] > 0))
+    counts = times.loc[broken, "variant"].value_counts()
+    return ", ".join(f"{n} {text.short(name, 24)}" for name, n in sorted(counts.items())) or "0"
+
+
+def line(name: str, frame: pd.DataFrame, times: pd.DataFrame) -> tuple[Cell, ...]:
+    """One row of the table: `frame` holds `ratios`, `times` the timings behind them."""
+    found = summary.summarise(frame)
+    cases = str(found.measured)
+    if found.fallbacks:
+        cases += f", {found.fallbacks} left to eager"
+    best = found.over_best
+    worst = ""
+    if best.worst is not None:
+        row = frame.loc[frame["over_best"].idxmin()]
+        op = f"{best.worst.op} " if frame["op"].nunique() > 1 else ""
+        worst = f"{op}{text.short(best.worst.case, 80)} ({text.short(row['best_name'], 40)})"
+    scores = [found.over_eager, *(summary.score(frame, f"over_{name}") for name in OPPONENTS), best]
+    return (
+        tables.word(name, 60),
+        Cell(cases),
+        *(Cell(_mean_and_worst(score)) for score in scores),
+        Cell(f"{best.wins} / {best.ties} / {best.losses}"),
+        tables.word(worst or "–"),
+        tables.word(failures(times)),
+    )
+
+
+def _mean_and_worst(score: summary.Score) -> str:
+    """`1.87× (0.94×)`, or `–` where nothing was compared."""
+    if score.worst is None:
+        return "–"
+    return f"{text.ratio(score.mean)} ({text.ratio(score.worst.ratio)})"
+
+
+def operators(frame: pd.DataFrame, times: pd.DataFrame, order: Sequence[str]) -> Table:
+    """A row for each operator of `order`, and one over all where there are several."""
+    body = [line(op, frame[frame["op"] == op], times[times["op"] == op]) for op in order]
+    if len(order) > 1:
+        of_these = (part[part["op"].isin(order)] for part in (frame, times))
+        body.append(line(f"all {len(order)}", *of_these))
+    return Table(HEADINGS, tuple(body))
+
+
+def markdown(table: Table) -> list[str]:
+    """The lines of a table with rows; names from result files are shown as they are."""
+    marks = ("---:" if cell.numeric else "---" for cell in table.rows[0])
+    lines = [_joined(escape(heading) for heading in table.headings), _joined(marks)]
+    for cells in table.rows:
+        said = (f"{cell.text} ({cell.note})" if cell.note else cell.text for cell in cells)
+        lines.append(_joined(escape(each) for each in said))
+    return lines
+
+
+def _joined(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def report(source: Source, machine: str, revision: str, losses: int = 0) -> list[str]:
+    """The lines that the command prints.
+
+    Args:
+        source: all results.
+        machine: whose device times.
+        revision: what git or the results know as a commit.
+        losses: how many of the cases that kernl loses are listed, worst first.
+
+    Raises:
+        TableError: the machine or the commit is unknown, is not one alone, or was not timed.
+    """
+    commit = _commit(source, machine, revision)
+    rows = source.rows[(source.rows["machine"] == machine) & (source.rows["commit"] == commit.id)]
+    frame, times = ratios(rows), summary.timings(rows)
+    run, left = _run(frame, times, list(source.frozen or ()))
+    ordinary = [op for op in run if op not in source.opt_in]
+    apart = [op for op in run if op in source.opt_in]
+    lines = _title(source, machine, commit)
+    if ordinary:
+        lines += ["", *markdown(operators(frame, times, ordinary))]
+    if apart:
+        lines += ["", "Opt-in operators, which round to 8 or 4 bits and are asked for by name:"]
+        lines += ["", *markdown(operators(frame, times, apart))]
+    if left:
+        lines += ["", f"Not run: {escape(', '.join(text.short(op, 60) for op in left))}."]
+    return [*lines, *_losses(frame, source, losses)] if losses else lines
+
+
+def _run(
+    frame: pd.DataFrame, times: pd.DataFrame, frozen: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Operators with a measurement that was tried, and the frozen ones without, in their order."""
+    tried = set(frame.loc[frame["status"] != "missing", "op"])
+    tried |= set(times.loc[times["status"] == "failed", "op"])
+    order = [*frozen, *sorted(tried - set(frozen))]
+    return [op for op in order if op in tried], [op for op in order if op not in tried]
+
+
+def _title(source: Source, machine: str, commit: Commit) -> list[str]:
+    """What was measured, where, and how the table is read."""
+    parts = (commit.short, commit.committed, machine, views.facts(source, machine, commit.id))
+    return [
+        f"Device times: {escape(' · '.join(part for part in parts if part))}.",
+        "",
+        "Geometric mean over the cases (worst case); above 1× kernl is faster, and a win or a loss "
+        f"is more than {100 * summary.TIE:g} %.",
+    ]
+
+
+def _losses(frame: pd.DataFrame, source: Source, most: int) -> list[str]:
+    """The worst losses, case by case, with both times."""
+    every = tables.losses(frame, dict.fromkeys(frame["op"], ""), source.opt_in)
+    if not every.rows:
+        return ["", "No case is a loss."]
+    shown = Table(every.headings, every.rows[:most])
+    said = f"The worst {len(shown.rows)} of {len(every.rows)} losses:"
+    return ["", said, "", *markdown(shown)]
+
+
+def _commit(source: Source, machine: str, revision: str) -> Commit:
+    """The one commit that `revision` names and that has device times on `machine`."""
+    machines = source.machine_names(SUITE)
+    if machine not in machines:
+        raise TableError(
+            f"machine {machine!r} has no device times; allowed: {', '.join(machines) or 'none yet'}"
+            ". Name one of these, or run `make bench` on a GPU"
+        )
+    timed = {commit.id: commit for commit in source.measured_commits(SUITE, machine)}
+    newest = [commit.short for commit in reversed(timed.values())]
+    more = f" and {len(newest) - MOST_COMMITS} more" if len(newest) > MOST_COMMITS else ""
+    allowed = f"those with device times on {machine}: {', '.join(newest[:MOST_COMMITS])}{more}"
+    try:
+        found = resolve(revision, (commit.id for commit in source.commits))
+    except GateError as error:
+        raise TableError(f"{error}; {allowed}") from error
+    if found not in timed:
+        raise TableError(
+            f"commit {found[:8]} has no device times on {machine}; {allowed}. Name one of these, "
+            "or run `make bench` on it there"
+        )
+    return timed[found]
+
+
+def _count(word: str) -> int:
+    """A number of losses, for the command line."""
+    if not word.isascii() or not word.isdigit() or not int(word):
+        raise argparse.ArgumentTypeError(f"{word!r} is no count; allowed: 1 or more")
+    return int(word)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dashboards.table", description=__doc__, allow_abbrev=False
+    )
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("commit", metavar="COMMIT", help="any git revision with device times")
+    parser.add_argument("--machine", default="nvidia-h200", help="default: %(default)s")
+    parser.add_argument(
+        "--losses", type=_count, default=0, metavar="N", help="list the N worst losses by case"
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, help="asv's results directory")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command. Returns the exit code: 0 printed, 2 there is nothing to print."""
+    options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    # The problems it warns about are printed below.
+    logging.getLogger(store.__name__).addHandler(logging.NullHandler())
+    try:
+        source = build.read(options.results)
+        for path, reason in source.problems:
+            print(f"table: skipped {path}: {reason}", file=sys.stderr)
+        lines = report(source, options.machine, options.commit, options.losses)
+        print("\n".join(lines), flush=True)
+    except BrokenPipeError:
+        # The reader, such as `head`, has what it wanted; Python writes once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (build.BuildError, TableError) as error:
+        print(f"table: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,7 +5,9 @@ The same plan, made on meta tensors, is what the compile-only suite hands to the
 measures exactly the kernels that a user's call would launch.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -14,6 +16,17 @@ import triton
 from triton.runtime.interpreter import InterpretedFunction
 
 from kernl import interpreter
+
+
+class _Chain:
+    """What was launched last; only a kernel that is `dependent` lets the next one begin early."""
+
+    last_was_dependent = False
+
+
+_chain: ContextVar[_Chain | None] = ContextVar("chain", default=None)
+FIRST_DEPENDENT = 90
+"""The first compute capability that has programmatic dependent launch: Hopper's."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +55,22 @@ class Launch:
         declared = self.kernel.kwargs if interpreting(self.kernel) else vars(self.kernel)
         return frozenset(declared["do_not_specialize"] or ())
 
+    @property
+    def dependent(self) -> bool:
+        """Whether the kernel can be launched before the one in front of it is done."""
+        return not interpreting(self.kernel) and "PDL" in self.kernel.arg_names
+
     def run(self) -> None:
         """Launch it on the current device and stream."""
+        chain, dependent = _chain.get(), {}
+        if chain is not None:
+            if self.dependent:
+                dependent = {"PDL": True, "launch_pdl": chain.last_was_dependent}
+            chain.last_was_dependent = self.dependent
         self.kernel[self.grid](
             **self.args,
             **self.constants,
+            **dependent,
             num_warps=self.num_warps,
             num_stages=self.num_stages,
         )
@@ -69,6 +93,9 @@ class LibraryCall:
     def run(self) -> None:
         """Call it on the current device and stream."""
         self.function(*self.args, **self.kwargs)
+        chain = _chain.get()
+        if chain is not None:
+            chain.last_was_dependent = False
 
 
 class Plan(NamedTuple):
@@ -102,6 +129,21 @@ def capability(device: torch.device) -> int:
         return 80
     major, minor = torch.cuda.get_device_capability(device)
     return 10 * major + minor
+
+
+@contextmanager
+def dependent_launches(device: torch.device) -> Iterator[None]:
+    """Inside, kernels begin while the one before them ends, where both can, from Hopper on.
+
+    `kernl.ops.dependent` says what such kernels keep to. Behind a library's kernel, which lets
+    nothing begin early, this would cost more than it saves.
+    """
+    able = device.type == "cuda" and capability(device) >= FIRST_DEPENDENT
+    token = _chain.set(_Chain() if able else None)
+    try:
+        yield
+    finally:
+        _chain.reset(token)
 
 
 def interpreting(kernel: Any) -> bool:

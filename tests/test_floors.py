@@ -25,6 +25,7 @@ WITHOUT_TORCH = (
     "benchmarks.store",
     "benchmarks.suite.codegen",
     "benchmarks.suite.kernels",
+    "benchmarks.suite.models",
     "benchmarks.worktree",
     "dashboards.build",
     "dashboards.figures",
@@ -124,7 +125,7 @@ def test_import_brings_no_torch(name: str) -> None:
 
 
 def test_the_suite_brings_no_plotting_and_no_tables() -> None:
-    loaded = loaded_by("benchmarks.suite.kernels", "benchmarks.suite.codegen")
+    loaded = loaded_by(*(f"benchmarks.suite.{name}" for name in ("kernels", "codegen", "models")))
     assert loaded.isdisjoint({"pandas", "plotly", "scipy", "torch", "transformers", "triton"})
 
 

@@ -18,6 +18,7 @@ PUBLIC = {
         "attention",
         "attention_varlen",
         "batched_matmul",
+        "clamp_overflow",
         "cross_entropy",
         "decode_attention",
         "embedding_layer_norm",

@@ -6,6 +6,7 @@ from kernl.ops.attention import attention
 from kernl.ops.attention_cases import ATTENTION
 from kernl.ops.attention_varlen import ATTENTION_VARLEN, attention_varlen
 from kernl.ops.batched_matmul import BATCHED_MATMUL, batched_matmul
+from kernl.ops.clamp_overflow import CLAMP_OVERFLOW, clamp_overflow
 from kernl.ops.cross_entropy import CROSS_ENTROPY, cross_entropy
 from kernl.ops.decode_attention import DECODE_ATTENTION, decode_attention
 from kernl.ops.embedding_layer_norm import EMBEDDING_LAYER_NORM, embedding_layer_norm
@@ -40,6 +41,7 @@ ALL: tuple[Op, ...] = (
     ROTARY,
     ROTARY_CACHE,
     EMBEDDING_LAYER_NORM,
+    CLAMP_OVERFLOW,
     CROSS_ENTROPY,
     ARGMAX_SAMPLE,
 )
@@ -50,6 +52,7 @@ __all__ = [
     "attention",
     "attention_varlen",
     "batched_matmul",
+    "clamp_overflow",
     "cross_entropy",
     "decode_attention",
     "embedding_layer_norm",

@@ -59,6 +59,13 @@ def gelu(z):
 
 
 @triton.jit
+def clamped(z, limit):
+    """Float32 `z` within ±limit; no comparison holds for NaN, so it stays."""
+    z = tl.where(z > limit, limit, z)
+    return tl.where(z < -limit, -limit, z)
+
+
+@triton.jit
 def activate(z, ACTIVATION: tl.constexpr):
     """Apply one of `ACTIVATIONS` to float32 `z`; `none` returns it as it is."""
     if ACTIVATION == "relu":

@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 
 from kernl.ops.attention_scores import block_scores
+from kernl.ops.dependent import wait_for_inputs
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 
@@ -76,11 +77,13 @@ def attention_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
+    PDL: tl.constexpr = False,
 ):
     """q (batch, heads, q_len, head_dim), k and v (batch, heads // group, k_len, head_dim).
 
     VARLEN: batch is a sequence of the packed tokens, from cu_seqlens[batch] on.
     """
+    wait_for_inputs(PDL)
     blocks = tl.cdiv(q_len, BLOCK_M)
     program = tl.program_id(0)
     # The last queries see the most keys where causal: they begin first.

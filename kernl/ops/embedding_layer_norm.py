@@ -21,6 +21,7 @@ from kernl import checks, launch
 from kernl.errors import ShapeError
 from kernl.launch import Launch, Plan, cdiv, next_power_of_2
 from kernl.op import Case, Dims, Op
+from kernl.ops.dependent import wait_for_inputs
 from kernl.ops.norm_spellings import embedding_layer_norm_spellings
 from kernl.shapes import ModelShape, Workload
 
@@ -98,8 +99,10 @@ def _embedding_layer_norm_kernel(
     HAS_TYPE_IDS: tl.constexpr,
     BLOCK_TOKENS: tl.constexpr,
     BLOCK_HIDDEN: tl.constexpr,
+    PDL: tl.constexpr = False,
 ):
     """(BLOCK_TOKENS, BLOCK_HIDDEN) covers BLOCK_TOKENS whole rows of the output."""
+    wait_for_inputs(PDL)
     token_offs = (tl.program_id(0) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)).to(tl.int64)
     col_offs = tl.arange(0, BLOCK_HIDDEN)
     inside, col_mask = token_offs < tokens, col_offs < hidden

@@ -1,6 +1,6 @@
-"""What follows a matrix product before it is stored: bias, activation, residual.
+"""What follows a matrix product before it is stored: bias, activation, residual, limit.
 
-out = activation(products + bias) + residual
+out = clamp(activation(products + bias) + residual, -limit, limit)
 """
 
 from typing import Any, NamedTuple
@@ -10,15 +10,17 @@ import triton
 import triton.language as tl
 
 from kernl.launch import Launch, cdiv
-from kernl.ops.activation import activate
+from kernl.ops.activation import activate, clamped
+from kernl.ops.dependent import wait_for_inputs
 
 
 class Epilogue(NamedTuple):
-    """bias (n,), an activation's name, residual (m, n); None where there is none."""
+    """bias (n,), an activation's name, residual (m, n), a limit; None where there is none."""
 
     bias: torch.Tensor | None
     activation: str
     residual: torch.Tensor | None
+    limit: float | None = None
 
     def args(self, stand_in: torch.Tensor) -> dict[str, Any]:
         """Run-time arguments of `finish`. What is absent is stood in for, and never read."""
@@ -38,6 +40,7 @@ class Epilogue(NamedTuple):
             "ACTIVATION": self.activation,
             "HAS_BIAS": self.bias is not None,
             "HAS_RESIDUAL": self.residual is not None,
+            **({} if self.limit is None else {"LIMIT": self.limit}),
         }
 
     @property
@@ -51,9 +54,9 @@ class Epilogue(NamedTuple):
     def left_by_library(self) -> "Epilogue | None":
         """What another pass must do after cuBLAS; None where nothing is left."""
         residual = None if self.residual is self.added_by_library else self.residual
-        if self.activation == "none" and residual is None:
+        if self.activation == "none" and residual is None and self.limit is None:
             return None
-        return Epilogue(None, self.activation, residual)
+        return Epilogue(None, self.activation, residual, self.limit)
 
 
 @triton.jit
@@ -72,8 +75,9 @@ def finish(
     ACTIVATION: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
+    LIMIT: tl.constexpr = None,
 ):
-    """Bias, activation and residual on a float32 block of products, and the store."""
+    """Bias, activation, residual and limit on a float32 block of products, and the store."""
     n_mask = n_offs < n
     out_mask = (m_offs < m)[:, None] & n_mask[None, :]
     rows = m_offs.to(tl.int64)[:, None]
@@ -84,6 +88,8 @@ def finish(
     if HAS_RESIDUAL:
         residual_offs = rows * stride_residual_m + n_offs[None, :] * stride_residual_n
         acc += tl.load(residual_ptr + residual_offs, mask=out_mask, other=0.0).to(tl.float32)
+    if LIMIT is not None:
+        acc = clamped(acc, LIMIT)
     out_ptrs = out_ptr + rows * n + n_offs[None, :]
     tl.store(out_ptrs, acc.to(out_ptr.dtype.element_ty), mask=out_mask)
 
@@ -105,8 +111,11 @@ def _finish_kernel(
     SPLIT_K: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
+    LIMIT: tl.constexpr = None,
+    PDL: tl.constexpr = False,
 ):
     """Add up what SPLIT_K programs left in partial (SPLIT_K, m, n), always in the same order."""
+    wait_for_inputs(PDL)
     m_offs = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     n_offs = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     mask = (m_offs < m)[:, None] & (n_offs < n)[None, :]
@@ -130,6 +139,7 @@ def _finish_kernel(
         ACTIVATION,
         HAS_BIAS,
         HAS_RESIDUAL,
+        LIMIT,
     )
 
 

@@ -22,6 +22,7 @@ from kernl import checks, launch
 from kernl.launch import Launch, Plan, cdiv, next_power_of_2
 from kernl.op import Case, Dims, Op, Spelling
 from kernl.ops.activation import activate, activation_reference
+from kernl.ops.dependent import wait_for_inputs
 from kernl.ops.rows import as_rows
 from kernl.shapes import ModelShape, Workload
 
@@ -63,8 +64,10 @@ def _gated_kernel(
     ACTIVATION: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLS: tl.constexpr,
+    PDL: tl.constexpr = False,
 ):
     """A block of (BLOCK_ROWS, BLOCK_COLS) of gate, up and out, each (rows, cols)."""
+    wait_for_inputs(PDL)
     row_offs = (tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)).to(tl.int64)[:, None]
     col_offs = (tl.program_id(1) * BLOCK_COLS + tl.arange(0, BLOCK_COLS))[None, :]
     mask = (row_offs < rows) & (col_offs < cols)

@@ -23,6 +23,7 @@ import triton.language as tl
 from kernl import checks, launch
 from kernl.launch import Launch, Plan
 from kernl.op import Case, Dims, Op
+from kernl.ops.dependent import prefetch_rows, wait_for_inputs
 from kernl.ops.norm_spellings import layer_norm_spellings
 from kernl.ops.rows import SWEEP, as_rows, row_tile, row_tunable
 from kernl.shapes import ModelShape, Workload
@@ -67,8 +68,12 @@ def _layer_norm_tile_kernel(
     HAS_BIAS: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLS: tl.constexpr,
+    PDL: tl.constexpr = False,
 ):
     """(BLOCK_ROWS, BLOCK_COLS) covers BLOCK_ROWS whole rows."""
+    if stride_weight == 1:
+        prefetch_rows(weight_ptr + tl.zeros((1,), tl.int32), 0, cols, PDL)
+    wait_for_inputs(PDL)
     row_offs = (tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)).to(tl.int64)[:, None]
     col_offs = tl.arange(0, BLOCK_COLS)
     col_mask = col_offs < cols

@@ -1,6 +1,6 @@
-"""Linear layer with its epilogue: bias, activation and residual in the same kernel.
+"""Linear layer with its epilogue: bias, activation, residual and limit in the same kernel.
 
-    out = activation(x · weightᵀ + bias) + residual
+    out = clamp(activation(x · weightᵀ + bias) + residual, -limit, limit)
 
 Each program computes one (BLOCK_M, BLOCK_N) tile of the output in float32. Programs are numbered
 in groups of GROUP_M rows of tiles, so that those that run together read the same blocks of weight
@@ -21,6 +21,7 @@ from kernl import checks, launch
 from kernl.launch import Launch, LibraryCall, Plan, cdiv
 from kernl.op import Case, Dims, Op
 from kernl.ops.activation import ACTIVATIONS, activation_reference
+from kernl.ops.dependent import prefetch_rows, wait_for_inputs
 from kernl.ops.epilogue import Epilogue, finish, finish_launch
 from kernl.ops.grouped import grouped_tile
 from kernl.ops.linear_config import LINEAR_TUNABLE, LinearConfig
@@ -40,11 +41,13 @@ def linear_reference(
     bias: torch.Tensor | None = None,
     activation: str = "none",
     residual: torch.Tensor | None = None,
+    limit: float | None = None,
 ) -> torch.Tensor:
     """What a PyTorch user would write."""
     out = torch.nn.functional.linear(x, weight, bias)
     out = activation_reference(out, activation)
-    return out if residual is None else out + residual
+    out = out if residual is None else out + residual
+    return out if limit is None else out.clamp(-limit, limit)
 
 
 @triton.jit
@@ -74,6 +77,8 @@ def _linear_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     GROUP_M: tl.constexpr,
+    LIMIT: tl.constexpr = None,
+    PDL: tl.constexpr = False,
 ):
     """The shapes: x (m, k), weight (n, k), residual (m, n), out (splits, m, n).
 
@@ -90,10 +95,12 @@ def _linear_kernel(
     k_last = tl.minimum(k_first + k_per_split, k)
     # Past the end the first row is read again: no load needs a mask, and no such sum is stored.
     x_rows = tl.where(m_offs < m, m_offs, 0).to(tl.int64)[:, None] * stride_x_m * STRIDE_UNIT
-    weight_rows = tl.where(n_offs < n, n_offs, 0).to(tl.int64)[None, :]
-    weight_rows = weight_rows * stride_weight_n * STRIDE_UNIT
+    weight_rows = tl.where(n_offs < n, n_offs, 0).to(tl.int64) * stride_weight_n * STRIDE_UNIT
+    if stride_weight_k == 1 and tiles_m <= 2:  # with more of them each block is asked for often
+        prefetch_rows(weight_ptr + weight_rows, k_first, k_last, PDL)
+    wait_for_inputs(PDL)
     x_ptrs = x_ptr + x_rows + (k_first + k_offs).to(tl.int64)[None, :] * stride_x_k
-    weight_ptrs = weight_ptr + weight_rows
+    weight_ptrs = weight_ptr + weight_rows[None, :]
     weight_ptrs += (k_first + k_offs).to(tl.int64)[:, None] * stride_weight_k
 
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
@@ -123,6 +130,7 @@ def _linear_kernel(
         ACTIVATION,
         HAS_BIAS,
         HAS_RESIDUAL,
+        LIMIT,
     )
 
 
@@ -133,6 +141,7 @@ def linear_plan(
     bias: torch.Tensor | None = None,
     activation: str = "none",
     residual: torch.Tensor | None = None,
+    limit: float | None = None,
 ) -> Plan:
     """The output, contiguous, and the steps on the path that `choose_config` names."""
     flat = as_rows(x)
@@ -141,7 +150,7 @@ def linear_plan(
         return Plan((out,), ())
     flat_residual = None if residual is None else as_rows(residual)
     flat_out = out.view(flat.shape[0], weight.shape[0])
-    product = Product(flat, weight, flat_out, Epilogue(bias, activation, flat_residual))
+    product = Product(flat, weight, flat_out, Epilogue(bias, activation, flat_residual, limit))
     config = choose_config(capability, product)
     if config.path == "tma":
         return Plan((out,), tma_steps(product, config, multiprocessors(capability)))
@@ -174,13 +183,18 @@ def _tile(product: Product, config: LinearConfig) -> tuple[Launch, ...]:
 
 
 def _split(product: Product, config: LinearConfig) -> tuple[Launch, ...]:
+    partial, products = split_products(product, config)
+    return (products, finish_launch(product.out, partial, product.epilogue))
+
+
+def split_products(product: Product, config: LinearConfig) -> tuple[torch.Tensor, Launch]:
+    """(splits, m, n) in float32, whose sum is the product, and the launch that fills it."""
     m, n, k = product.sizes
     blocks = cdiv(k, config.block_k)
     # As many programs as have work: 5 blocks for 4 programs are 2 + 2 + 1.
     splits = cdiv(blocks, cdiv(blocks, config.split_k))
     partial = product.x.new_empty((splits, m, n), dtype=torch.float32)
-    products = _products(product, config, partial, Epilogue(None, "none", None), splits)
-    return (products, finish_launch(product.out, partial, product.epilogue))
+    return partial, _products(product, config, partial, Epilogue(None, "none", None), splits)
 
 
 def _library(product: Product, config: LinearConfig) -> tuple[Launch | LibraryCall, ...]:
@@ -243,19 +257,14 @@ def _linear(
     bias: torch.Tensor | None,
     activation: str,
     residual: torch.Tensor | None,
+    limit: float | None,
 ) -> torch.Tensor:
-    plan = linear_plan(launch.capability(x.device), x, weight, bias, activation, residual)
+    plan = linear_plan(launch.capability(x.device), x, weight, bias, activation, residual, limit)
     return plan.run()[0]
 
 
 @_linear.register_fake
-def _linear_fake(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    activation: str,
-    residual: torch.Tensor | None,
-) -> torch.Tensor:
+def _linear_fake(x: torch.Tensor, weight: torch.Tensor, *_: object) -> torch.Tensor:
     return empty_output(x, weight)
 
 
@@ -265,6 +274,7 @@ def check_linear(
     bias: torch.Tensor | None = None,
     activation: str = "none",
     residual: torch.Tensor | None = None,
+    limit: float | None = None,
 ) -> None:
     """Raise a `kernl.errors.KernlError` where `linear` does not take these arguments."""
     checks.tensors("linear", _linear_kernel, x=x, weight=weight)
@@ -279,6 +289,8 @@ def check_linear(
     if residual is not None:
         out_shape = (*x.shape[:-1], weight.shape[0])
         checks.shape("linear", "residual", residual, out_shape, "the shape of the output")
+    if limit is not None:
+        checks.number("linear", "limit", limit)
 
 
 def linear(
@@ -287,6 +299,7 @@ def linear(
     bias: torch.Tensor | None = None,
     activation: str = "none",
     residual: torch.Tensor | None = None,
+    limit: float | None = None,
 ) -> torch.Tensor:
     """`activation(x @ weight.T + bias) + residual`, accumulated in float32.
 
@@ -296,6 +309,7 @@ def linear(
         bias: (n,) or None.
         activation: one of `ACTIVATIONS`; `gelu` is the exact one, by erf.
         residual: (…, n), added last, or None.
+        limit: what the result is clamped to, ±limit, 0 or more, or None; NaN stays NaN.
 
     Returns:
         (…, n), contiguous, in the dtype of `x`.
@@ -303,8 +317,8 @@ def linear(
     Raises:
         ArgumentError, DTypeError, DeviceError, ShapeError, OptionError: from `kernl.errors`.
     """
-    check_linear(x, weight, bias, activation, residual)
-    return _linear(x, weight, bias, activation, residual)
+    check_linear(x, weight, bias, activation, residual, limit)
+    return _linear(x, weight, bias, activation, residual, None if limit is None else float(limit))
 
 
 def _dims(model: ModelShape, workload: Workload) -> Iterator[Dims]:

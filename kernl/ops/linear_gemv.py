@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 from kernl.launch import Launch, cdiv, next_power_of_2
+from kernl.ops.dependent import prefetch_rows, wait_for_inputs
 from kernl.ops.epilogue import finish
 from kernl.ops.linear_config import LinearConfig
 from kernl.ops.product import Product
@@ -38,14 +39,19 @@ def _linear_gemv_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    LIMIT: tl.constexpr = None,
+    PDL: tl.constexpr = False,
 ):
     """BLOCK_M covers m. Each thread multiplies and adds; the sums meet once, at the end."""
     m_offs = tl.arange(0, BLOCK_M)
     n_offs = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     k_offs = tl.arange(0, BLOCK_K)
     x_rows = tl.where(m_offs < m, m_offs, 0).to(tl.int64)[:, None] * stride_x_m * STRIDE_UNIT
-    weight_rows = tl.where(n_offs < n, n_offs, 0).to(tl.int64)[:, None]
-    weight_rows = weight_rows * stride_weight_n * STRIDE_UNIT
+    weight_rows = tl.where(n_offs < n, n_offs, 0).to(tl.int64) * stride_weight_n * STRIDE_UNIT
+    if stride_weight_k == 1:
+        prefetch_rows(weight_ptr + weight_rows, 0, k, PDL)
+    wait_for_inputs(PDL)
+    weight_rows = weight_rows[:, None]
 
     acc = tl.zeros((BLOCK_M, BLOCK_N, BLOCK_K), tl.float32)
     for start in range(0, k, BLOCK_K):
@@ -69,6 +75,7 @@ def _linear_gemv_kernel(
         ACTIVATION,
         HAS_BIAS,
         HAS_RESIDUAL,
+        LIMIT,
     )
 
 

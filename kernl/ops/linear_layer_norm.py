@@ -10,6 +10,7 @@ mean and var are those of one row of `summed`, var divided by its n columns.
 | `fused` | one launch; a program keeps whole rows of `summed` in registers, in float32 |
 | `two` | `linear` with its residual, then `layer_norm`; `summed` is rounded in between |
 | `late` | `linear` without, then `layer_norm` with the residual; the product is rounded |
+| `split` | several programs share a product's inner dimension; what adds up norms too |
 
 A product that no residual follows may run in cuBLAS alone, and the norm, bound by memory, reads the
 residual in its place: that is what `late` is for.
@@ -33,14 +34,19 @@ import triton.language as tl
 from kernl import checks, launch, tuning
 from kernl.launch import Launch, Plan, cdiv, next_power_of_2
 from kernl.op import Case, Dims, Op
+from kernl.ops.epilogue import Epilogue
 from kernl.ops.layer_norm import layer_norm_plan
-from kernl.ops.linear import linear_plan
+from kernl.ops.linear import linear_plan, split_products
+from kernl.ops.linear_config import LinearConfig
 from kernl.ops.linear_layer_norm_config import (
     LINEAR_LAYER_NORM_TUNABLE,
     LinearLayerNormConfig,
 )
+from kernl.ops.linear_layer_norm_finish import finish_norm_launch
 from kernl.ops.linear_spellings import linear_layer_norm_spellings
+from kernl.ops.product import Product
 from kernl.ops.rows import as_rows
+from kernl.ops.tile import rows_aligned
 from kernl.shapes import ModelShape, Workload
 
 
@@ -150,6 +156,8 @@ def linear_layer_norm_plan(
     config = tuning.choose(
         LINEAR_LAYER_NORM_TUNABLE, capability, x.device, bits=8 * x.itemsize, m=m, n=n, k=k
     )
+    if config.path == "split" and rows_aligned(as_rows(x), weight):
+        return _split_plan(config, x, weight, bias, residual, norm_weight, norm_bias, eps)
     if config.path != "fused":
         first, second = (residual, None) if config.path == "two" else (None, residual)
         product = linear_plan(capability, x, weight, bias, "none", first)
@@ -159,6 +167,27 @@ def linear_layer_norm_plan(
         )
         return Plan(norm.outputs, (*product.launches, *norm.launches))
     return _fused_plan(config, x, weight, bias, residual, norm_weight, norm_bias, eps)
+
+
+def _split_plan(
+    config: LinearLayerNormConfig,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    residual: torch.Tensor,
+    norm_weight: torch.Tensor,
+    norm_bias: torch.Tensor | None,
+    eps: float,
+) -> Plan:
+    out = _empty_output(x, weight)
+    flat, flat_residual = as_rows(x), as_rows(residual)
+    flat_out = out.view(flat_residual.shape)
+    product = Product(flat, weight, flat_out, Epilogue(None, "none", None))
+    partial, products = split_products(product, LinearConfig(*config))
+    finished = finish_norm_launch(
+        flat_out, partial, bias, flat_residual, norm_weight, norm_bias, eps
+    )
+    return Plan((out,), (products, finished))
 
 
 def _fused_plan(

@@ -70,6 +70,18 @@ def _with_residual(linear: Callable[..., torch.Tensor]) -> Iterator[Spelling]:
     def without_bias(x: torch.Tensor, weight: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         return residual + torch.nn.functional.linear(x, weight)
 
+    def limited(
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        residual: torch.Tensor,
+        limit: float,
+    ) -> torch.Tensor:
+        """As Whisper, MBart and others keep half precision from overflowing."""
+        summed = residual + torch.nn.functional.linear(x, weight, bias)
+        return torch.clamp(summed, min=-limit, max=limit)
+
+    yield Spelling(limited, linear, {**_tensors(True), "residual": _OUT}, {"limit": 1.7310585})
     yield Spelling(with_bias, linear, {**_tensors(True), "residual": _OUT})
     yield Spelling(without_bias, linear, {**_tensors(False), "residual": _OUT})
 

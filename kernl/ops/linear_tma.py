@@ -17,7 +17,7 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from kernl.launch import Launch, cdiv
-from kernl.ops.activation import activate
+from kernl.ops.activation import activate, clamped
 from kernl.ops.grouped import grouped_tile
 from kernl.ops.linear_config import LinearConfig
 from kernl.ops.product import Product
@@ -38,6 +38,7 @@ def _finish_block(
     HAS_BIAS: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
     COLS: tl.constexpr,
+    LIMIT: tl.constexpr,
 ):
     """What follows the product, and the store, for a block that is COLS wide."""
     if HAS_BIAS:
@@ -47,6 +48,8 @@ def _finish_block(
     acc = activate(acc, ACTIVATION)
     if HAS_RESIDUAL:
         acc += residual_desc.load([m_first, n_first]).to(tl.float32)
+    if LIMIT is not None:
+        acc = clamped(acc, LIMIT)
     out_desc.store([m_first, n_first], acc.to(out_desc.dtype))
 
 
@@ -68,6 +71,7 @@ def _linear_tma_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     GROUP_M: tl.constexpr,
+    LIMIT: tl.constexpr = None,
 ):
     """x (m, k), weight (n, k), residual and out (m, n): blocks beyond their ends read as zeros."""
     tiles_m, tiles_n = tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N)
@@ -85,16 +89,16 @@ def _linear_tma_kernel(
             left, right = tl.split(tl.permute(tl.reshape(acc, (BLOCK_M, 2, half)), (0, 2, 1)))
             _finish_block(
                 left, m_first, n_first, n, bias_ptr, residual_desc, out_desc, stride_bias,
-                ACTIVATION, HAS_BIAS, HAS_RESIDUAL, half,
+                ACTIVATION, HAS_BIAS, HAS_RESIDUAL, half, LIMIT,
             )
             _finish_block(
                 right, m_first, n_first + half, n, bias_ptr, residual_desc, out_desc, stride_bias,
-                ACTIVATION, HAS_BIAS, HAS_RESIDUAL, half,
+                ACTIVATION, HAS_BIAS, HAS_RESIDUAL, half, LIMIT,
             )
         else:
             _finish_block(
                 acc, m_first, n_first, n, bias_ptr, residual_desc, out_desc, stride_bias,
-                ACTIVATION, HAS_BIAS, HAS_RESIDUAL, BLOCK_N,
+                ACTIVATION, HAS_BIAS, HAS_RESIDUAL, BLOCK_N, LIMIT,
             )
         # fmt: on
 

@@ -22,6 +22,7 @@ import triton.language as tl
 from kernl import checks, launch
 from kernl.errors import ShapeError
 from kernl.launch import Launch, Plan, cdiv, next_power_of_2
+from kernl.ops.dependent import wait_for_inputs
 
 STYLES = ("half", "interleaved")
 BLOCK_ELEMENTS = 1024
@@ -117,8 +118,10 @@ def _rotary_kernel(
     HAS_CACHE: tl.constexpr,
     BLOCK_HEADS: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
+    PDL: tl.constexpr = False,
 ):
     """Program (token, part): the parts are blocks of query heads, then key heads, then values'."""
+    wait_for_inputs(PDL)
     token = tl.program_id(0).to(tl.int64)
     batch, position = token // seq, token % seq
     part = tl.program_id(1)

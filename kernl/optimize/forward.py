@@ -31,7 +31,8 @@ class OptimizedForward:
         self.options = options
         self.calls: Counter[str] = Counter()
         self._model = model
-        self._device = next(model.parameters()).device
+        self._first = _place_of_first_parameter(model)
+        self._device = self._first_parameter().device
         self._engines: Shelf[Engine] = Shelf(options.max_graphs)
         self._seen: Shelf[bool] = Shelf(_MOST_SEEN)
         self._twins: dict[torch.dtype, Twin] = {}
@@ -66,11 +67,10 @@ class OptimizedForward:
         if twin is not None:
             twin.refresh()
         self._count("by graph")
-        with torch.autocast(self._device.type, enabled=False):
-            if self._arena is not None:
-                return engine.rebuild(engine.runner(tensors))
-            with TRAFFIC.calling():
-                return engine.rebuild(engine.runner(tensors))
+        if self._arena is not None:  # a replay: it reads no mode and touches no module
+            return engine.rebuild(engine.runner(tensors))
+        with torch.autocast(self._device.type, enabled=False), TRAFFIC.calling():
+            return engine.rebuild(engine.runner(tensors))
 
     def prepare(self, *args: Any, **kwargs: Any) -> Engine:
         """The engine for such a call, built now where there is none. Raises UnknownValue."""
@@ -104,8 +104,13 @@ class OptimizedForward:
 
     def _weights_now(self) -> tuple[Hashable, ...]:
         """Changes when the weights are moved or cast, as `model.to` does to all of them."""
-        first = next(self._model.parameters())
+        first = self._first_parameter()
         return first.data_ptr(), first.dtype, first.device
+
+    def _first_parameter(self) -> torch.Tensor:
+        """Found anew in each call, as it may be another object; without a walk over the model."""
+        parameters, name = self._first
+        return parameters[name]
 
     def _forget(self) -> None:
         """Graphs read weights where they were: build anew."""
@@ -113,7 +118,7 @@ class OptimizedForward:
         self._engines.clear()
         self._seen.clear()
         self._twins.clear()
-        self._device = next(self._model.parameters()).device
+        self._device = self._first_parameter().device
         self._arena = self._new_arena()
 
     def _new_arena(self) -> Arena | None:
@@ -122,7 +127,7 @@ class OptimizedForward:
 
     def _dtype(self) -> torch.dtype | None:
         """The half precision that is asked for, by autocast or by option, of float32 weights."""
-        if next(self._model.parameters()).dtype != torch.float32:
+        if self._weights[1] != torch.float32:
             return None
         if torch.is_autocast_enabled(self._device.type):
             return torch.get_autocast_dtype(self._device.type)
@@ -155,3 +160,12 @@ class OptimizedForward:
             twin = self._twins[dtype] = Twin(self._model, self.original, dtype)
         twin.refresh()
         return twin
+
+
+def _place_of_first_parameter(model: torch.nn.Module) -> tuple[dict[str, Any], str]:
+    """The dict of the module that holds it, and its name there."""
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                return module._parameters, name
+    raise AssertionError("a PreTrainedModel has parameters")

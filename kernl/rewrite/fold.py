@@ -75,22 +75,30 @@ def _foldable(node: fx.Node, known: dict[fx.Node, torch.Tensor]) -> bool:
     return torch.Tag.nondeterministic_seeded not in tags and size <= MOST_BYTES
 
 
-def _constant(graph_module: fx.GraphModule, node: object) -> torch.Tensor | None:
+def constant_value(graph_module: fx.GraphModule, node: object) -> torch.Tensor | None:
     """The value of a constant or of a view of one; None for anything else."""
     if not isinstance(node, fx.Node):
         return None
     if node.op == "get_attr" and node.meta.get("constant"):
         return graph_module.get_buffer(str(node.target))
     if node.op == "call_function" and node.target in VIEWS:
-        source = _constant(graph_module, node.args[0])
+        source = constant_value(graph_module, node.args[0])
         if source is not None:
             return cast(torch.Tensor, node.target(source, *node.args[1:]))
     return None
 
 
+def drop_unused_constants(graph_module: fx.GraphModule) -> None:
+    """Let go of folded constants that nothing in the graph reads any more."""
+    read = {node.target for node in graph_module.graph.nodes if node.op == "get_attr"}
+    for name, _ in list(graph_module.named_buffers(recurse=False)):
+        if name.startswith("folded_") and name not in read:
+            delattr(graph_module, name)
+
+
 def _and_with_everything(graph_module: fx.GraphModule, node: fx.Node) -> None:
     for mask, other in (node.args[:2], node.args[1::-1]):
-        found = _constant(graph_module, mask)
+        found = constant_value(graph_module, mask)
         if found is None or not isinstance(other, fx.Node):
             continue
         if value(other).dtype == found.dtype == torch.bool and bool(found.all()):
@@ -107,7 +115,7 @@ def _index_in_order(graph_module: fx.GraphModule, node: fx.Node) -> None:
         return
     place = 0
     for index, size in zip(indices, value(source).shape, strict=True):
-        found = _constant(graph_module, index)
+        found = constant_value(graph_module, index)
         if found is None or found.numel() != size:
             return
         if not torch.equal(found.flatten(), torch.arange(size, device=found.device)):

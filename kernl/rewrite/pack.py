@@ -67,11 +67,11 @@ def _groups(graph_module: fx.GraphModule) -> list[list[fx.Node]]:
     for node in graph_module.graph.nodes:
         if node.target is not torch.ops.kernl.linear.default:
             continue
-        x, weight, bias, activation, residual = arguments(node)
+        x, weight, bias, activation, *after = arguments(node)
         own = _parameter(graph_module, weight)
         plain = own is not None and own.dim() == 2 and own.is_contiguous()
         bias_is_own = bias is None or _parameter(graph_module, bias) is not None
-        if plain and bias_is_own and activation == "none" and residual is None:
+        if plain and bias_is_own and activation == "none" and after == [None, None]:
             found.setdefault(x, []).append(node)
     return [
         layers
@@ -159,7 +159,9 @@ def _replace(
                 operand = graph.create_node("get_attr", f"{name}_{kind}")
                 operand.meta["val"] = _fake(tuple(tensor.shape), tensor.dtype, tensor.device)
             operands.append(operand)
-        packed = graph.call_function(torch.ops.kernl.linear.default, (x, *operands, "none", None))
+        packed = graph.call_function(
+            torch.ops.kernl.linear.default, (x, *operands, "none", None, None)
+        )
         packed.meta["val"] = _fake(shape, value(first).dtype, value(first).device)
         for place, layer in enumerate(layers):
             start = sum(rows[:place])

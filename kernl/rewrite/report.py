@@ -31,6 +31,7 @@ class Report:
         fused: how often each operator was put in.
         refused: each place that was looked at and left, with the reason.
         packed: how many linear layers became part of another with the same input.
+        masks: what masks of attention became, and how often.
         left: PyTorch's operators in the graph by name, those aside that move no data.
     """
 
@@ -38,6 +39,7 @@ class Report:
     refused: list[Refusal] = field(default_factory=list)
     left: Counter[str] = field(default_factory=Counter)
     packed: int = 0
+    masks: Counter[str] = field(default_factory=Counter)
 
     def note_fused(self, op: str, place: str) -> None:
         """An operator stands at this place now; that another spelling did not is forgotten."""
@@ -54,6 +56,9 @@ class Report:
             lines.append(f"  nothing: {found} in this model")
         if self.packed:
             lines.append(f"packed: {self.packed} linear layers went into another of the same input")
+        if self.masks:
+            lines.append("masks of attention:")
+            lines += [f"  {count:4d} × {change}" for change, count in self.masks.most_common()]
         if self.refused:
             lines.append("refused:")
             reasons = Counter((one.op, one.reason) for one in self.refused)

@@ -8,10 +8,12 @@ from torch import fx
 from kernl.op import Spelling
 from kernl.ops import ALL
 from kernl.rewrite.fold import fold_constants
+from kernl.rewrite.masks import place_masks
 from kernl.rewrite.match import example_graph
 from kernl.rewrite.pack import pack_linears
 from kernl.rewrite.replace import apply_spelling
 from kernl.rewrite.report import Report, left_to_pytorch
+from kernl.rewrite.scale import fold_scales
 
 _GATED = ("swiglu", "geglu")
 """Before `linear`, which would take the activation away from the product with it."""
@@ -30,6 +32,8 @@ def rewrite(graph_module: fx.GraphModule) -> Report:
     fold_constants(graph_module)
     for name, spelling in _ordered():
         apply_spelling(graph_module, name, spelling, report)
+    fold_scales(graph_module)
+    place_masks(graph_module, report)
     report.packed = pack_linears(graph_module)
     report.left = left_to_pytorch(graph_module.graph)
     return report

@@ -39,15 +39,16 @@ def key_of(value: Any, tensors: list[torch.Tensor]) -> Hashable:
     Raises:
         UnknownValue: a graph cannot take such a value.
     """
-    if isinstance(value, torch.Tensor):
+    kind = type(value)
+    if kind is torch.Tensor or isinstance(value, torch.Tensor):
         tensors.append(value)
         return value.shape, value.dtype, value.device
     if isinstance(value, _PLAIN):
-        return type(value), value
-    if type(value) in (tuple, list):
-        return type(value), tuple(key_of(part, tensors) for part in value)
-    if type(value) is dict or isinstance(value, ModelOutput):
-        return type(value), tuple((name, key_of(part, tensors)) for name, part in value.items())
+        return kind, value
+    if kind in (tuple, list):
+        return kind, tuple([key_of(part, tensors) for part in value])
+    if kind is dict or isinstance(value, ModelOutput):
+        return kind, tuple([(name, key_of(part, tensors)) for name, part in value.items()])
     raise UnknownValue(f"an argument of type {type(value).__name__}")
 
 

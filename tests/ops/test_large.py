@@ -155,6 +155,13 @@ def _embedding_layer_norm() -> Outcome:
     return out, torch.nn.functional.layer_norm(summed, (64,), *wide)
 
 
+def _clamp_overflow() -> Outcome:
+    x = random(ROWS, COLS)
+    x[0, 0] = float("inf")
+    out = ops.clamp_overflow(x, 2.0, 0.5)[LAST]
+    return out, x[LAST].double().clamp(-0.5, 0.5)
+
+
 def _cross_entropy() -> Outcome:
     logits, targets = random(ROWS, COLS), torch.arange(ROWS, device="cuda") % COLS
     out = ops.cross_entropy(logits, targets)[LAST]
@@ -194,6 +201,7 @@ CALLS: dict[str, Callable[[], Outcome]] = {
     "rotary": _rotary,
     "rotary_cache": _rotary_cache,
     "embedding_layer_norm": _embedding_layer_norm,
+    "clamp_overflow": _clamp_overflow,
     "cross_entropy": _cross_entropy,
     "argmax_sample": _argmax_sample,
 }

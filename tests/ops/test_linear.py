@@ -134,6 +134,36 @@ def test_any_shape_on_any_path(
     assert _error(case, PATHS[path], seed=m * n * k) <= 1e-5
 
 
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("activation", ["none", "gelu"])
+def test_a_limit_comes_last_on_every_path(
+    path: str, bias: bool, residual: bool, activation: str
+) -> None:
+    case = Case.of("fp16", m=3, n=40, k=200, bias=bias, activation=activation, residual=residual)
+    inputs = LINEAR.inputs(case, DEVICE, 2)
+    inputs["x"][1, 5] = float("nan")
+    inputs["x"][2] *= 30000
+    with tuning.forcing(LINEAR_TUNABLE, PATHS[path]):
+        out, free = linear(**inputs, limit=0.5), linear(**inputs)
+        steps = linear_plan(90, **inputs, limit=0.5).launches
+    truth = free.clamp(-0.5, 0.5)
+    assert out[1].isnan().all()
+    assert out[0].abs().max() == 0.5
+    torch.testing.assert_close(out, truth, rtol=0, atol=0, equal_nan=True)
+    assert len(steps) == (2 if path in ("split", "library") else 1)
+
+
+def test_a_limit_saves_what_would_overflow() -> None:
+    """65,504 - 1,000 is no half; PyTorch rounds it as the kernels do."""
+    x = torch.full((3, 16), 200.0, device=DEVICE, dtype=torch.float16)
+    weight = torch.full((8, 16), 200.0, device=DEVICE, dtype=torch.float16)
+    for config in PATHS.values():
+        with tuning.forcing(LINEAR_TUNABLE, config):
+            assert torch.equal(linear(x, weight, limit=64504.0), (x @ weight.t()).clamp(max=64504))
+
+
 def test_no_program_of_a_split_is_idle() -> None:
     """Nine blocks for eight programs are five times two: an idle program would add rubbish."""
     inputs = LINEAR.inputs(_case(3, 8, 9 * 32), DEVICE, 0)
@@ -156,6 +186,9 @@ def test_what_cublas_adds_and_what_it_leaves() -> None:
     activated = Epilogue(None, "relu", residual)
     assert activated.added_by_library is None
     assert activated.left_by_library == activated
+    limited = Epilogue(None, "none", residual, 2.0)
+    assert limited.added_by_library is residual
+    assert limited.left_by_library == Epilogue(None, "none", None, 2.0)
 
 
 @pytest.mark.parametrize(

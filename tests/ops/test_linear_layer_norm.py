@@ -24,7 +24,8 @@ from kernl.ops.linear_layer_norm_config import (
 )
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-FUSED = LinearLayerNormConfig("fused", 16, 32, 4, 2)
+FUSED = LinearLayerNormConfig("fused", 16, 16, 32, 1, 4, 2)
+SPLIT = LinearLayerNormConfig("split", 16, 16, 16, 3, 4, 2)
 
 
 def random(device: str, *shape: int) -> torch.Tensor:
@@ -36,7 +37,7 @@ def check(dtype: str, *tensors: torch.Tensor | None) -> None:
     """Every path against float64."""
     exact = [None if tensor is None else tensor.double() for tensor in tensors]
     truth = linear_layer_norm_reference(*exact)  # type: ignore[arg-type]
-    for config in (FUSED, TWO, LATE):
+    for config in (FUSED, TWO, LATE, SPLIT):
         with tuning.forcing(LINEAR_LAYER_NORM_TUNABLE, config):
             out = linear_layer_norm(*tensors)  # type: ignore[arg-type]
         assert out.shape == truth.shape
@@ -54,6 +55,21 @@ def test_sizes_around_the_blocks(m: int, n: int, k: int, device: str) -> None:
     x, weight, residual = random(device, m, k), random(device, n, k), random(device, m, n)
     # A sum far from 0: columns beyond n would change the variance if they took the mean away.
     check("fp32", x, weight, None, residual + 5, random(device, n))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("m", "n", "k"), [(1, 33, 16), (17, 16, 40), (5, 100, 64), (33, 7, 136)])
+def test_a_shared_inner_dimension(dtype: str, m: int, n: int, k: int, device: str) -> None:
+    """Programs whose share ends inside a block, and what adds their sums up and norms."""
+    tensors = [
+        random(device, *shape).to(DTYPES[dtype])
+        for shape in ((m, k), (n, k), (n,), (m, n), (n,), (n,))
+    ]
+    with tuning.forcing(LINEAR_LAYER_NORM_TUNABLE, SPLIT):
+        plan = linear_layer_norm_plan(90, *tensors, eps=1e-5)  # type: ignore[arg-type, misc]
+    names = [step.kernel.__name__ for step in plan.kernels]
+    assert names == ["_linear_kernel", "_finish_norm_kernel"]
+    check(dtype, *tensors)
 
 
 def test_any_strides(device: str) -> None:
@@ -85,7 +101,7 @@ def test_rows_keep_their_digits_far_from_zero(device: str) -> None:
     truth = linear_layer_norm_reference(
         x.double(), weight.double(), None, residual.double(), ones.double()
     )
-    for config in (FUSED, TWO, LATE):
+    for config in (FUSED, TWO, LATE, SPLIT):
         with tuning.forcing(LINEAR_LAYER_NORM_TUNABLE, config):
             out = linear_layer_norm(x, weight, None, residual, ones)
         assert (out.double() - truth).norm() <= 1e-4 * truth.norm()
@@ -94,7 +110,7 @@ def test_rows_keep_their_digits_far_from_zero(device: str) -> None:
 def test_constant_rows_have_no_variance(device: str) -> None:
     zeros, ones = torch.zeros(4, 24, device=device), torch.ones(24, device=device)
     shift = random(device, 24)
-    for config in (FUSED, TWO, LATE):
+    for config in (FUSED, TWO, LATE, SPLIT):
         with tuning.forcing(LINEAR_LAYER_NORM_TUNABLE, config):
             out = linear_layer_norm(zeros, zeros[:1].expand(24, 24), ones, zeros, ones, shift)
         # The mean of ones may be off by one in the last place: a division on a GPU is.

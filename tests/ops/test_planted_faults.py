@@ -112,6 +112,11 @@ FAULTS = {
         "tl.where(first[None, :], -other, other)",
         "tl.where(first[None, :], other, -other)",
     ),
+    "clamp_overflow reads the notes of all blocks but the last": (
+        "clamp_overflow",
+        "mask=note_offs < blocks",
+        "mask=note_offs < blocks - 1",
+    ),
     "cross_entropy merges the first chunk alone": (
         "cross_entropy",
         "mask = chunk_offs < chunks",

@@ -17,7 +17,14 @@ from tests.tiny_models import DEVICE
 
 SPELLED = [(op, spelling) for op in ALL for spelling in op.spellings]
 # Other values than the marks by which they are found.
-CONSTANTS = {"eps": 1e-3, "scale": 0.4, "softcap": 3.0, "divisor": 2.5}
+CONSTANTS = {
+    "eps": 1e-3,
+    "scale": 0.4,
+    "softcap": 3.0,
+    "divisor": 2.5,
+    "limit": 1.5,
+    "overflow_limit": 0.5,
+}
 FUNCTIONS = ("attention", "linear", "layer_norm", "rms_norm", "softmax", "swiglu", "geglu")
 
 

@@ -7,6 +7,8 @@ import threading
 import pytest
 import torch
 
+from kernl.launch import dependent_launches
+from kernl.ops import layer_norm, linear, linear_layer_norm, swiglu
 from kernl.runtime.runner import Arena, CudaGraph, Direct
 
 
@@ -52,6 +54,32 @@ def test_constants_of_a_graph_live_as_long_as_it() -> None:
 
 def sum_with(constant: torch.Tensor, x: torch.Tensor) -> list[torch.Tensor]:
     return [x + constant.sum()]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("m", [16, 128])
+def test_kernels_that_begin_early_see_what_the_ones_before_them_wrote(m: int) -> None:
+    """A chain in which every kernel reads what the one before it wrote, replayed many times."""
+    generator = torch.Generator("cuda").manual_seed(0)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator, device="cuda").half()
+
+    weights = [(random(256, 256) / 16, random(256), random(256)) for _ in range(8)]
+
+    def chain(x: torch.Tensor) -> list[torch.Tensor]:
+        for weight, bias, scale in weights:
+            y = linear(x, weight, bias, "gelu")
+            x = linear_layer_norm(y, weight, bias, x, scale, bias)
+            x = layer_norm(swiglu(torch.cat([x, y], dim=-1)), scale, bias) + x
+        return [x]
+
+    with dependent_launches(torch.device("cuda")):
+        run = CudaGraph(chain, [random(m, 256)], Arena(torch.device("cuda")))
+    for _ in range(200):
+        x = random(m, 256)
+        (out,), (truth,) = run([x]), chain(x)
+        assert torch.equal(out, truth)
 
 
 @pytest.mark.gpu

@@ -21,6 +21,7 @@ API_VERSION = 2
 
 METRICS = {
     "kernels": ("time",),
+    "models": ("time",),
     "codegen": ("registers", "spills", "shared_memory", "instructions", "occupancy"),
 }
 """Suites of this project and what each of them measures."""

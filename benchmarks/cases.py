@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 PATH = Path(__file__).parent / "suite" / "cases.json"
-FORMAT = 5
+FORMAT = 6
 
 PROFILES = ("full", "quick")
 NOT_SELECTED = "left out of the quick profile"
@@ -29,11 +29,14 @@ class Frozen:
         ops: names of the operators, in the order of `kernl.ops.ALL`.
         architectures: compile-only targets, such as `sm_90`.
         quick_architectures: those that the quick profile compiles for.
+        models: names of the models, in the order of `benchmarks.models.MODELS`. What is asked below
+            for an operator can be asked for a model, all but what is compiled.
     """
 
     ops: tuple[str, ...]
     architectures: tuple[str, ...]
     quick_architectures: tuple[str, ...]
+    models: tuple[str, ...]
     _entries: Mapping[str, Any]
 
     def kernel_cases(self, op: str) -> list[str]:
@@ -63,6 +66,12 @@ class Frozen:
     def implementations(self, op: str) -> tuple[str, ...]:
         """What is timed beside each other, such as `eager`."""
         return tuple(self._entries[op]["implementations"])
+
+    def selected_implementations(self, op: str) -> frozenset[str]:
+        """Those of `implementations` that this process's profile measures."""
+        entry = self._entries[op]
+        left_out = entry.get("quick_left_out", ()) if profile() == "quick" else ()
+        return frozenset(entry["implementations"]) - frozenset(left_out)
 
     def opt_in(self, op: str) -> bool:
         """Whether the operator rounds more than its dtype does: it is reported apart."""
@@ -108,7 +117,8 @@ def load(path: Path = PATH) -> Frozen:
             ops=tuple(document["ops"]),
             architectures=tuple(document["architectures"]),
             quick_architectures=tuple(document["quick_architectures"]),
-            _entries=document["ops"],
+            models=tuple(document["models"]),
+            _entries={**document["ops"], **document["models"]},
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(

@@ -1,4 +1,6 @@
-"""Write `benchmarks/suite/cases.json` from `kernl.ops.ALL`: names, dims, versions.
+"""Write `benchmarks/suite/cases.json`: names, dims, versions.
+
+They come from `kernl.ops.ALL`, and for models from `benchmarks.models.MODELS`.
 
     python -m benchmarks.freeze            write it
     python -m benchmarks.freeze --check    exit 1 where it is stale, and say what differs
@@ -14,7 +16,9 @@ from typing import Any
 
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from benchmarks import models
 from benchmarks.cases import FORMAT, PATH
+from benchmarks.model import DTYPE, Model
 from kernl.launch import Launch
 from kernl.op import Case, Op
 from kernl.ops import ALL
@@ -22,6 +26,9 @@ from kernl.ops import ALL
 Named = tuple[tuple[str, object], ...]
 Signature = tuple[str, Named, Named, int, int]
 """A kernel's name, its constants, the specialisations of its arguments, warps and stages."""
+
+_PARTS = ("ops", "models")
+_CASES = ("kernels", "codegen", "quick_kernels", "quick_codegen")
 
 QUICK_KERNEL_CASES = 8
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100")
@@ -131,6 +138,7 @@ def document() -> dict[str, Any]:
         "architectures": list(ARCHITECTURES),
         "quick_architectures": list(QUICK_ARCHITECTURES),
         "ops": {op.name: _entry(op) for op in ALL},
+        "models": {model.name: _model_entry(model) for model in models.MODELS},
     }
 
 
@@ -149,55 +157,65 @@ def _entry(op: Op) -> dict[str, Any]:
     }
 
 
+def _model_entry(model: Model) -> dict[str, Any]:
+    return {
+        "version": model.version,
+        "implementations": list(models.IMPLEMENTATIONS),
+        "quick_left_out": list(models.QUICK_LEFT_OUT),
+        "kernels": {case.name: {"dims": case.dims, "dtype": DTYPE} for case in model.cases},
+        "quick_kernels": [case.name for case in model.quick],
+    }
+
+
 def render(content: dict[str, Any]) -> str:
     """JSON with one case a line, so that a review shows which case came or went."""
-    head = {key: value for key, value in content.items() if key != "ops"}
+    head = {key: value for key, value in content.items() if key not in _PARTS}
     lines = ["{", *(f"  {json.dumps(key)}: {json.dumps(value)}," for key, value in head.items())]
-    lines.append('  "ops": {')
-    lines.append(",\n".join(_render_op(name, entry) for name, entry in content["ops"].items()))
-    lines += ["  }", "}"]
-    return "\n".join(lines) + "\n"
+    parts = [
+        f"  {json.dumps(part)}: {{\n"
+        + ",\n".join(_render_entry(name, entry) for name, entry in content[part].items())
+        + "\n  }"
+        for part in _PARTS
+    ]
+    return "\n".join([*lines, ",\n".join(parts), "}"]) + "\n"
 
 
-def _render_op(name: str, entry: dict[str, Any]) -> str:
-    kernels = ",\n".join(
-        f"        {json.dumps(case)}: {json.dumps(value)}"
-        for case, value in entry["kernels"].items()
-    )
-    lists = ",\n".join(
-        f'      "{kind}": [\n'
-        + ",\n".join(f"        {json.dumps(case)}" for case in entry[kind])
-        + "\n      ]"
-        for kind in ("codegen", "quick_kernels", "quick_codegen")
-    )
-    return (
-        f"    {json.dumps(name)}: {{\n"
-        f'      "version": {entry["version"]},\n'
-        f'      "opt_in": {json.dumps(entry["opt_in"])},\n'
-        f'      "implementations": {json.dumps(entry["implementations"])},\n'
-        f'      "kernels": {{\n{kernels}\n      }},\n'
-        f"{lists}\n"
-        "    }"
-    )
+def _render_entry(name: str, entry: dict[str, Any]) -> str:
+    lines = []
+    for key, value in entry.items():
+        if key not in _CASES or not value:
+            lines.append(f"      {json.dumps(key)}: {json.dumps(value)}")
+        elif isinstance(value, dict):
+            cases = (f"        {json.dumps(case)}: {json.dumps(of)}" for case, of in value.items())
+            lines.append(f"      {json.dumps(key)}: {{\n" + ",\n".join(cases) + "\n      }")
+        else:
+            cases = (f"        {json.dumps(case)}" for case in value)
+            lines.append(f"      {json.dumps(key)}: [\n" + ",\n".join(cases) + "\n      ]")
+    return f"    {json.dumps(name)}: {{\n" + ",\n".join(lines) + "\n    }"
 
 
 def differences(frozen: dict[str, Any], current: dict[str, Any]) -> list[str]:
     """What a reader must know of a stale file, a line each."""
     found = []
-    for name in sorted(set(frozen["ops"]) | set(current["ops"])):
-        old, new = frozen["ops"].get(name), current["ops"].get(name)
+    entries, currents = (
+        {name: entry for part in _PARTS for name, entry in content.get(part, {}).items()}
+        for content in (frozen, current)
+    )
+    for name in sorted(set(entries) | set(currents)):
+        old, new = entries.get(name), currents.get(name)
         if old is None or new is None:
-            found.append(f"{name}: {'new operator' if old is None else 'operator is gone'}")
+            found.append(f"{name}: {'is new' if old is None else 'is gone'}")
             continue
-        for kind in ("kernels", "codegen", "quick_kernels", "quick_codegen"):
-            before, now = set(old.get(kind, ())), set(new[kind])
+        for kind in _CASES:
+            before, now = set(old.get(kind, ())), set(new.get(kind, ()))
             gone, came = before - now, now - before
             found += [f"{name}: {kind} case {case} is gone" for case in sorted(gone)]
             found += [f"{name}: {kind} case {case} is new" for case in sorted(came)]
         if old.get("implementations") != new["implementations"]:
             found.append(f"{name}: timed in {', '.join(new['implementations'])}")
-        if old.get("opt_in") != new["opt_in"]:
-            found.append(f"{name}: opt_in is now {new['opt_in']}")
+        for setting in ("opt_in", "quick_left_out"):
+            if old.get(setting) != new.get(setting):
+                found.append(f"{name}: {setting} is now {new.get(setting)}")
         if old["version"] != new["version"]:
             found.append(f"{name}: version {old['version']} is now {new['version']}")
     return found or ["order, dims or settings differ"]

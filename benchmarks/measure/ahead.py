@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 METRICS = {
     "codegen": ("registers", "spills", "shared_memory", "instructions", "occupancy"),
     "kernels": ("time",),
+    "models": ("time",),
 }
 """What each suite tracks, as its benchmarks are named."""
 
@@ -105,12 +106,13 @@ def _measure(bench: str) -> int:
         path = journal_path(results, machine, commit, os.environ["KERNL_ENV_NAME"])
         with Journal(path) as journal:
             codegen_sweep.sweep(frozen, compiled, journal, commit, machine, None)
-    timed = matching(frozen.ops, bench, "kernels")
-    if timed:
-        with tempfile.TemporaryDirectory() as scratch:
-            unmeasured = measure_ops(timed, Path(scratch))
-        if unmeasured:
-            print(f"ahead: {unmeasured}")
+    for suite, names in (("kernels", frozen.ops), ("models", frozen.models)):
+        timed = matching(names, bench, suite)
+        if timed:
+            with tempfile.TemporaryDirectory() as scratch:
+                unmeasured = measure_ops(timed, Path(scratch), suite=suite)
+            if unmeasured:
+                print(f"ahead: {unmeasured}")
     return 0
 
 

@@ -1,5 +1,7 @@
 """What the suite's `setup_cache` calls: one op swept in the commit that asv has checked out.
 
+An op is an operator, in the suite `kernels`, or a model, in the suite `models`.
+
 The environment plugin says what to measure and where to write, by KERNL_COMMIT, KERNL_CODE,
 KERNL_RESULTS and KERNL_ENV_NAME. Without them (asv's `existing` environment) this checkout is
 measured, and the journal lies beside the points in asv's own cache directory.
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -35,6 +37,10 @@ from benchmarks.measure.sweep import (
 NO_GPU = "no NVIDIA GPU on this machine: kernels are timed on a GPU alone"
 QUICK_BUDGET_S = 0.1
 """The quick profile takes the fewest samples, and not more where there is time."""
+MODELS = Settings(
+    budget_s=4.0, case_timeout_s=1200.0, start_timeout_s=300.0, faults_in_a_row=3, tell_stages=True
+)
+"""Compiling a model, and timing all that may compute its products, takes minutes."""
 
 
 @dataclass(frozen=True)
@@ -51,36 +57,40 @@ class _Prepared:
         return [case for case in self.cases if case.selected and case.name not in self.reuse]
 
 
-def measure_op(op: str, directory: Path, settings: Settings | None = None) -> str:
+def measure_op(
+    op: str, directory: Path, settings: Settings | None = None, suite: str = SUITE
+) -> str:
     """Sweep all frozen cases of `op`; each point becomes a file under `directory`.
 
     Returns why nothing was measured, in words, or an empty string. Points of a sweep that was
     killed are taken from the journal; those that asv has saved already are measured again.
     """
     die_with_parent()
-    settings = settings or _settings()
+    settings = settings or _settings(suite)
     if settings.device == "cuda" and device.gpu() is None:
-        return NO_GPU
-    prepared = _prepare(op, directory)
+        return NO_GPU.replace(SUITE, suite)
+    prepared = _prepare(op, directory, suite)
     environment = _environment()
-    if settings.device == "cuda":
+    if settings.device == "cuda" and suite == SUITE:
         compile_ahead(tasks(op, prepared.waiting), environment)
     for point in _sweep(prepared, settings, environment, None):
         write_point(directory, point["case"], point["variant"], point)
     return ""
 
 
-def measure_ops(ops: Sequence[str], directory: Path, settings: Settings | None = None) -> str:
+def measure_ops(
+    ops: Sequence[str], directory: Path, settings: Settings | None = None, suite: str = SUITE
+) -> str:
     """Sweep several ops with one worker into their commit's journal, compiled ahead together.
 
     Returns why nothing was measured, in words, or an empty string.
     """
-    settings = settings or _settings()
+    settings = settings or _settings(suite)
     if settings.device == "cuda" and device.gpu() is None:
-        return NO_GPU
+        return NO_GPU.replace(SUITE, suite)
     environment = _environment()
-    prepared = [_prepare(op, directory) for op in ops]
-    if settings.device == "cuda":
+    prepared = [_prepare(op, directory, suite) for op in ops]
+    if settings.device == "cuda" and suite == SUITE:
         waiting = [task for one in prepared for task in tasks(one.subject.op, one.waiting)]
         compile_ahead(waiting, environment)
     workshop = Workshop()
@@ -93,9 +103,9 @@ def measure_ops(ops: Sequence[str], directory: Path, settings: Settings | None =
     return ""
 
 
-def _settings() -> Settings:
-    quick = frozen_cases.profile() == "quick"
-    return Settings(budget_s=QUICK_BUDGET_S) if quick else Settings()
+def _settings(suite: str) -> Settings:
+    full = Settings() if suite == SUITE else MODELS
+    return replace(full, budget_s=QUICK_BUDGET_S) if frozen_cases.profile() == "quick" else full
 
 
 def _environment() -> dict[str, str]:
@@ -103,8 +113,8 @@ def _environment() -> dict[str, str]:
     return worker_environment(Path(code) if code else None)
 
 
-def _prepare(op: str, directory: Path) -> _Prepared:
-    subject = _subject(op)
+def _prepare(op: str, directory: Path, suite: str) -> _Prepared:
+    subject = _subject(op, suite)
     environment = os.environ.get("KERNL_ENV_NAME", "")
     results = os.environ.get("KERNL_RESULTS")
     path = directory / "points.jsonl"
@@ -112,17 +122,18 @@ def _prepare(op: str, directory: Path) -> _Prepared:
     if results and subject.commit:
         path = journal_path(Path(results), subject.machine, subject.commit, environment)
         asv_result = path.with_name(path.name.removesuffix(".points.jsonl") + ".json")
-        saved = resume.saved_at(asv_result, subject.machine, SUITE, op)
+        saved = resume.saved_at(asv_result, subject.machine, suite, op)
     op_cases = _cases(op)
     reusable = partial(
         resume.reusable,
         read(path)[0],
-        suite=SUITE,
+        suite=suite,
         op=op,
         version=subject.version,
         variants=subject.implementations,
         commit=subject.commit,
         fingerprint=subject.fingerprint,
+        left_out=subject.left_out,
     )
     # What is left out now keeps what an earlier, larger run found.
     left_out = {case.name for case in op_cases if not case.selected}
@@ -150,7 +161,7 @@ def _sweep(
     return points
 
 
-def _subject(op: str) -> Subject:
+def _subject(op: str, suite: str) -> Subject:
     frozen = frozen_cases.load()
     return Subject(
         op=op,
@@ -158,7 +169,9 @@ def _subject(op: str) -> Subject:
         commit=os.environ.get("KERNL_COMMIT", ""),
         machine=device.machine_name(),
         implementations=frozen.implementations(op),
-        fingerprint=device.fingerprint(SUITE),
+        fingerprint=device.fingerprint(suite),
+        suite=suite,
+        left_out=frozenset(frozen.implementations(op)) - frozen.selected_implementations(op),
     )
 
 

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,16 @@ class WorkerProcess:
             raise self._fault(f"the worker answered {message} instead of being ready")
         self.fingerprint: dict[str, str | int | float] = dict(message.get("fingerprint") or {})
 
-    def measure(self, task: Mapping[str, Any], timeout_s: float) -> Iterator[Message]:
-        """Points of one task as they come. Raises WorkerFault, also after some of the points."""
+    def measure(
+        self,
+        task: Mapping[str, Any],
+        timeout_s: float,
+        tell: Callable[[str, str], None] = lambda _stage, _implementation: None,
+    ) -> Iterator[Message]:
+        """Points of one task as they come; `tell` hears each step as it begins.
+
+        Raises WorkerFault, also after some of the points.
+        """
         deadline = time.monotonic() + timeout_s
         self._at = ("start of the case", "")
         self._write(task)
@@ -86,6 +94,7 @@ class WorkerProcess:
             kind = message.get("kind")
             if kind == "stage":
                 self._at = (str(message.get("stage")), str(message.get("implementation") or ""))
+                tell(*self._at)
             elif kind == "point" and _well_formed(message):
                 yield message
             elif kind == "done":

@@ -7,7 +7,7 @@ over: running asv again measures again.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import asv_file
@@ -40,12 +40,14 @@ def reusable(
     commit: str,
     fingerprint: Fingerprint,
     after: datetime.datetime | None,
+    left_out: Collection[str] = (),
 ) -> dict[str, list[Record]]:
     """Points by case that still count: one for each variant, in the order of `variants`.
 
     They come from runs of this commit on an equal device (GPU, driver, torch, triton) that began
     later than `after`. A case that lacks a variant does not count at all: implementations are
-    measured side by side or not.
+    measured side by side or not. Of the variants in `left_out`, which this run does not measure,
+    it is enough that it was said so.
     """
     runs = {
         record["id"]: record
@@ -58,7 +60,8 @@ def reusable(
     found: dict[str, dict[str, Record]] = {}
     for point in latest(records):
         same = (point["suite"], point["op"], point.get("version")) == (suite, op, version)
-        if same and point["run"] in runs and point.get("reason") != NOT_SELECTED:
+        decided = point.get("reason") != NOT_SELECTED or point["variant"] in left_out
+        if same and point["run"] in runs and decided:
             found.setdefault(point["case"], {})[point["variant"]] = point
     return {
         case: [points[variant] for variant in variants]

@@ -21,7 +21,7 @@ from benchmarks.cases import NOT_SELECTED
 from benchmarks.measure.device import Fingerprint
 from benchmarks.measure.journal import Journal, Record
 from benchmarks.measure.process import Message, WorkerFault, WorkerProcess, WorkerRefusal
-from benchmarks.measure.progress import Progress
+from benchmarks.measure.progress import Progress, say
 
 SUITE = "kernels"
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,6 +47,7 @@ class Settings:
         samples: the fewest cold samples of each implementation.
         budget_s: GPU time up to which a case takes more samples than that.
         case_timeout_s: after this long a case counts as hanging; compiling is part of it.
+        tell_stages: say each step of a case in the progress, where a case takes minutes.
         start_timeout_s: the same for the start of a worker.
         start_attempts: starts that may fail one after another before the sweep gives up.
         faults_in_a_row: cases one after another in which an implementation may take the worker
@@ -60,11 +61,15 @@ class Settings:
     start_timeout_s: float = 300.0
     start_attempts: int = 3
     faults_in_a_row: int = 10
+    tell_stages: bool = False
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured: an op in a commit, in which implementations, on which machine."""
+    """What is measured: an op in a commit, in which implementations, on which machine.
+
+    `left_out` are those of the implementations that this profile does not measure.
+    """
 
     op: str
     version: int
@@ -72,6 +77,8 @@ class Subject:
     machine: str
     implementations: tuple[str, ...]
     fingerprint: Fingerprint
+    suite: str = SUITE
+    left_out: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -87,9 +94,10 @@ class Workshop:
             self.worker = None
 
 
-def worker_command(device: str) -> list[str]:
+def worker_command(device: str, suite: str = SUITE) -> list[str]:
     """The command line of the real worker. `-P`: the current directory must not be imported."""
-    return [sys.executable, "-P", "-m", "benchmarks.measure.worker", "--device", device]
+    program = ["-P", "-m", "benchmarks.measure.worker"]
+    return [sys.executable, *program, "--device", device, "--suite", suite]
 
 
 def worker_environment(code: Path | None) -> dict[str, str]:
@@ -132,9 +140,9 @@ def sweep(
         subject,
         journal,
         settings,
-        list(command or worker_command(settings.device)),
+        list(command or worker_command(settings.device, subject.suite)),
         dict(environment if environment is not None else worker_environment(None)),
-        Progress(waiting * len(subject.implementations)),
+        Progress(waiting * len(set(subject.implementations) - subject.left_out)),
         workshop or Workshop(),
     )
     points: list[Record] = []
@@ -177,17 +185,14 @@ class _Sweep:
         second try, so that it costs the others nothing.
         """
         points: list[Record] = []
-        pending = list(self._subject.implementations)
+        names = self._subject.implementations
+        left_out = self._subject.left_out if case.selected else frozenset(names)
+        pending = [name for name in names if name not in left_out]
 
         def note(message: Message) -> None:
             pending.remove(message["variant"])
             points.append(self._record(case, message))
 
-        if not case.selected:
-            self._begin_run()
-            for name in list(pending):
-                note({"variant": name, "status": "skipped", "reason": NOT_SELECTED})
-            return points
         for name in list(pending):
             if self._faults[name] >= self._settings.faults_in_a_row:
                 count = self._faults[name]
@@ -207,6 +212,11 @@ class _Sweep:
                 for name in [fault.implementation] if known else list(pending):
                     self._faults[name] += 1
                     note(_failed(name, str(fault)))
+        self._begin_run()
+        for name in names:
+            if name in left_out:
+                skipped = {"variant": name, "status": "skipped", "reason": NOT_SELECTED}
+                points.append(self._record(case, skipped))
         return points
 
     def _ask(
@@ -218,13 +228,17 @@ class _Sweep:
     ) -> None:
         """Note the points of all pending implementations. Raises WorkerFault."""
         task = self._task(case, pending)
-        for message in worker.measure(task, self._settings.case_timeout_s):
+        for message in worker.measure(task, self._settings.case_timeout_s, self._tell):
             if message["variant"] not in pending:
                 raise WorkerFault(f"the worker sent a point nobody asked for: {str(message)[:80]}")
             self._faults[message["variant"]] = 0
             note(message)
         if pending:
             raise WorkerFault(f"the worker sent no point for {', '.join(pending)}")
+
+    def _tell(self, stage: str, implementation: str) -> None:
+        if self._settings.tell_stages:
+            say(f"    {stage} {implementation}".rstrip())
 
     def stop(self) -> None:
         """End the worker, if one runs."""
@@ -258,7 +272,7 @@ class _Sweep:
         if not self._run:
             worker = self._workshop.worker
             figures = worker.fingerprint if worker is not None else {}
-            fingerprint = {**figures, **self._subject.fingerprint, "suite": SUITE}
+            fingerprint = {**figures, **self._subject.fingerprint, "suite": self._subject.suite}
             subject = self._subject
             self._run = self._journal.start_run(subject.commit, subject.machine, fingerprint)
 
@@ -278,7 +292,7 @@ class _Sweep:
     def _record(self, case: SweepCase, message: Message) -> Record:
         record = self._journal.append_point(
             run=self._run,
-            suite=SUITE,
+            suite=self._subject.suite,
             op=self._subject.op,
             case=case.name,
             variant=message["variant"],
@@ -292,11 +306,16 @@ class _Sweep:
             telemetry=message.get("telemetry"),
             dry=bool(message.get("dry")),
         )
-        if case.selected:
-            self._progress.step(
-                f"{record['op']} {record['case']} {record['variant']} {record['status']}"
-            )
+        if record["reason"] != NOT_SELECTED:
+            self._progress.step(_outcome(record))
         return record
+
+
+def _outcome(record: Record) -> str:
+    """A point in one line, such as `softmax rows1_cols1.fp16 kernl ok, 0.00213 ms`."""
+    what = f"{record['op']} {record['case']} {record['variant']} {record['status']}"
+    seconds = record["values"].get("time")
+    return what + (f", {1e3 * seconds:.3g} ms" if seconds else "")
 
 
 def _failed(variant: str, reason: str) -> Message:

@@ -113,10 +113,47 @@ def wall_clock(
     calls: Mapping[str, Callable[[], object]], rounds: int, seed: int
 ) -> dict[str, Samples]:
     """Interleaved wall-clock seconds of each call: for dry runs without a GPU."""
+    taken = take_turns({name: _ignoring(call) for name, call in calls.items()}, rounds, seed)
+    return {name: Samples(cold=seconds) for name, seconds in taken.items()}
+
+
+def take_turns(
+    calls: Mapping[str, Callable[[int], object]],
+    rounds: int,
+    seed: int,
+    *,
+    lead_in: bool = False,
+    synchronize: Callable[[], object] = lambda: None,
+    between: Callable[[], object] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, tuple[float, ...]]:
+    """Wall-clock seconds of each call, one a round, in the order of `interleaved`.
+
+    Args:
+        calls: called with the number of the round, so that all get the same inputs in one round.
+        rounds: how many.
+        seed: of the order.
+        lead_in: before each timed call make another one that is not, so that each finds the caches
+            as its own last call left them, and not as another implementation did.
+        synchronize: waits for the device: before the clock is read, at both ends of a call.
+        between: called after each round, outside of what is timed.
+        clock: reads seconds.
+    """
     taken: dict[str, list[float]] = {name: [] for name in calls}
-    for order in interleaved(list(calls), rounds, seed):
+    for number, order in enumerate(interleaved(list(calls), rounds, seed)):
         for name in order:
-            start = time.perf_counter()
-            calls[name]()
-            taken[name].append(time.perf_counter() - start)
-    return {name: Samples(cold=tuple(seconds)) for name, seconds in taken.items()}
+            call = calls[name]
+            if lead_in:
+                call(number + 1)
+            synchronize()
+            start = clock()
+            outputs = call(number)
+            synchronize()
+            taken[name].append(clock() - start)
+            del outputs  # freed when the clock stands
+        between()
+    return {name: tuple(seconds) for name, seconds in taken.items()}
+
+
+def _ignoring(call: Callable[[], object]) -> Callable[[int], object]:
+    return lambda _: call()

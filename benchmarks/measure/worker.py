@@ -1,8 +1,8 @@
 """The measuring process: reads tasks, answers with points, stays warm between them.
 
-`python -m benchmarks.measure.worker --device cuda|cpu` reads one JSON object a line on standard
-input and writes one JSON object a line to the standard output it was started with. Anything that a
-library prints goes to standard error instead.
+`python -m benchmarks.measure.worker --device cuda|cpu --suite kernels|models` reads one JSON object
+a line on standard input and writes one JSON object a line to the standard output it was started
+with. Anything that a library prints goes to standard error instead.
 
     → {"op": …, "case": …, "dims": …, "dtype": …, "version": …, "implementations": …, …}
     ← {"kind": "ready", "fingerprint": {…}}      once, or {"kind": "refused", "status", "reason"}
@@ -21,7 +21,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -29,6 +29,9 @@ from benchmarks.measure.journal import finite
 from benchmarks.measure.lifetime import die_with_parent
 
 _FAULT_STATUS = 70
+
+Measure = Callable[[Any, Callable[[str, str], None]], Iterator[Mapping[str, Any]]]
+"""Points of a task; the second argument is told each step before it begins."""
 
 
 class Refusal(Exception):
@@ -43,40 +46,42 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Serve tasks until standard input ends."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.measure.worker")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--suite", choices=("kernels", "models"), default="kernels")
     options = parser.parse_args(arguments)
     out = _take_standard_output()
     die_with_parent()
-    prepare_environment(options.device)
+    prepare_environment(options.device, options.suite)
+    prepare = _prepare_models if options.suite == "models" else _prepare_kernels
     try:
-        ops, lab, figures = _prepare(options.device)
+        measure, figures = prepare(options.device)
     except Refusal as refusal:
         _send(out, {"kind": "refused", "status": refusal.status, "reason": str(refusal)})
         return
     _send(out, {"kind": "ready", "fingerprint": figures})
     for line in sys.stdin:
-        _serve(json.loads(line), ops, lab, out)
+        _serve(json.loads(line), measure, out)
 
 
-def prepare_environment(device: str) -> None:
+def prepare_environment(device: str, suite: str = "kernels") -> None:
     """Set what Triton and Inductor read once; call it before torch or kernl is imported."""
     # Triton reads this when a kernel is declared: it has to stand before kernl is imported.
     if device == "cpu":
         os.environ["TRITON_INTERPRET"] = "1"
     else:
         os.environ.pop("TRITON_INTERPRET", None)
-    # One kernel at a time is compiled: a pool of compilers would only have to be started.
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    if suite == "kernels":
+        # One kernel at a time is compiled: a pool of compilers would only have to be started.
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 
-def _serve(message: Mapping[str, Any], ops: Mapping[str, Any], lab: Any, out: TextIO) -> None:
+def _serve(message: Mapping[str, Any], measure: Measure, out: TextIO) -> None:
     from benchmarks.measure.laboratory import DeviceFault, Task, describe
-    from benchmarks.measure.measurement import measure
 
     def stage(name: str, implementation: str) -> None:
         _send(out, {"kind": "stage", "stage": name, "implementation": implementation})
 
     try:
-        for point in measure(Task.of(message), ops, lab, stage):
+        for point in measure(Task.of(message), stage):
             _send(out, {"kind": "point", **point})
     except DeviceFault as fault:
         _send(out, {"kind": "fault", "reason": f"the device is lost after: {fault}"})
@@ -88,37 +93,72 @@ def _serve(message: Mapping[str, Any], ops: Mapping[str, Any], lab: Any, out: Te
     _send(out, {"kind": "done"})
 
 
-def _prepare(device: str) -> tuple[dict[str, Any], Any, dict[str, Any]]:
-    """(ops by name, what the cases share, fingerprint). Raises Refusal."""
-    import torch
+def _prepare_kernels(device: str) -> tuple[Measure, dict[str, Any]]:
+    """(what measures an operator's case, fingerprint). Raises Refusal."""
+    ops = _prepared_ops(device)
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise Refusal("skipped", f"torch {torch.__version__} sees no CUDA device")
-    ops = load_ops(os.environ.get("KERNL_CODE"))
-
-    from benchmarks.measure.device import fingerprint, gpu
     from benchmarks.measure.laboratory import Laboratory, describe
+    from benchmarks.measure.measurement import measure
 
-    figures: dict[str, Any] = {**fingerprint("kernels")}
+    def measuring(lab: Laboratory) -> Measure:
+        return lambda task, stage: measure(task, ops, lab, stage)
+
+    figures = _figures(device, "kernels")
     if device == "cpu":
-        return ops, Laboratory("cpu"), figures
+        return measuring(Laboratory("cpu")), figures
 
     from benchmarks.measure.graphs import Flush, ceilings
-    from benchmarks.measure.telemetry import Telemetry
 
     try:
         measured, rates = ceilings()
         flush = Flush()
     except Exception as error:
         raise Refusal("failed", f"the ceilings cannot be measured: {describe(error)}") from error
-    properties = torch.cuda.get_device_properties(0)
-    figures.update(rates)
-    figures["capability"] = f"{properties.major}.{properties.minor}"
-    figures["sm_count"] = properties.multi_processor_count
-    figures["l2_bytes"] = properties.L2_cache_size
+    lab = Laboratory("cuda", measured, flush, _telemetry())
+    return measuring(lab), {**figures, **rates}
+
+
+def _prepare_models(device: str) -> tuple[Measure, dict[str, Any]]:
+    """(what measures a model's case, fingerprint). Raises Refusal."""
+    _prepared_ops(device)
+
+    from benchmarks.measure.laboratory import Laboratory
+    from benchmarks.measure.model_measurement import Shelf, measure
+
+    lab = Laboratory("cpu") if device == "cpu" else Laboratory("cuda", telemetry=_telemetry())
+    shelf = Shelf()
+    figures = _figures(device, "models")
+    return lambda task, stage: measure(task, shelf, lab, stage), figures
+
+
+def _prepared_ops(device: str) -> dict[str, Any]:
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise Refusal("skipped", f"torch {torch.__version__} sees no CUDA device")
+    return load_ops(os.environ.get("KERNL_CODE"))
+
+
+def _figures(device: str, suite: str) -> dict[str, Any]:
+    import torch
+
+    from benchmarks.measure.device import fingerprint
+
+    figures: dict[str, Any] = {**fingerprint(suite)}
+    if device == "cuda":
+        properties = torch.cuda.get_device_properties(0)
+        figures["capability"] = f"{properties.major}.{properties.minor}"
+        figures["sm_count"] = properties.multi_processor_count
+        figures["l2_bytes"] = properties.L2_cache_size
+    return figures
+
+
+def _telemetry() -> Any:
+    from benchmarks.measure.device import gpu
+    from benchmarks.measure.telemetry import Telemetry
+
     card = gpu()
-    telemetry = Telemetry(card.uuid if card else "")
-    return ops, Laboratory("cuda", measured, flush, telemetry), figures
+    return Telemetry(card.uuid if card else "")
 
 
 def load_ops(code: str | None) -> dict[str, Any]:

@@ -252,6 +252,16 @@ class EmbeddingLayerNorm(_Codegen):
         _sweep(self.op)
 
 
+class ClampOverflow(_Codegen):
+    """kernl.ops.clamp_overflow."""
+
+    op = "clamp_overflow"
+
+    def setup_cache(self) -> None:
+        """Compile every case."""
+        _sweep(self.op)
+
+
 class CrossEntropy(_Codegen):
     """kernl.ops.cross_entropy."""
 

@@ -64,7 +64,7 @@ def on_a_gpu(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> P
     monkeypatch.setattr(for_asv, "compile_ahead", lambda tasks, environment: 0)
     monkeypatch.setattr(
         "benchmarks.measure.sweep.worker_command",
-        lambda _: [sys.executable, "-S", str(bench.script), str(bench.log), ""],
+        lambda *_: [sys.executable, "-S", str(bench.script), str(bench.log), ""],
     )
     return tmp_path / "results" / "nvidia-h200" / "01234567-worktree.points.jsonl"
 

@@ -1,0 +1,201 @@
+"""Measure one case of one model in every implementation: check, warm up, time in turns.
+
+Latency is wall-clock time around a call that ends when the device is done. Runs in the worker.
+"""
+
+from __future__ import annotations
+
+import gc
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from benchmarks.measure import timing
+from benchmarks.measure.laboratory import (
+    Laboratory,
+    Point,
+    Stage,
+    Task,
+    describe,
+    free,
+    point,
+    require_device,
+    synchronize,
+)
+from benchmarks.measure.model_calls import Running, Unavailable, Weights, build
+from benchmarks.measure.model_check import Yardstick, yardstick
+from benchmarks.model import Model, Sample
+from benchmarks.models import MODELS
+
+TIMED_SAMPLES = 4
+WARM_UPS = 5  # torch.compile with graphs compiles, warms up and records in the first three
+_DRY_ROUNDS = 3
+
+
+class Shelf:
+    """The weights of the model that was measured last: its next case needs them again."""
+
+    def __init__(self) -> None:
+        self._name = ""
+        self._weights: Weights | None = None
+
+    def weights(self, model: Model, device: str) -> Weights:
+        """The model's weights on a device; those of another model go first."""
+        if self._weights is None or self._name != model.name:
+            self._weights = None
+            gc.collect()
+            self._weights = Weights(model, device)
+            self._name = model.name
+        return self._weights
+
+
+def measure(task: Task, shelf: Shelf, lab: Laboratory, stage: Stage) -> Iterator[Point]:
+    """One point for each implementation of the task, in the order in which they are decided.
+
+    Raises DeviceFault where the device does not answer any more.
+    """
+    model = next((one for one in MODELS if one.name == task.op), None)
+    if model is None or model.version != task.version:
+        for name in task.implementations:
+            yield point(name, "skipped", f"there is no model {task.op} of version {task.version}")
+        return
+    free(lab)
+    weights: Weights | None = None
+    try:
+        stage("weights", "")
+        weights = shelf.weights(model, lab.device)
+        case = model.case_of(task.dims, lab.device == "cpu")
+        draw = partial(model.samples, case, device=lab.device, dry=lab.device == "cpu")
+        stage("reference", "")
+        yard = yardstick(weights, draw([task.seed, task.seed + 1]), task.seed)
+        timed = draw(range(TIMED_SAMPLES))  # the same for each commit
+        synchronize(lab)
+    except Exception as error:
+        reason = f"the reference failed: {describe(error)}"
+        require_device(lab, reason)
+        for name in task.implementations:
+            yield point(name, "failed", reason)
+        return
+    yield from _measured(task, weights, yard, timed, lab, stage)
+    weights.forget_compiled()
+    free(lab)
+
+
+def _measured(
+    task: Task,
+    weights: Weights,
+    yard: Yardstick,
+    timed: Sequence[Sample],
+    lab: Laboratory,
+    stage: Stage,
+) -> Iterator[Point]:
+    running: dict[str, Running] = {}
+    for name in task.implementations:
+        stage("check", name)
+        outcome = _ready(name, weights, yard, timed, lab)
+        if isinstance(outcome, Running):
+            running[name] = outcome
+        else:
+            yield outcome
+    stage("time", "")
+    try:
+        taken = _time(task, running, timed, lab) if running else {}
+    except Exception as error:
+        reason = f"timing failed: {describe(error)}"
+        require_device(lab, reason)
+        for name in running:
+            yield point(name, "failed", reason)
+        return
+    telemetry = lab.telemetry.summary()
+    for name, one in running.items():
+        stage("check after timing", name)
+        yield _judged(name, one, taken[name], yard, lab, telemetry)
+
+
+def _ready(
+    name: str, weights: Weights, yard: Yardstick, timed: Sequence[Sample], lab: Laboratory
+) -> Running | Point:
+    """The implementation, built, checked and warmed up; or a point that says why not."""
+    error: float | None = None
+    try:
+        running = build(name, weights, yard.samples[0])
+        error, reason = yard.judge(running.call)
+        with torch.inference_mode():
+            for number in range(0 if reason else WARM_UPS):
+                running.call(timed[number % len(timed)])
+        synchronize(lab)
+        reason = reason or running.complaint()
+        if not reason:
+            return running
+    except Unavailable as refusal:
+        return point(name, "skipped", str(refusal))
+    except Exception as broken:
+        reason = f"the check failed: {describe(broken)}"
+    require_device(lab, reason)
+    return point(name, "failed", _seeded(reason, yard), error=error)
+
+
+def _time(
+    task: Task, running: Mapping[str, Running], timed: Sequence[Sample], lab: Laboratory
+) -> dict[str, tuple[float, ...]]:
+    """Seconds of each call: at least `task.samples`, more while all of them fit the budget."""
+
+    def turn(call: Callable[[Sample], object], number: int) -> object:
+        return call(timed[number % len(timed)])
+
+    calls = {name: partial(turn, one.call) for name, one in running.items()}
+    seed = zlib.crc32(f"{task.op} {task.case}".encode())
+    wait = partial(synchronize, lab)
+    take = partial(timing.take_turns, calls, seed=seed, lead_in=True, synchronize=wait)
+    gc.collect()
+    gc.disable()
+    try:
+        with torch.inference_mode():
+            trial = take(rounds=2)
+            round_s = 2 * sum(min(seconds) for seconds in trial.values())
+            rounds = timing.choose_rounds(round_s, task.samples, task.budget_s)
+            lab.telemetry.clear()
+            dry = lab.device == "cpu"
+            return take(rounds=_DRY_ROUNDS if dry else rounds, between=lab.telemetry.sample)
+    finally:
+        gc.enable()
+
+
+def _judged(
+    name: str,
+    one: Running,
+    seconds: Sequence[float],
+    yard: Yardstick,
+    lab: Laboratory,
+    telemetry: dict[str, Any],
+) -> Point:
+    """The point, once a last call still agrees: the others ran meanwhile."""
+    error: float | None = None
+    try:
+        error, reason = yard.judge(one.call)
+        synchronize(lab)
+        reason = reason or one.complaint()
+    except Exception as broken:
+        reason = f"the check failed: {describe(broken)}"
+    if reason:
+        reason = _seeded(f"after timing: {reason}", yard)
+        require_device(lab, reason)
+        return point(name, "failed", reason, error=error)
+    shares = {"time": 0.5, "p20": 0.2, "p80": 0.8}
+    return point(
+        name,
+        "ok",
+        "",
+        error=error,
+        values={key: timing.percentile(seconds, share) for key, share in shares.items()},
+        samples=[float(f"{sample:.6g}") for sample in seconds],
+        telemetry=telemetry,
+        dry=lab.device == "cpu",
+    )
+
+
+def _seeded(reason: str, yard: Yardstick) -> str:
+    return f"{reason} (inputs of seed {yard.seed})"

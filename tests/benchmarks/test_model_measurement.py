@@ -1,0 +1,250 @@
+"""Models are checked before and after they are timed, in turns; what is wrong gets no time."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.measure import model_measurement, timing
+from benchmarks.measure.laboratory import Laboratory, Point, Task
+from benchmarks.measure.model_calls import (
+    IMPLEMENTATIONS,
+    Running,
+    Unavailable,
+    Weights,
+)
+from benchmarks.measure.model_check import FACTOR, FLOOR, yardstick
+from benchmarks.measure.model_measurement import WARM_UPS, Shelf, measure
+from benchmarks.model import ModelCase, Sample
+from benchmarks.models import DISTILBERT, MODELS
+from benchmarks.models import IMPLEMENTATIONS as NAMES
+from kernl.optimize import forward as optimized_forward
+from kernl.optimize.engine import Engine
+
+
+@pytest.fixture(scope="module")
+def shelf() -> Shelf:
+    return Shelf()
+
+
+def task(model: str, names: tuple[str, ...], ragged: bool = False) -> Task:
+    dims = {"batch": 2, "seq": 16, "ragged": ragged}
+    return Task(model, "batch2_seq16.fp16", dims, "fp16", 1, names, 3, 0.1, seed=11)
+
+
+def points(
+    shelf: Shelf, model: str, *names: str, ragged: bool = False, stages: list[Any] | None = None
+) -> dict[str, Point]:
+    def stage(what: str, name: str) -> None:
+        if stages is not None:
+            stages.append((what, name))
+
+    found = measure(task(model, names, ragged), shelf, Laboratory("cpu"), stage)
+    return {point["variant"]: point for point in found}
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_every_model_is_measured_dry(model: Any) -> None:
+    names = ("eager", "autocast", "compile_cudagraph")
+    dims = model.cases[-1].dims
+    asked = Task(model.name, model.cases[-1].name, dims, "fp16", 1, names, 3, 0.1, seed=5)
+    found = {p["variant"]: p for p in measure(asked, Shelf(), Laboratory("cpu"), lambda *_: None)}
+    for name in ("eager", "autocast"):
+        assert found[name]["status"] == "ok", found[name]["reason"]
+        assert found[name]["dry"] is True
+        assert 0 < found[name]["error"] < 3e-3
+        values = found[name]["values"]
+        assert 0 < values["p20"] <= values["time"] <= values["p80"]
+        assert len(found[name]["samples"]) == 3
+    assert found["compile_cudagraph"]["status"] == "skipped"
+    assert "on a GPU alone" in found["compile_cudagraph"]["reason"]
+
+
+def test_kernl_runs_by_its_graph_and_is_checked(shelf: Shelf) -> None:
+    stages: list[Any] = []
+    names = ("eager", "kernl_graphs_only", "kernl_rewrite_only")
+    found = points(shelf, "distilbert", *names, stages=stages)
+    assert found["kernl_rewrite_only"]["status"] == "ok", found["kernl_rewrite_only"]["reason"]
+    assert found["kernl_rewrite_only"]["error"] <= FACTOR * found["eager"]["error"] + FLOOR
+    assert found["kernl_graphs_only"]["status"] == "skipped"
+    assert ("check", "kernl_rewrite_only") in stages
+    assert stages.index(("time", "")) < stages.index(("check after timing", "eager"))
+
+
+def test_a_fallback_is_skipped_with_its_reason(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(*_: Any) -> Engine:
+        return Engine(None, lambda row: row, None, "slower than the original: 9 ms, not 4")
+
+    monkeypatch.setattr(optimized_forward, "build", refusing)
+    found = points(shelf, "distilbert", "eager", "kernl")
+    assert found["eager"]["status"] == "ok"
+    assert found["kernl"]["status"] == "skipped"
+    assert found["kernl"]["reason"] == "left to PyTorch: slower than the original: 9 ms, not 4"
+
+
+Change = Callable[[torch.Tensor, int], torch.Tensor]
+
+
+def changed(change: Change) -> Callable[[Weights, Sample], Running]:
+    """Eager, its output changed: `change` gets it and the number of the call."""
+
+    def changing(weights: Weights, _: Sample) -> Running:
+        calls = 0
+
+        def call(sample: Sample) -> torch.Tensor:
+            nonlocal calls
+            calls += 1
+            return change(weights.half(**sample.half)[0], calls)
+
+        return Running(call)
+
+    return changing
+
+
+def stale(weights: Weights, example: Sample) -> Running:
+    """Answers every call with the output of the first inputs, as a graph does that copies none."""
+    with torch.inference_mode():
+        out = weights.half(**example.half)[0]
+    return Running(lambda _: out)
+
+
+def raising(*_: Any) -> Running:
+    raise RuntimeError("out of luck\nsecond line")
+
+
+def unavailable(*_: Any) -> Running:
+    raise Unavailable("not on a Tuesday")
+
+
+UNTIL_TIMING = 2 + WARM_UPS
+FAULTS: dict[str, tuple[Callable[..., Running], str, str]] = {
+    "wrong": (changed(lambda out, _: out * 1.01), "failed", "relative L2 error 0.0"),
+    "holes": (changed(lambda out, _: out / 0), "failed", "are NaN or infinite"),
+    "short": (changed(lambda out, _: out[:, 1:]), "failed", "an output of shape (2, 15, 64)"),
+    "stale": (stale, "failed", "relative L2 error 1 "),
+    "late": (
+        changed(lambda out, calls: out if calls <= UNTIL_TIMING else out + 1),
+        "failed",
+        "after timing: relative L2 error",
+    ),
+    "raises": (
+        raising,
+        "failed",
+        "the check failed: RuntimeError: out of luck (inputs of seed 11)",
+    ),
+    "unavailable": (unavailable, "skipped", "not on a Tuesday"),
+}
+
+
+@pytest.fixture
+def planted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(IMPLEMENTATIONS, dict)
+    for name, (make, _, _) in FAULTS.items():
+        monkeypatch.setitem(IMPLEMENTATIONS, name, make)
+
+
+@pytest.mark.usefixtures("planted")
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_wrong_gets_no_time(shelf: Shelf, fault: str) -> None:
+    found = points(shelf, "distilbert", "eager", fault)
+    _, status, reason = FAULTS[fault]
+    assert found["eager"]["status"] == "ok"
+    assert found[fault]["status"] == status
+    assert reason in found[fault]["reason"]
+    assert "samples" not in found[fault]
+
+
+def test_padding_does_not_count_but_must_be_finite(shelf: Shelf) -> None:
+    weights = shelf.weights(DISTILBERT, "cpu")
+    case = ModelCase(2, 16, ragged=True)
+    samples = DISTILBERT.samples(case, [0, 1], "cpu", dry=True)
+    yard = yardstick(weights, samples, 0)
+
+    def in_padding(value: float) -> Callable[[Sample], torch.Tensor]:
+        def call(sample: Sample) -> torch.Tensor:
+            assert sample.valid is not None
+            out = weights.half(**sample.half)[0].clone()
+            out[~sample.valid] = value
+            return out
+
+        return call
+
+    assert yard.judge(in_padding(0.0)) == (yard.eager_error, "")
+    assert "NaN or infinite" in yard.judge(in_padding(float("nan")))[1]
+
+
+def test_a_mask_that_is_not_read_is_found(shelf: Shelf) -> None:
+    weights = shelf.weights(DISTILBERT, "cpu")
+    samples = DISTILBERT.samples(ModelCase(4, 16, ragged=True), [0], "cpu", dry=True)
+    yard = yardstick(weights, samples, 0)
+    error, reason = yard.judge(lambda sample: weights.half(sample.half["input_ids"])[0])
+    assert error is not None
+    assert "relative L2 error" in reason
+
+
+def test_a_model_that_fp16_cannot_hold_fails_in_words(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = Weights(DISTILBERT, "cpu")
+    next(weights.half.parameters()).data.fill_(torch.inf)
+    monkeypatch.setattr(shelf, "weights", lambda *_: weights)
+    found = points(shelf, "distilbert", "eager", "autocast")
+    assert {point["status"] for point in found.values()} == {"failed"}
+    assert "eager fp16 is no yardstick" in found["eager"]["reason"]
+
+
+def test_an_unknown_model_is_skipped(shelf: Shelf) -> None:
+    found = points(shelf, "eliza", "eager")
+    assert found["eager"]["status"] == "skipped"
+    assert "no model eliza of version 1" in found["eager"]["reason"]
+
+
+def test_turns_are_timed_from_a_quiet_device_to_a_quiet_device() -> None:
+    """A fake clock that only calls and waiting move: 3 s for A, 5 s for B, wherever they wait."""
+    now, pending = 0.0, 0.0
+    heard: list[str] = []
+
+    def call(name: str, seconds: float) -> Callable[[int], None]:
+        def run(number: int) -> None:
+            nonlocal pending
+            heard.append(f"{name}{number}")
+            pending += seconds
+
+        return run
+
+    def synchronize() -> None:
+        nonlocal now, pending
+        now, pending = now + pending, 0.0
+
+    def rest() -> None:
+        nonlocal now
+        now += 100.0
+        heard.append("rest")
+
+    taken = timing.take_turns(
+        {"a": call("a", 3.0), "b": call("b", 5.0)},
+        3,
+        seed=0,
+        lead_in=True,
+        synchronize=synchronize,
+        between=rest,
+        clock=lambda: now,
+    )
+    assert taken == {"a": (3.0, 3.0, 3.0), "b": (5.0, 5.0, 5.0)}
+    assert heard.count("rest") == 3
+    first = heard[: heard.index("rest")]
+    assert sorted(first) == ["a0", "a1", "b0", "b1"]  # the lead-in gets other inputs
+    assert heard[-1] == "rest"
+
+
+@pytest.mark.gpu
+def test_every_implementation_runs_on_the_gpu() -> None:
+    assert model_measurement.TIMED_SAMPLES > 1
+    names = tuple(name for name in NAMES if name != "compile_max_autotune")
+    asked = Task("distilbert", "c", DISTILBERT.cases[0].dims, "fp16", 1, names, 5, 0.1, seed=5)
+    found = {p["variant"]: p for p in measure(asked, Shelf(), Laboratory("cuda"), lambda *_: None)}
+    reasons = {name: point["reason"] for name, point in found.items() if point["status"] != "ok"}
+    assert reasons == {}

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +32,8 @@ def optimize_model(
     warmup_shapes: Sequence[WarmupShape] = (),
     check: bool = True,
     max_graphs: int = 64,
+    padding: bool | Sequence[int] = False,
+    cache_dir: str | os.PathLike[str] | None = None,
 ) -> PreTrainedModel:
     """Make a model's forward faster, in place.
 
@@ -52,6 +55,11 @@ def optimize_model(
             inputs' names to their shapes.
         check: compare each kind of call with the original when it is built.
         max_graphs: how many kinds of calls are kept; the one that was not used for longest goes.
+        padding: True, or lengths: calls of token ids, shape (batch, sequence), are padded on the
+            right to the next of 16, 24, 32, 48, 64, 96 …, or of these lengths, masked there, and
+            their outputs cut. So many lengths share few graphs.
+        cache_dir: a folder for compiled kernels and for choices, so that the next process is ready
+            sooner. Without it Triton keeps compiled kernels where it always does.
 
     Returns:
         The same model.
@@ -62,7 +70,16 @@ def optimize_model(
         DeviceError: it is on the CPU, or on a GPU older than Ampere.
         ShapeError: a warm-up shape without sizes.
     """
-    options = Options(rewrite, cuda_graphs, dtype, tuple(warmup_shapes), check, max_graphs)
+    options = Options(
+        rewrite=rewrite,
+        cuda_graphs=cuda_graphs,
+        dtype=dtype,
+        warmup_shapes=tuple(warmup_shapes),
+        check=check,
+        max_graphs=max_graphs,
+        padding=padding if isinstance(padding, bool) else tuple(padding),
+        cache_dir=None if cache_dir is None else Path(cache_dir),
+    )
     _check_model(model)
     restore_model(model)
     forward = OptimizedForward(model, options)

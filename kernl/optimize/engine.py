@@ -1,8 +1,8 @@
 """What runs one kind of call: the graph, how it is run, and how its outputs are put together."""
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,7 +10,10 @@ from torch import fx
 
 from kernl.errors import KernlError
 from kernl.optimize.copies import Shell
+from kernl.optimize.kept import Kept, name_of
 from kernl.optimize.options import Options
+from kernl.optimize.padding import Padded
+from kernl.optimize.verdict import disagreement, narrowest, slower
 from kernl.rewrite import Report, rewrite, trace
 from kernl.rewrite.fold import fold_constants
 from kernl.rewrite.report import left_to_pytorch
@@ -18,10 +21,6 @@ from kernl.runtime.runner import Arena, CudaGraph, Direct, Runner
 from kernl.runtime.structure import Rebuild, rebuilder
 
 Forward = Callable[..., Any]
-
-LARGEST_ERROR = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-"""Relative L2 distance from the original's output, by the narrower dtype of the computation."""
-_TIMED_CALLS = 5
 
 
 @dataclass(frozen=True)
@@ -38,16 +37,22 @@ class Engine:
     """Runs calls of one key.
 
     Attributes:
-        runner: None where calls go to PyTorch.
+        runner: None where calls go to PyTorch, or where `base` runs them.
         rebuild: puts its outputs together.
         report: what rewriting did; None where there was no graph.
         note: why calls go to PyTorch, in words; empty where they do not.
+        precision: the narrowest dtype of the computation.
+        base: the key of the engine that runs them, padded; None where it is this one.
+        take: makes the row of tensors for `base` from that of a call.
     """
 
     runner: Runner | None
     rebuild: Rebuild
     report: Report | None
     note: str
+    precision: torch.dtype = torch.float32
+    base: Hashable = None
+    take: Callable[[Sequence[torch.Tensor]], list[torch.Tensor]] | None = None
 
 
 class _Found:
@@ -112,6 +117,7 @@ def build(
     dtype: torch.dtype | None,
     original: Callable[[], Any],
     arena: Arena | None,
+    kept: Kept | None = None,
 ) -> Engine:
     """The engine for calls like this one; never raises for what a model does.
 
@@ -122,7 +128,21 @@ def build(
         dtype: in which it computes; None for that of the weights.
         original: makes the same call without kernl; its outputs are what counts as right.
         arena: of the model's CUDA graphs; None runs the graph without one.
+        kept: what earlier processes found out, and what this one does.
     """
+    with kept.compiling() if kept else nullcontext():
+        return _build(shell, call, options, dtype, original, arena, kept)
+
+
+def _build(
+    shell: Shell,
+    call: Call,
+    options: Options,
+    dtype: torch.dtype | None,
+    original: Callable[[], Any],
+    arena: Arena | None,
+    kept: Kept | None,
+) -> Engine:
     try:
         graph, rebuild, report = traced(shell, call, options, dtype)
     except KernlError as error:
@@ -134,20 +154,83 @@ def build(
     function = _function(graph, dtype, [tensor.dtype for tensor in truth])
     try:
         with torch.autocast(call.tensors[0].device.type, enabled=False):
-            runner: Runner = (
-                Direct(function, _borrowed(graph))
-                if arena is None
-                else CudaGraph(function, call.tensors, arena)
-            )
+            runner = _runner(graph, function, call, arena, kept)
             outputs = runner(call.tensors)
     except Exception as error:  # a kernel that does not compile must not take the user's call down
         return Engine(None, rebuild, report, f"the graph did not run: {_spoken(error)}")
-    note = ""
+    note, precision = "", narrowest(graph, truth)
     if options.check:
-        note = disagreement(outputs, truth, _narrowest(graph, truth))
+        note = disagreement(outputs, truth, precision)
         if not note and arena is not None:
-            note = _slower(lambda: runner(call.tensors), original)
-    return Engine(None if note else runner, rebuild, report, note)
+            note = slower(lambda: runner(call.tensors), original)
+    return Engine(None if note else runner, rebuild, report, note, precision)
+
+
+def _runner(
+    graph: fx.GraphModule,
+    function: Callable[..., list[torch.Tensor]],
+    call: Call,
+    arena: Arena | None,
+    kept: Kept | None,
+) -> Runner:
+    if arena is None:
+        if kept is not None:
+            kept.save("", None)
+        return Direct(function, _borrowed(graph))
+    if kept is None:
+        return CudaGraph(function, call.tensors, arena)
+    name = name_of(graph, call.tensors)
+    captured = CudaGraph(function, call.tensors, arena, kept.early(name))
+    kept.save(name, captured.early)
+    return captured
+
+
+def build_padded(
+    base: Engine,
+    key: Hashable,
+    padded: Padded,
+    call: Call,
+    options: Options,
+    original: Callable[[], Any],
+) -> Engine:
+    """The engine for calls like this one, by that for padded ones; never raises.
+
+    Args:
+        base: the engine for padded calls.
+        key: its key.
+        padded: how this call becomes such a one.
+        call: which call; its outputs are compared and timed.
+        options: of the user.
+        original: makes the same call without kernl.
+    """
+    if base.runner is None:
+        return replace(base, base=key)
+    truth: list[torch.Tensor] = []
+    rebuild = rebuilder(original(), truth)
+    shapes = [tensor.shape for tensor in truth]
+    run = base.runner
+
+    def cut(row: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        return padded.cut(row, shapes)
+
+    try:
+        outputs = cut(run(padded.row(call.tensors)))
+        note = disagreement(outputs, truth, base.precision) if options.check else ""
+    except ValueError as error:
+        note = str(error)
+    if not note and options.check and options.cuda_graphs and call.tensors[0].is_cuda:
+        note = slower(lambda: cut(run(padded.row(call.tensors))), original)
+    if note:
+        note = f"padded to {padded.padded_length}: {note}"
+    return Engine(
+        runner=None,
+        rebuild=lambda row: rebuild(cut(row)),
+        report=base.report,
+        note=note,
+        precision=base.precision,
+        base=key,
+        take=padded.row,
+    )
 
 
 def _spoken(error: Exception) -> str:
@@ -186,55 +269,3 @@ def _is_borrowed(node: Any) -> bool:
             return False
         (node,) = node.all_input_nodes
     return bool(node.op != "call_function")
-
-
-def _narrowest(graph: fx.GraphModule, truth: Sequence[torch.Tensor]) -> torch.dtype:
-    kinds = {p.dtype for p in graph.parameters()} | {tensor.dtype for tensor in truth}
-    for kind in (torch.bfloat16, torch.float16):
-        if kind in kinds:
-            return kind
-    return torch.float32
-
-
-def disagreement(
-    outputs: Sequence[torch.Tensor], truth: Sequence[torch.Tensor], dtype: torch.dtype
-) -> str:
-    """Why outputs cannot stand for the original's, in words; empty where they can."""
-    if len(outputs) != len(truth):
-        return f"{len(outputs)} outputs, the original has {len(truth)}"
-    for place, (out, true) in enumerate(zip(outputs, truth, strict=True)):
-        if out.shape != true.shape or out.dtype != true.dtype:
-            return (
-                f"output {place} is {out.dtype} {tuple(out.shape)}, "
-                f"the original's {true.dtype} {tuple(true.shape)}"
-            )
-        if not out.is_floating_point():
-            if not torch.equal(out, true):
-                return f"output {place} differs from the original's"
-            continue
-        here, there = out.double(), true.double()
-        if not torch.equal(here.isfinite(), there.isfinite()):
-            return f"output {place} is finite elsewhere than the original's"
-        here, there = (x.nan_to_num(0.0, 0.0, 0.0) for x in (here, there))
-        error = float((here - there).norm() / there.norm().clamp_min(1e-12))
-        if error > LARGEST_ERROR[dtype]:
-            return (
-                f"output {place} is {error:.1e} away from the original's, "
-                f"more than {LARGEST_ERROR[dtype]:.0e}"
-            )
-    return ""
-
-
-def _slower(ours: Callable[[], object], original: Callable[[], object]) -> str:
-    """In words, that the graph is slower than the original; empty where it is not."""
-    times = {ours: float("inf"), original: float("inf")}
-    for _ in range(_TIMED_CALLS):
-        for function in times:
-            torch.cuda.synchronize()
-            start = time.perf_counter()
-            function()
-            torch.cuda.synchronize()
-            times[function] = min(times[function], time.perf_counter() - start)
-    if times[ours] <= times[original]:
-        return ""
-    return f"slower than the original: {1e3 * times[ours]:.2f} ms, not {1e3 * times[original]:.2f}"

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 
 from kernl.optimize.copies import Shell, Twin
-from kernl.optimize.engine import Call, Engine, Forward, build
+from kernl.optimize.engine import Call, Engine, Forward, build, build_padded
+from kernl.optimize.kept import Kept
 from kernl.optimize.options import Options
+from kernl.optimize.padding import Padded, Padding, padded_key
 from kernl.optimize.traffic import PATIENCE, TRAFFIC
-from kernl.runtime.runner import Arena
+from kernl.runtime.runner import Arena, Row, Runner
 from kernl.runtime.shelf import Shelf
 from kernl.runtime.structure import UnknownValue, key_of
 
@@ -34,11 +36,16 @@ class OptimizedForward:
         self._first = _place_of_first_parameter(model)
         self._device = self._first_parameter().device
         self._engines: Shelf[Engine] = Shelf(options.max_graphs)
+        self._cuts: Shelf[Engine] = Shelf(_MOST_SEEN)
         self._seen: Shelf[bool] = Shelf(_MOST_SEEN)
         self._twins: dict[torch.dtype, Twin] = {}
         self._counting = threading.Lock()
         self._weights = self._weights_now()
         self._arena = self._new_arena()
+        folder = options.cache_dir
+        self._kept = None if folder is None else Kept(folder, self._device)
+        lengths = options.padded_lengths
+        self._padding = Padding(model, self.original, lengths) if lengths else None
         # transformers reads the parameters of forward to know what a model takes.
         functools.update_wrapper(self, self.original)
 
@@ -53,34 +60,55 @@ class OptimizedForward:
             key: Hashable = (key_of(args, tensors), key_of(kwargs, tensors), dtype)
         except UnknownValue as unknown:
             return self._by_original(unknown.seen, args, kwargs)
-        engine = self._engines.get(key)
+        engine = self._find(key)
         if engine is None:
-            if self._seen.get(key) is None:
-                self._seen.put(key, True)
+            call, padded = Call(args, kwargs, tensors), self._padded(args, kwargs)
+            sight = key if padded is None else padded_key(padded[1], dtype)
+            if self._seen.get(sight) is None:
+                self._seen.put(sight, True)
                 return self._by_original(FIRST_SIGHT, args, kwargs)
-            engine = self._engine(key, Call(args, kwargs, tensors), dtype, PATIENCE)
+            engine = self._engine(key, call, padded, dtype, PATIENCE)
         if engine is None:
             return self._by_original("other threads do not stop calling", args, kwargs)
-        if engine.runner is None:
-            return self._by_original(engine.note, args, kwargs)
+        base = engine if engine.base is None else self._engines.get(engine.base)
+        if engine.note or base is None or base.runner is None:
+            return self._by_original(engine.note or "its graph has just gone", args, kwargs)
+        return self._by_graph(engine, base.runner, tensors, dtype)
+
+    def _by_graph(
+        self, engine: Engine, runner: Runner, tensors: Row, dtype: torch.dtype | None
+    ) -> Any:
         twin = self._twins.get(dtype) if dtype is not None else None
         if twin is not None:
             twin.refresh()
         self._count("by graph")
+        row = tensors if engine.take is None else engine.take(tensors)
         if self._arena is not None:  # a replay: it reads no mode and touches no module
-            return engine.rebuild(engine.runner(tensors))
+            return engine.rebuild(runner(row))
         with torch.autocast(self._device.type, enabled=False), TRAFFIC.calling():
-            return engine.rebuild(engine.runner(tensors))
+            return engine.rebuild(runner(row))
 
     def prepare(self, *args: Any, **kwargs: Any) -> Engine:
         """The engine for such a call, built now where there is none. Raises UnknownValue."""
         tensors: list[torch.Tensor] = []
         dtype = self._dtype()
         key = (key_of(args, tensors), key_of(kwargs, tensors), dtype)
-        self._seen.put(key, True)
-        engine = self._engine(key, Call(args, kwargs, tensors), dtype, None)
+        padded = self._padded(args, kwargs)
+        engine = self._engine(key, Call(args, kwargs, tensors), padded, dtype, None)
         assert engine is not None
         return engine
+
+    def _find(self, key: Hashable) -> Engine | None:
+        """The engine for a call; None where there is none, or the one behind it has gone."""
+        engine = self._engines.get(key) or self._cuts.get(key)
+        if engine is not None and engine.base is not None:
+            return engine if self._engines.get(engine.base) else None
+        return engine
+
+    def _padded(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Padded, dict[str, Any]] | None:
+        return None if self._padding is None else self._padding.of(args, kwargs)
 
     def _count(self, what: str) -> None:
         with self._counting:
@@ -116,6 +144,7 @@ class OptimizedForward:
         """Graphs read weights where they were: build anew."""
         self._weights = self._weights_now()
         self._engines.clear()
+        self._cuts.clear()
         self._seen.clear()
         self._twins.clear()
         self._device = self._first_parameter().device
@@ -134,22 +163,38 @@ class OptimizedForward:
         return self.options.dtype
 
     def _engine(
-        self, key: Hashable, call: Call, dtype: torch.dtype | None, patience: float | None
+        self,
+        key: Hashable,
+        call: Call,
+        padded: tuple[Padded, dict[str, Any]] | None,
+        dtype: torch.dtype | None,
+        patience: float | None,
     ) -> Engine | None:
         """Build it; None where other threads did not stop calling for so many seconds."""
         with TRAFFIC.tracing(patience) as free:
-            engine = self._engines.get(key)
+            engine = self._find(key)
             if engine is not None or not free:
                 return engine
-            shell = self._shell(dtype)
-
-            def original() -> Any:
-                return self.original(*call.args, **call.kwargs)
-
-            engine = build(shell, call, self.options, dtype, original, self._arena)
-            self._engines.put(key, engine)
-            self._weights = self._weights_now()  # packing may have moved them
+            if padded is None:
+                return self._build(key, call, dtype)
+            how, arguments = padded
+            base_key = padded_key(arguments, dtype)
+            base = self._engines.get(base_key)
+            if base is None:
+                base = self._build(base_key, Call((), arguments, how.row(call.tensors)), dtype)
+            original = functools.partial(self.original, *call.args, **call.kwargs)
+            engine = build_padded(base, base_key, how, call, self.options, original)
+            self._cuts.put(key, engine)
             return engine
+
+    def _build(self, key: Hashable, call: Call, dtype: torch.dtype | None) -> Engine:
+        original = functools.partial(self.original, *call.args, **call.kwargs)
+        shell = self._shell(dtype)
+        engine = build(shell, call, self.options, dtype, original, self._arena, self._kept)
+        self._engines.put(key, engine)
+        self._seen.put(key, True)
+        self._weights = self._weights_now()  # packing may have moved them
+        return engine
 
     def _shell(self, dtype: torch.dtype | None) -> Shell:
         """The copy of the model that is traced."""

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from kernl.errors import OptionError, ShapeError
+from kernl.optimize.padding import LENGTHS
 
 WarmupShape = tuple[int, ...] | Mapping[str, tuple[int, ...]]
 
@@ -22,6 +24,15 @@ class Options:
     warmup_shapes: tuple[WarmupShape, ...] = ()
     check: bool = True
     max_graphs: int = 64
+    padding: bool | tuple[int, ...] = False
+    cache_dir: Path | None = None
+
+    @property
+    def padded_lengths(self) -> tuple[int, ...]:
+        """To which lengths calls are padded; none where they are not."""
+        if isinstance(self.padding, bool):
+            return LENGTHS if self.padding else ()
+        return tuple(sorted(self.padding))
 
     def __post_init__(self) -> None:
         if self.dtype is not None and self.dtype not in _DTYPES:
@@ -35,6 +46,14 @@ class Options:
                 seen=f"max_graphs={self.max_graphs}",
                 allowed="1 or more",
                 action="raise it, or pass cuda_graphs=False and rewrite=False",
+            )
+        if not isinstance(self.padding, bool) and not (
+            self.padding and all(type(size) is int and size > 0 for size in self.padding)
+        ):
+            raise OptionError(
+                seen=f"padding={self.padding!r}",
+                allowed="True, False, or lengths of 1 or more, such as (64, 128, 256)",
+                action="leave it out to give each length a graph of its own",
             )
         for shape in self.warmup_shapes:
             sizes = list(shape.values()) if isinstance(shape, Mapping) else [shape]

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from kernl.rewrite.report import Refusal, Report
 from kernl.rewrite.trace import Spec, trace_specs
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+
+Kind = tuple[torch.dtype, torch.device]
 
 
 def replace_pattern(
@@ -53,12 +56,24 @@ def replace_pattern(
 
 
 def apply_spelling(
-    graph_module: fx.GraphModule, name: str, spelling: Spelling, report: Report
+    graph_module: fx.GraphModule,
+    name: str,
+    spelling: Spelling,
+    report: Report,
+    among: Sequence[Kind] | None = None,
 ) -> None:
-    """Replace every place of one spelling; `name` is what the report calls it."""
+    """Replace every place of one spelling.
+
+    Args:
+        graph_module: changed in place.
+        name: what the report calls it.
+        spelling: of one operator.
+        report: takes what was done.
+        among: in which types it is looked for; None for all that the graph has.
+    """
     graph = graph_module.graph
     changed = False
-    for dtype, device in _kinds(graph):
+    for dtype, device in kinds(graph) if among is None else among:
         example = example_graph(spelling, dtype, device)
         target = anchor_of(example).target
         for node in list(graph.nodes):
@@ -75,7 +90,7 @@ def apply_spelling(
         graph_module.recompile()
 
 
-def _kinds(graph: fx.Graph) -> list[tuple[torch.dtype, torch.device]]:
+def kinds(graph: fx.Graph) -> list[Kind]:
     """The floating types in a graph, each with the device of the first tensor of it."""
     found: dict[torch.dtype, torch.device] = {}
     for node in graph.nodes:
@@ -147,11 +162,17 @@ def _spoken(node: fx.Node) -> str:
 
 
 def _replacement_graph(spelling: Spelling, match: Match) -> fx.Graph:
-    specs = {
-        name: Spec.of(value(node))
-        for name, node in zip(spelling.tensors, match.tensors, strict=True)
-    }
-    return trace_specs(spelling.replacement, specs, match.constants).graph
+    specs = tuple(Spec.of(value(node)) for node in match.tensors)
+    return _traced(spelling, specs, tuple(match.constants.items()))
+
+
+@lru_cache(maxsize=4096)
+def _traced(
+    spelling: Spelling, specs: tuple[Spec, ...], constants: tuple[tuple[str, float], ...]
+) -> fx.Graph:
+    """A model's layers are alike: one trace for all of them."""
+    named = dict(zip(spelling.tensors, specs, strict=True))
+    return trace_specs(spelling.replacement, named, dict(constants)).graph
 
 
 def _misfit(match: Match, call: fx.Graph) -> str | None:

@@ -8,10 +8,10 @@ from torch import fx
 from kernl.op import Spelling
 from kernl.ops import ALL
 from kernl.rewrite.fold import fold_constants
+from kernl.rewrite.known import parts_of, targets
 from kernl.rewrite.masks import place_masks
-from kernl.rewrite.match import example_graph
 from kernl.rewrite.pack import pack_linears
-from kernl.rewrite.replace import apply_spelling
+from kernl.rewrite.replace import Kind, apply_spelling, kinds
 from kernl.rewrite.report import Report, left_to_pytorch
 from kernl.rewrite.scale import fold_scales
 
@@ -30,8 +30,15 @@ def rewrite(graph_module: fx.GraphModule) -> Report:
     """
     report = Report()
     fold_constants(graph_module)
-    for name, spelling in _ordered():
-        apply_spelling(graph_module, name, spelling, report)
+    for name, place, spelling in _ordered(*_kind(graph_module.graph)):
+        there = set(targets(graph_module.graph))
+        possible = [
+            kind
+            for kind in kinds(graph_module.graph)
+            if there.issuperset(parts_of(f"{name} {place}", spelling, *kind))
+        ]
+        if possible:
+            apply_spelling(graph_module, name, spelling, report, possible)
     fold_scales(graph_module)
     place_masks(graph_module, report)
     report.packed = pack_linears(graph_module)
@@ -39,13 +46,26 @@ def rewrite(graph_module: fx.GraphModule) -> Report:
     return report
 
 
+def _kind(graph: fx.Graph) -> Kind:
+    """The dtype and device in which spellings are sized: half precision, where casts are nodes."""
+    found = kinds(graph)
+    halves = [kind for kind in found if kind[0] != torch.float32]
+    device = found[0][1] if found else torch.device("cpu")
+    return halves[0] if halves else (torch.float16, device)
+
+
 @cache
-def _ordered() -> tuple[tuple[str, Spelling], ...]:
-    found = [(op.name, spelling) for op in ALL if not op.opt_in for spelling in op.spellings]
-    return tuple(sorted(found, key=lambda pair: (-_size(pair[1]), pair[0] not in _GATED)))
+def _ordered(dtype: torch.dtype, device: torch.device) -> tuple[tuple[str, int, Spelling], ...]:
+    """Operators' names and their spellings, each with its place among those of the operator."""
+    found = [
+        (op.name, place, spelling)
+        for op in ALL
+        if not op.opt_in
+        for place, spelling in enumerate(op.spellings)
+    ]
 
+    def rank(one: tuple[str, int, Spelling]) -> tuple[int, bool]:
+        name, place, spelling = one
+        return -len(parts_of(f"{name} {place}", spelling, dtype, device)), name not in _GATED
 
-def _size(spelling: Spelling) -> int:
-    """How many nodes a spelling has in half precision, in which casts are nodes too."""
-    graph = example_graph(spelling, torch.float16, torch.device("cpu"))
-    return sum(node.op == "call_function" for node in graph.nodes)
+    return tuple(sorted(found, key=rank))

@@ -86,21 +86,30 @@ class Arena:
 
 
 class CudaGraph:
-    """A function captured once for inputs like `example`, replayed on each call."""
+    """A function captured once for inputs like `example`, replayed on each call.
 
-    def __init__(self, function: Function, example: Row, arena: Arena) -> None:
+    Attributes:
+        early: whether its kernels begin while the ones before them end. Where the caller does not
+            say, both are captured, and the faster one stays. False before Hopper.
+    """
+
+    def __init__(
+        self, function: Function, example: Row, arena: Arena, early: bool | None = None
+    ) -> None:
         self._arena = arena
         self._function = function  # a replay reads its constants, whose memory it must keep
         with arena.current(), torch.inference_mode(False), torch.no_grad():
             self._inputs = [x.clone(memory_format=torch.contiguous_format) for x in example]
-            self._graph, self._outputs = self._capture(function)
-            if capability(arena.device) >= FIRST_DEPENDENT:
+            able = capability(arena.device) >= FIRST_DEPENDENT
+            self.early = able and early is not False
+            if not self.early or early is None:
+                self._graph, self._outputs = self._capture(function)
+            if self.early:
                 with dependent_launches(arena.device):
                     graph, outputs = self._capture(function)
-                arena.enter()
-                if _faster(graph, self._graph):
+                self.early = early is True or self._is_faster(graph)
+                if self.early:
                     self._graph, self._outputs = graph, outputs
-                arena.leave()
 
     def _capture(self, function: Function) -> tuple[torch.cuda.CUDAGraph, list[torch.Tensor]]:
         stream = torch.cuda.Stream(self._arena.device)
@@ -116,6 +125,12 @@ class CudaGraph:
         ):
             outputs = list(function(*self._inputs))
         return graph, outputs
+
+    def _is_faster(self, graph: torch.cuda.CUDAGraph) -> bool:
+        self._arena.enter()
+        faster = _faster(graph, self._graph)
+        self._arena.leave()
+        return faster
 
     def _take(self, tensors: Row) -> None:
         """Copy the inputs: small ones in one launch, which is slow for large ones."""

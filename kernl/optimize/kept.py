@@ -1,0 +1,82 @@
+"""What `cache_dir` keeps on disk, so that the next process is ready sooner.
+
+    cache_dir/FINGERPRINT/triton/          compiled kernels, as Triton keeps them
+                          spellings.json   of which operators each spelling consists
+                          choices.json     which of two captures of a graph was the faster one
+
+The fingerprint changes with all that could make one of these stale: the GPU, torch, triton,
+transformers, kernl's sources.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import transformers
+import triton
+from torch import fx
+
+from kernl.rewrite import known
+from kernl.tuned_cache import fingerprint
+
+_SOURCES = Path(__file__).parent.parent
+
+
+class Kept:
+    """The folder of one GPU and stack. What cannot be read or written counts as absent.
+
+    Args:
+        cache_dir: of the user.
+        device: of the model.
+    """
+
+    def __init__(self, cache_dir: Path, device: torch.device) -> None:
+        gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+        self.folder = cache_dir / _fingerprint(gpu)
+        known.load(self.folder / "spellings.json")
+        self._early = _read_choices(self.folder / "choices.json")
+
+    @contextmanager
+    def compiling(self) -> Iterator[None]:
+        """Inside, Triton finds and keeps compiled kernels in the folder."""
+        with triton.knobs.cache.scope():
+            triton.knobs.cache.dir = str(self.folder / "triton")
+            yield
+
+    def early(self, graph: str) -> bool | None:
+        """Whether this graph is faster with kernels that begin early; None where nobody knows."""
+        return self._early.get(graph)
+
+    def save(self, graph: str, early: bool | None) -> None:
+        """Keep what was found out while this graph was built."""
+        known.save(self.folder / "spellings.json")
+        if early is not None and self._early.get(graph) != early:
+            self._early = {**_read_choices(self.folder / "choices.json"), **self._early}
+            self._early[graph] = early
+            known.write(self.folder / "choices.json", self._early)
+
+
+def name_of(graph: fx.GraphModule, tensors: Sequence[torch.Tensor]) -> str:
+    """A name for a graph on tensors of these shapes: same name, same kernels on same sizes."""
+    digest = hashlib.sha256(graph.code.encode())
+    for tensor in (*tensors, *graph.parameters(), *graph.buffers()):
+        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}\0".encode())
+    return digest.hexdigest()[:24]
+
+
+def _fingerprint(gpu: str) -> str:
+    digest = hashlib.sha256(f"{fingerprint(gpu)} {transformers.__version__}".encode())
+    for path in sorted(_SOURCES.glob("*/*.py")) + sorted(_SOURCES.glob("tuned/*.csv")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _read_choices(path: Path) -> dict[str, bool]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {str(name): early for name, early in found.items() if isinstance(early, bool)}
+    except (OSError, ValueError, AttributeError):
+        return {}

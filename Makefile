@@ -22,6 +22,7 @@ OUTPUT ?= build/dashboard
 PYTEST_ARGS ?=
 OPS ?=
 GATE_ARGS ?=
+TABLE_ARGS ?=
 PROFILE ?=
 
 # constraints.txt is resolved for 3.11, so 3.11 comes first. A name that is there may still not
@@ -91,7 +92,7 @@ dashboard: environment ## Build the dashboard from the results
 
 .PHONY: table
 table: environment ## Print the device times of one commit as a table: make table HEAD=…
-	@$(RUN) -m dashboards.table "$(HEAD)"
+	@$(RUN) -m dashboards.table $(TABLE_ARGS) "$(HEAD)"
 
 .PHONY: gate
 gate: environment ## Compare the results of two commits: make gate BASE=… HEAD=…

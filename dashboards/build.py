@@ -89,10 +89,10 @@ def build(source: Source, output: Path) -> Path:
     return output / "index.html"
 
 
-def frozen_cases() -> tuple[FrozenCases | None, frozenset[str]]:
-    """The kernel cases that the suite asks for, and which of its operators are opt-in.
+def frozen_cases() -> tuple[FrozenCases | None, FrozenCases | None, frozenset[str]]:
+    """The cases that the suites ask for: of operators, of models; and which operators are opt-in.
 
-    Without a case list: None, no operators, and a word on stderr.
+    Without a case list: None, None, no operators, and a word on stderr.
     """
     from benchmarks import cases
 
@@ -104,9 +104,11 @@ def frozen_cases() -> tuple[FrozenCases | None, frozenset[str]]:
             f"{error}",
             file=sys.stderr,
         )
-        return None, frozenset()
-    opt_in = frozenset(op for op in frozen.ops if frozen.opt_in(op))
-    return {op: frozen.kernel_cases(op) for op in frozen.ops}, opt_in
+        return None, None, frozenset()
+    ops, models = (
+        {name: frozen.kernel_cases(name) for name in names} for names in (frozen.ops, frozen.models)
+    )
+    return ops, models, frozenset(op for op in frozen.ops if frozen.opt_in(op))
 
 
 def read(results: Path) -> Source:
@@ -122,8 +124,8 @@ def read(results: Path) -> Source:
             f"--results {results} is not a folder; run `asv run` first, or name the folder that "
             "holds asv's result files"
         )
-    frozen, opt_in = frozen_cases()
-    return Source.of(store.load(results), results, frozen, opt_in)
+    frozen, models, opt_in = frozen_cases()
+    return Source.of(store.load(results), results, frozen, opt_in, models)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -140,7 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"dashboard: skipped {path}: {reason}", file=sys.stderr)
         print(
             f"dashboard: {len(source.rows):,} rows, {len(source.commits)} commits, "
-            f"{len(source.ops())} operators",
+            f"{len(source.ops())} operators, {len(source.models())} models",
             flush=True,
         )
         index = build(source, options.output)

@@ -5,32 +5,33 @@ Speedup axes are logarithmic, so that 2× and 0.5× lie equally far from 1×.
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from dashboards import summary, text
 from dashboards.drawing import Choice, Drawing, Series, lines, speedup_axis
 from dashboards.history import Change, Commit
+from dashboards.suites import KERNELS, Suite
 
 ALL = "all cases"
-_STRONGEST = 4.0
-"""The heat map's colours end at 2 ** 4 = 16×."""
 
 
 def mean_trend(
-    frame: pd.DataFrame, order: Sequence[Commit], changes: Sequence[Change] = ()
+    frame: pd.DataFrame,
+    order: Sequence[Commit],
+    changes: Sequence[Change] = (),
+    suite: Suite = KERNELS,
 ) -> Drawing:
-    """Geometric-mean speedup across commits; choices: all operators, or one.
+    """Geometric-mean speedup across commits; choices: all operators or models, or one.
 
     Args:
         frame: rows of `summary.speedups` of one machine.
         order: the machine's commits, oldest first.
         changes: where the machine's environment changed.
+        suite: what the rows are of.
     """
     choices = []
-    choices.append(("all operators", _mean_series(frame, order)))
+    choices.append((f"all {suite.subject}s", _mean_series(frame, order)))
     for op in sorted(frame["op"].unique()):
         choices.append((str(op), _mean_series(frame[frame["op"] == op], order)))
     figure = lines(order, choices[0][1], changes)
@@ -59,27 +60,31 @@ def _mean_series(frame: pd.DataFrame, order: Sequence[Commit]) -> list[Series]:
 
 
 def case_trend(
-    rows: pd.DataFrame, order: Sequence[Commit], changes: Sequence[Change] = ()
+    rows: pd.DataFrame,
+    order: Sequence[Commit],
+    changes: Sequence[Change] = (),
+    suite: Suite = KERNELS,
 ) -> Drawing:
     """Latency of every implementation across commits; choices: the cases.
 
     Args:
-        rows: `summary.timings` of one machine and operator.
+        rows: `summary.timings` of one machine and operator or model.
         order: the machine's commits, oldest first.
         changes: where the machine's environment changed.
+        suite: what the rows are of.
     """
     variants = ordered_variants(rows["variant"].unique())
     known = _known_times(rows)
     choices = [
-        (case, [_time_series(known, case, variant, order) for variant in variants])
+        (case, [_time_series(known, case, variant, order, suite.unit) for variant in variants])
         for case in sorted(rows["case"].unique(), key=natural)
     ]
     figure = lines(order, choices[0][1], changes)
-    figure.update_yaxes(type="log", title_text="device time (µs, log)", tickformat="~g")
+    figure.update_yaxes(type="log", title_text=f"{suite.time} ({suite.unit}, log)", tickformat="~g")
     return Drawing(
         figure=figure,
-        label="Device time of each implementation by commit, with 99 % intervals",
-        unit="µs",
+        label=f"{suite.time.capitalize()} of each implementation by commit, with 99 % intervals",
+        unit=suite.unit,
         choices=tuple(
             Choice(case, tuple(line.patch() for line in series)) for case, series in choices
         ),
@@ -97,16 +102,19 @@ def _known_times(rows: pd.DataFrame) -> _Times:
     return dict(zip(keys, ends, strict=True))
 
 
-def _time_series(known: _Times, case: str, variant: str, order: Sequence[Commit]) -> Series:
-    """Times of one case and implementation in µs."""
+def _time_series(
+    known: _Times, case: str, variant: str, order: Sequence[Commit], unit: str
+) -> Series:
+    """Times of one case and implementation in µs or ms."""
+    scale = text.TIME_UNITS[unit]
     missing = (math.nan, math.nan, math.nan)
     times = [known.get((case, variant, commit.id), missing) for commit in order]
-    value, low, high = (tuple(text.number(t[end] * 1e6, 5) for t in times) for end in range(3))
+    value, low, high = (tuple(text.number(t[end] * scale, 5) for t in times) for end in range(3))
     notes = tuple(
-        f"{text.microseconds(seconds)} µs ({text.interval(*ends)})"
+        f"{text.duration(seconds, unit)} {unit} ({text.interval(least, most, unit)})"
         if math.isfinite(seconds)
         else "not measured"
-        for seconds, *ends in times
+        for seconds, least, most in times
     )
     return Series(variant, value, notes, low, high)
 
@@ -173,77 +181,6 @@ def _total_series(sums: pd.DataFrame, metric: str, variant: str, order: Sequence
     return Series(variant, tuple(text.number(v, 7) for v in values), tuple(notes))
 
 
-def heat_map(frame: pd.DataFrame) -> Drawing:
-    """Speedups over eager: a row a shape, a column a dtype and implementation.
-
-    Args:
-        frame: `summary.relative` of one machine, commit and operator.
-    """
-    parts = frame["case"].str.rpartition(".")
-    table = frame.assign(shape=parts[0].where(parts[0] != "", parts[2]), dtype=parts[2])
-    variants = ordered_variants(table["variant"].unique())
-    columns = [(d, v) for d in sorted(table["dtype"].unique()) for v in variants]
-    shapes = sorted(table["shape"].unique(), key=natural)
-    cells = {
-        (shape, dtype, variant): (float(value), str(status))
-        for shape, dtype, variant, value, status in zip(
-            *(table[name] for name in ("shape", "dtype", "variant", "ratio", "status")), strict=True
-        )
-    }
-    found = [[cells.get((shape, *column)) for column in columns] for shape in shapes]
-    logs = [[None if cell is None else text.number(math.log2(cell[0])) for cell in row]
-            for row in found]  # fmt: skip
-    largest = max((abs(z) for row in logs for z in row if z is not None), default=1.0)
-    bound = min(max(largest, 1.0), _STRONGEST)
-    figure = go.Figure()
-    figure.add_heatmap(
-        z=logs,
-        x=[
-            [text.figure_text(c[0], 24) for c in columns],
-            [text.figure_text(c[1], 24) for c in columns],
-        ],
-        y=[text.figure_text(shape, 48) for shape in shapes],
-        text=[["" if cell is None else text.ratio(cell[0]) for cell in row] for row in found],
-        customdata=[[_cell_note(cell) for cell in row] for row in found],
-        texttemplate="%{text}",
-        hovertemplate="<b>%{y}</b><br>%{x}: %{customdata}<extra></extra>",
-        zmin=-bound,
-        zmax=bound,
-        xgap=2,
-        ygap=2,
-        meta={"role": "speedup"},
-        colorbar=_colour_bar(bound),
-    )
-    figure.update_yaxes(autorange="reversed", showgrid=False, ticklabelstandoff=6)
-    figure.update_xaxes(side="top", showgrid=False, showdividers=False)
-    figure.update_layout(height=90 + 24 * max(len(shapes), 4), dragmode=False)
-    return Drawing(
-        figure, "Speedup over eager by shape, dtype and implementation, as a heat map", "×"
-    )
-
-
-def _cell_note(cell: tuple[float, str] | None) -> str:
-    if cell is None:
-        return "not measured"
-    if cell[1] == "skipped":
-        return "1.00× (left to eager)"
-    return f"{text.ratio(cell[0])} over eager"
-
-
-def _colour_bar(bound: float) -> dict[str, Any]:
-    ticks = list(range(-math.floor(bound), math.floor(bound) + 1))
-    return {
-        "tickvals": ticks,
-        "ticktext": [f"{2.0**tick:g}×" for tick in ticks],
-        "thickness": 12,
-        "outlinewidth": 0,
-        "lenmode": "pixels",
-        "len": 220,
-        "y": 1,
-        "yanchor": "top",
-    }
-
-
 def natural(name: str) -> list[tuple[int, int, str]]:
     """A sort key that puts `rows8` before `rows16`."""
     found: list[tuple[int, int, str]] = []
@@ -260,6 +197,6 @@ def natural(name: str) -> list[tuple[int, int, str]]:
 
 
 def ordered_variants(names: Iterable[str]) -> list[str]:
-    """kernl first, eager last, the others between them; architectures by number."""
-    rank = {summary.OURS: 0, summary.BASELINE: 2}
-    return sorted((str(name) for name in names), key=lambda n: (rank.get(n, 1), natural(n)))
+    """kernl first, then its parts, eager last, the others between; architectures by number."""
+    rank = {summary.OURS: 0, **dict.fromkeys(summary.PARTS, 1), summary.BASELINE: 3}
+    return sorted((str(name) for name in names), key=lambda n: (rank.get(n, 2), natural(n)))

@@ -16,6 +16,7 @@ from plotly.offline import get_plotlyjs
 from dashboards import drawing, machines, text, theme, views
 from dashboards.drawing import Drawing
 from dashboards.source import Source
+from dashboards.suites import MODELS
 
 _HERE = Path(__file__).parent
 POLICY = (
@@ -42,11 +43,15 @@ def files(source: Source) -> dict[str, bytes]:
     """The whole site."""
     names = source.ops()
     hrefs = {op: f"op-{slug}.html" for op, slug in text.slugs(names).items()}
-    site = _Site(source, hrefs)
+    models = source.models()
+    model_hrefs = {name: f"model-{slug}.html" for name, slug in text.slugs(models).items()}
+    site = _Site(source, hrefs, model_hrefs)
     site.add_assets()
     site.add_overview()
     for op in names:
         site.add_operator(op)
+    for model in models:
+        site.add_model(model)
     site.add_machines()
     return site.files
 
@@ -54,9 +59,12 @@ def files(source: Source) -> dict[str, bytes]:
 class _Site:
     """Collects files; one method a kind of page."""
 
-    def __init__(self, source: Source, hrefs: Mapping[str, str]) -> None:
+    def __init__(
+        self, source: Source, hrefs: Mapping[str, str], model_hrefs: Mapping[str, str]
+    ) -> None:
         self.source = source
         self.hrefs = hrefs
+        self.model_hrefs = model_hrefs
         self.files: dict[str, bytes] = {}
         self.environment = Environment(
             loader=FileSystemLoader(_HERE / "templates"),
@@ -92,7 +100,8 @@ class _Site:
         page = self.environment.get_template(template).render(
             name=name,
             shard=f"data/{slug}.js" if drawings else "",
-            ops=[(op, self.hrefs[op]) for op in sorted(self.hrefs)],
+            pages_of_ops=sorted(self.hrefs.items()),
+            pages_of_models=sorted(self.model_hrefs.items()),
             **values,
         )
         self.files[name] = page.encode("utf-8", "replace")
@@ -103,12 +112,17 @@ class _Site:
         compilers = self.source.machine_names("codegen")
         drawings: list[Drawing] = []
         speeds = [views.speed(self.source, machine, self.hrefs) for machine in gpus]
+        models = [
+            views.speed(self.source, machine, self.model_hrefs, suite=MODELS)
+            for machine in self.source.machine_names(MODELS.name)
+        ]
         compiled = [views.codegen(self.source, machine, self.hrefs) for machine in compilers]
         self.add_page(
             "index.html",
             "index.html",
             drawings,
             speeds=[(view, place(view.drawings, drawings)) for view in speeds if view],
+            models=[(view, place(view.drawings, drawings)) for view in models if view],
             compiled=[view for view in compiled if view],
             problems=len(self.source.problems),
             empty=self.source.rows.empty,
@@ -132,6 +146,21 @@ class _Site:
             speeds=placed_speeds,
             compiled=placed_compiled,
             metrics=text.METRIC_TITLES,
+        )
+
+    def add_model(self, model: str) -> None:
+        """The page of one model."""
+        drawings: list[Drawing] = []
+        speeds = [
+            views.speed(self.source, machine, self.model_hrefs, model, MODELS)
+            for machine in self.source.machine_names(MODELS.name)
+        ]
+        self.add_page(
+            self.model_hrefs[model],
+            "model.html",
+            drawings,
+            model=model,
+            speeds=[(view, place(view.drawings, drawings)) for view in speeds if view],
         )
 
     def add_machines(self) -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from dashboards import history, summary, text
 from dashboards.history import Commit
+from dashboards.suites import MODELS, Suite
 
 
 class Problem(Protocol):
@@ -53,6 +54,7 @@ class Source:
         problems: (file, reason) of result files that could not be read.
         commits: oldest first.
         frozen: operator → cases that the suite asks for; None where that is unknown.
+        frozen_models: the same of models.
         opt_in: operators that round more than their dtype does; the overview reports them apart.
     """
 
@@ -63,6 +65,7 @@ class Source:
     commits: tuple[Commit, ...]
     frozen: summary.FrozenCases | None
     opt_in: frozenset[str] = frozenset()
+    frozen_models: summary.FrozenCases | None = None
 
     @classmethod
     def of(
@@ -71,6 +74,7 @@ class Source:
         results: Path | None = None,
         frozen: summary.FrozenCases | None = None,
         opt_in: Iterable[str] = (),
+        frozen_models: summary.FrozenCases | None = None,
     ) -> "Source":
         """Cleans the rows of a store; `results` is where its files lie, for git and for names."""
         rows = _clean_frame(store.rows)
@@ -87,12 +91,28 @@ class Source:
             commits=history.commits(rows, results) if len(rows) else (),
             frozen=frozen,
             opt_in=frozenset(text.clean(op) for op in opt_in),
+            frozen_models=frozen_models,
         )
 
     def ops(self, *, opt_in: bool = True) -> list[str]:
         """Operators with any row, and those that the suite asks for; the opt-in ones if wanted."""
-        known = {*self.rows["op"].unique(), *(self.frozen or {})}
+        rows = self.rows[self.rows["suite"] != MODELS.name]
+        known = {*rows["op"].unique(), *(self.frozen or {})}
         return sorted(known if opt_in else known - self.opt_in)
+
+    def models(self) -> list[str]:
+        """Models with any row."""
+        return sorted(self.rows.loc[self.rows["suite"] == MODELS.name, "op"].unique())
+
+    def headline(self, suite: Suite) -> list[str]:
+        """What the means of a suite are over: operators but for the opt-in ones, or models."""
+        if suite is MODELS:
+            return sorted({*self.models(), *(self.frozen_models or {})})
+        return self.ops(opt_in=False)
+
+    def frozen_of(self, suite: Suite) -> summary.FrozenCases | None:
+        """What a suite asks for."""
+        return self.frozen_models if suite is MODELS else self.frozen
 
     def machine_names(self, suite: str) -> list[str]:
         """Machines on which anything of `suite` was measured."""

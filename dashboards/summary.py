@@ -3,7 +3,7 @@
 Pure pandas: rows are those of `benchmarks.store`, in seconds and counts. Rules:
 
 - speedup over eager = eager's time / kernl's time; over the best alternative, the smallest
-  time of any other implementation takes eager's place;
+  time of any other implementation takes eager's place, but for those that are kernl in part;
 - a case that kernl skips for a reason is served by eager: its time is eager's, so it counts as
   1.0×; one that is skipped without a reason was not selected, and counts as not run;
 - a case that failed has no time: it is missing from the means and lowers the coverage;
@@ -25,6 +25,9 @@ TIE = 0.02
 
 OURS = "kernl"
 BASELINE = "eager"
+PARTS = ("kernl_graphs_only", "kernl_rewrite_only")
+"""Implementations of models that are kernl with a half left out: no opponents of it."""
+
 MEANS = frozenset({"registers", "shared_memory", "occupancy"})
 """Metrics that are averaged over cases; the others are added up."""
 
@@ -88,20 +91,20 @@ def outcome(ratio: float) -> str:
     return "loss" if ratio < 1 / (1 + TIE) else "tie"
 
 
-def timings(rows: pd.DataFrame) -> pd.DataFrame:
-    """The latency rows of the GPU suite, one for each machine, commit, op, case, implementation."""
-    wanted = rows[(rows["suite"] == "kernels") & (rows["metric"] == "time")]
+def timings(rows: pd.DataFrame, suite: str = "kernels") -> pd.DataFrame:
+    """The latency rows of a suite, one for each machine, commit, op, case, implementation."""
+    wanted = rows[(rows["suite"] == suite) & (rows["metric"] == "time")]
     return wanted.drop_duplicates([*_KEY, "variant"], keep="last")
 
 
-def speedups(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row for each machine, commit, op and case.
+def speedups(rows: pd.DataFrame, suite: str = "kernels") -> pd.DataFrame:
+    """One row for each machine, commit, op and case of a suite.
 
     Columns beside the key: `eager`, `kernl` and `best` in seconds (`kernl` is eager's time for
     a fallback), `best_name`, `over_eager`, `over_best`, `status` (`ok`, `fallback`, `failed`,
     `missing`), `reason`, `outcome` against the best alternative.
     """
-    times = timings(rows)
+    times = timings(rows, suite)
     measured = times[(times["status"] == "ok") & (times["value"] > 0)]
     wide = measured.pivot(index=_KEY, columns="variant", values="value").astype(float)
     cases = pd.MultiIndex.from_frame(times[_KEY].drop_duplicates())
@@ -121,7 +124,7 @@ def speedups(rows: pd.DataFrame) -> pd.DataFrame:
     frame.loc[skipped, "status"] = np.where(asked, "fallback", "missing")
     fallback = (frame["status"] == "fallback") & frame["eager"].notna()
     frame["kernl"] = wide[OURS].where(~fallback, frame["eager"])
-    others = wide.drop(columns=OURS)
+    others = wide.drop(columns=[OURS, *PARTS], errors="ignore")
     frame["best"] = others.min(axis=1)
     frame["best_name"] = _fastest(others)
     frame["over_eager"] = frame["eager"] / frame["kernl"]
@@ -258,13 +261,13 @@ def codegen_deltas(
     return deltas
 
 
-def relative(rows: pd.DataFrame) -> pd.DataFrame:
+def relative(rows: pd.DataFrame, suite: str = "kernels") -> pd.DataFrame:
     """Speedup over eager of every other implementation, in the column `ratio`.
 
     Columns beside it: machine, commit, op, case, variant, status. A case that kernl leaves
     to eager counts as 1.0×.
     """
-    times = timings(rows)
+    times = timings(rows, suite)
     eager = times[(times["variant"] == BASELINE) & (times["status"] == "ok")]
     base = eager.set_index(_KEY)["value"].rename("eager")
     others = times[times["variant"] != BASELINE].join(base, on=_KEY, how="inner")

@@ -1,8 +1,9 @@
-"""`python -m dashboards.table COMMIT`: the device times of one commit as a table in Markdown.
+"""`python -m dashboards.table COMMIT`: the times of one commit as a table in Markdown.
 
 Reads the stored results and prints a line for each operator, by the rules of `dashboards.summary`:
 kernl's speed over eager, over torch.compile, over a library's own call where there is one, and over
-the fastest of them case by case. Opt-in operators have a table of their own.
+the fastest of them case by case. Opt-in operators have a table of their own. `--suite models`
+prints the same of whole models, and the milliseconds of every case.
 
 Exit codes: 0 printed; 2 there is nothing to print.
 """
@@ -20,25 +21,12 @@ import pandas as pd
 from benchmarks import store
 from benchmarks.gate.command import RESULTS, GateError, resolve
 from benchmarks.gate.report import escape
-from dashboards import build, summary, tables, text, views
+from dashboards import build, model_tables, summary, tables, text, views
 from dashboards.history import Commit
 from dashboards.source import Source
+from dashboards.suites import KERNELS, MODELS, SUITES, Suite
 from dashboards.tables import Cell, Table
 
-SUITE = "kernels"
-OPPONENTS = {"compile": "torch.compile", "library": "the library's call"}
-"""Implementations with a column of their own beside eager's."""
-
-HEADINGS = (
-    "operator",
-    "cases",
-    "over eager",
-    *(f"over {name}" for name in OPPONENTS.values()),
-    "over the best of them",
-    "wins / ties / losses",
-    "worst case (fastest there)",
-    "failed",
-)
 MOST_COMMITS = 5
 """Commits that an error names; the newest ones."""
 
@@ -47,12 +35,26 @@ class TableError(Exception):
     """Nothing can be printed; the message says what was seen, what is allowed, what to do."""
 
 
-def ratios(rows: pd.DataFrame) -> pd.DataFrame:
-    """`summary.speedups` of one machine and commit, with a column for each of the `OPPONENTS`."""
-    frame = summary.speedups(rows)
-    times = summary.timings(rows)
+def headings(suite: Suite) -> tuple[str, ...]:
+    """The headings of the table of means."""
+    return (
+        suite.subject,
+        "cases",
+        "over eager",
+        *(f"over {name}" for name in suite.names),
+        "over the best of them" if suite is KERNELS else "over the best alternative",
+        "wins / ties / losses",
+        "worst case (fastest there)",
+        "failed",
+    )
+
+
+def ratios(rows: pd.DataFrame, suite: Suite) -> pd.DataFrame:
+    """`summary.speedups` of one machine and commit, with a column for each opponent."""
+    frame = summary.speedups(rows, suite.name)
+    times = summary.timings(rows, suite.name)
     times = times[(times["status"] == "ok") & (times["value"] > 0)]
-    for name in OPPONENTS:
+    for name in suite.opponents:
         theirs = times[times["variant"] == name].set_index(["op", "case"])["value"]
         joined = frame.join(theirs.rename("theirs"), on=["op", "case"])
         frame[f"over_{name}"] = joined["theirs"] / frame["kernl"]
@@ -66,7 +68,7 @@ def failures(times: pd.DataFrame) -> str:
     return ", ".join(f"{n} {text.short(name, 24)}" for name, n in sorted(counts.items())) or "0"
 
 
-def line(name: str, frame: pd.DataFrame, times: pd.DataFrame) -> tuple[Cell, ...]:
+def line(name: str, frame: pd.DataFrame, times: pd.DataFrame, suite: Suite) -> tuple[Cell, ...]:
     """One row of the table: `frame` holds `ratios`, `times` the timings behind them."""
     found = summary.summarise(frame)
     cases = str(found.measured)
@@ -78,7 +80,8 @@ def line(name: str, frame: pd.DataFrame, times: pd.DataFrame) -> tuple[Cell, ...
         row = frame.loc[frame["over_best"].idxmin()]
         op = f"{best.worst.op} " if frame["op"].nunique() > 1 else ""
         worst = f"{op}{text.short(best.worst.case, 80)} ({text.short(row['best_name'], 40)})"
-    scores = [found.over_eager, *(summary.score(frame, f"over_{name}") for name in OPPONENTS), best]
+    theirs = (summary.score(frame, f"over_{name}") for name in suite.opponents)
+    scores = [found.over_eager, *theirs, best]
     return (
         tables.word(name, 60),
         Cell(cases),
@@ -96,13 +99,13 @@ def _mean_and_worst(score: summary.Score) -> str:
     return f"{text.ratio(score.mean)} ({text.ratio(score.worst.ratio)})"
 
 
-def operators(frame: pd.DataFrame, times: pd.DataFrame, order: Sequence[str]) -> Table:
-    """A row for each operator of `order`, and one over all where there are several."""
-    body = [line(op, frame[frame["op"] == op], times[times["op"] == op]) for op in order]
+def means(frame: pd.DataFrame, times: pd.DataFrame, order: Sequence[str], suite: Suite) -> Table:
+    """A row for each operator or model of `order`, and one over all where there are several."""
+    body = [line(op, frame[frame["op"] == op], times[times["op"] == op], suite) for op in order]
     if len(order) > 1:
-        of_these = (part[part["op"].isin(order)] for part in (frame, times))
-        body.append(line(f"all {len(order)}", *of_these))
-    return Table(HEADINGS, tuple(body))
+        counted, taken = (part[part["op"].isin(order)] for part in (frame, times))
+        body.append(line(f"all {len(order)}", counted, taken, suite))
+    return Table(headings(suite), tuple(body))
 
 
 def markdown(table: Table) -> list[str]:
@@ -119,33 +122,52 @@ def _joined(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def report(source: Source, machine: str, revision: str, losses: int = 0) -> list[str]:
+def report(
+    source: Source, machine: str, revision: str, losses: int = 0, suite: Suite = KERNELS
+) -> list[str]:
     """The lines that the command prints.
 
     Args:
         source: all results.
-        machine: whose device times.
+        machine: whose times.
         revision: what git or the results know as a commit.
         losses: how many of the cases that kernl loses are listed, worst first.
+        suite: of operators or of models.
 
     Raises:
         TableError: the machine or the commit is unknown, is not one alone, or was not timed.
     """
-    commit = _commit(source, machine, revision)
+    commit = _commit(source, machine, revision, suite)
     rows = source.rows[(source.rows["machine"] == machine) & (source.rows["commit"] == commit.id)]
-    frame, times = ratios(rows), summary.timings(rows)
-    run, left = _run(frame, times, list(source.frozen or ()))
+    frame, times = ratios(rows, suite), summary.timings(rows, suite.name)
+    run, left = _run(frame, times, list(source.frozen_of(suite) or ()))
     ordinary = [op for op in run if op not in source.opt_in]
     apart = [op for op in run if op in source.opt_in]
-    lines = _title(source, machine, commit)
+    lines = _title(source, machine, commit, suite)
     if ordinary:
-        lines += ["", *markdown(operators(frame, times, ordinary))]
+        lines += ["", *markdown(means(frame, times, ordinary, suite))]
     if apart:
         lines += ["", "Opt-in operators, which round to 8 or 4 bits and are asked for by name:"]
-        lines += ["", *markdown(operators(frame, times, apart))]
+        lines += ["", *markdown(means(frame, times, apart, suite))]
     if left:
         lines += ["", f"Not run: {escape(', '.join(text.short(op, 60) for op in left))}."]
-    return [*lines, *_losses(frame, source, losses)] if losses else lines
+    lines += _models(rows, frame, run) if suite is MODELS else []
+    return [*lines, *_losses(frame, source, losses, suite)] if losses else lines
+
+
+def _models(rows: pd.DataFrame, frame: pd.DataFrame, order: Sequence[str]) -> list[str]:
+    """The milliseconds of every case, a table for each model; then what kernl's parts bring."""
+    said = "Milliseconds of one call, and in brackets kernl's speed over it"
+    lines = []
+    for model in order:
+        table = model_tables.with_means(rows[rows["op"] == model], frame[frame["op"] == model])
+        if table.rows:
+            lines += ["", f"{escape(text.short(model, 60))}. {said}:", "", *markdown(table)]
+    parts = model_tables.part_means(rows, order)
+    if parts.rows:
+        lines += ["", "Parts of kernl, which are no alternatives to it, over eager:", ""]
+        lines += markdown(parts)
+    return lines
 
 
 def _run(
@@ -158,20 +180,20 @@ def _run(
     return [op for op in order if op in tried], [op for op in order if op not in tried]
 
 
-def _title(source: Source, machine: str, commit: Commit) -> list[str]:
+def _title(source: Source, machine: str, commit: Commit, suite: Suite) -> list[str]:
     """What was measured, where, and how the table is read."""
     parts = (commit.short, commit.committed, machine, views.facts(source, machine, commit.id))
     return [
-        f"Device times: {escape(' · '.join(part for part in parts if part))}.",
+        f"{suite.times.capitalize()}: {escape(' · '.join(part for part in parts if part))}.",
         "",
         "Geometric mean over the cases (worst case); above 1× kernl is faster, and a win or a loss "
         f"is more than {100 * summary.TIE:g} %.",
     ]
 
 
-def _losses(frame: pd.DataFrame, source: Source, most: int) -> list[str]:
+def _losses(frame: pd.DataFrame, source: Source, most: int, suite: Suite) -> list[str]:
     """The worst losses, case by case, with both times."""
-    every = tables.losses(frame, dict.fromkeys(frame["op"], ""), source.opt_in)
+    every = tables.losses(frame, dict.fromkeys(frame["op"], ""), source.opt_in, suite)
     if not every.rows:
         return ["", "No case is a loss."]
     shown = Table(every.headings, every.rows[:most])
@@ -179,25 +201,26 @@ def _losses(frame: pd.DataFrame, source: Source, most: int) -> list[str]:
     return ["", said, "", *markdown(shown)]
 
 
-def _commit(source: Source, machine: str, revision: str) -> Commit:
-    """The one commit that `revision` names and that has device times on `machine`."""
-    machines = source.machine_names(SUITE)
+def _commit(source: Source, machine: str, revision: str, suite: Suite) -> Commit:
+    """The one commit that `revision` names and that has times of the suite on `machine`."""
+    machines = source.machine_names(suite.name)
     if machine not in machines:
+        allowed = ", ".join(machines) or "none yet"
         raise TableError(
-            f"machine {machine!r} has no device times; allowed: {', '.join(machines) or 'none yet'}"
-            ". Name one of these, or run `make bench` on a GPU"
+            f"machine {machine!r} has no {suite.times}; allowed: {allowed}. Name one of these, or "
+            "run `make bench` on a GPU"
         )
-    timed = {commit.id: commit for commit in source.measured_commits(SUITE, machine)}
+    timed = {commit.id: commit for commit in source.measured_commits(suite.name, machine)}
     newest = [commit.short for commit in reversed(timed.values())]
     more = f" and {len(newest) - MOST_COMMITS} more" if len(newest) > MOST_COMMITS else ""
-    allowed = f"those with device times on {machine}: {', '.join(newest[:MOST_COMMITS])}{more}"
+    allowed = f"those with {suite.times} on {machine}: {', '.join(newest[:MOST_COMMITS])}{more}"
     try:
         found = resolve(revision, (commit.id for commit in source.commits))
     except GateError as error:
         raise TableError(f"{error}; {allowed}") from error
     if found not in timed:
         raise TableError(
-            f"commit {found[:8]} has no device times on {machine}; {allowed}. Name one of these, "
+            f"commit {found[:8]} has no {suite.times} on {machine}; {allowed}. Name one of these, "
             "or run `make bench` on it there"
         )
     return timed[found]
@@ -215,7 +238,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m dashboards.table", description=__doc__, allow_abbrev=False
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("commit", metavar="COMMIT", help="any git revision with device times")
+    parser.add_argument("commit", metavar="COMMIT", help="any git revision with times")
+    parser.add_argument(
+        "--suite", choices=sorted(SUITES), default=KERNELS.name, help="default: %(default)s"
+    )
     parser.add_argument("--machine", default="nvidia-h200", help="default: %(default)s")
     parser.add_argument(
         "--losses", type=_count, default=0, metavar="N", help="list the N worst losses by case"
@@ -235,7 +261,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         source = build.read(options.results)
         for path, reason in source.problems:
             print(f"table: skipped {path}: {reason}", file=sys.stderr)
-        lines = report(source, options.machine, options.commit, options.losses)
+        suite = SUITES[options.suite]
+        lines = report(source, options.machine, options.commit, options.losses, suite)
         print("\n".join(lines), flush=True)
     except BrokenPipeError:
         # The reader, such as `head`, has what it wanted; Python writes once more when it ends.

@@ -1,7 +1,7 @@
 """Tables of the pages: rows of the store → cells with text, sort value, tone and link."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -9,6 +9,7 @@ import pandas as pd
 from benchmarks.cases import NOT_SELECTED
 from dashboards import figures, summary, text
 from dashboards.history import Commit
+from dashboards.suites import KERNELS, Suite
 
 MOST_CHANGES = 300
 """Changed compile-only figures that a page lists; the worst come first."""
@@ -47,21 +48,29 @@ def _op_cell(op: str, hrefs: Mapping[str, str], opt_in: Collection[str]) -> Cell
     return word(op, 60, href=hrefs[op], note="opt-in" if op in opt_in else "")
 
 
-def _ratio_cell(ratio: float) -> Cell:
+def ratio_cell(ratio: float) -> Cell:
+    """A speedup, marked as better or worse unless it is a tie."""
     tone = {"win": "better", "loss": "worse"}.get(summary.outcome(ratio), "")
     return Cell(text.ratio(ratio), text.number(ratio, 6), tone)
 
 
-def _time_cell(value: float, low: float = math.nan, high: float = math.nan) -> Cell:
+def _time_cell(
+    value: float, low: float = math.nan, high: float = math.nan, unit: str = "µs"
+) -> Cell:
     note = text.interval(low, high).removesuffix(" µs") if math.isfinite(low + high) else ""
-    return Cell(text.microseconds(value), text.number(value, 6), note=note)
+    return Cell(text.duration(value, unit), text.number(value, 6), note=note)
 
 
 def _case_href(hrefs: Mapping[str, str], op: str, case: str) -> str:
     return f"{hrefs[op]}#{text.query({'case': case})}"
 
 
-def losses(newest: pd.DataFrame, hrefs: Mapping[str, str], opt_in: Collection[str] = ()) -> Table:
+def losses(
+    newest: pd.DataFrame,
+    hrefs: Mapping[str, str],
+    opt_in: Collection[str] = (),
+    suite: Suite = KERNELS,
+) -> Table:
     """The `summary.speedups` of one commit in which an alternative wins, worst first."""
     rows = []
     for row in summary.losses(newest).to_dict("records"):
@@ -70,18 +79,22 @@ def losses(newest: pd.DataFrame, hrefs: Mapping[str, str], opt_in: Collection[st
             (
                 _op_cell(op, hrefs, opt_in),
                 word(case, 80, href=_case_href(hrefs, op, case)),
-                _ratio_cell(row["over_best"]),
-                _time_cell(row["kernl"]),
+                ratio_cell(row["over_best"]),
+                _time_cell(row["kernl"], unit=suite.unit),
                 word(row["best_name"], 40),
-                _time_cell(row["best"]),
+                _time_cell(row["best"], unit=suite.unit),
             )
         )
-    headings = ("Operator", "Case", "kernl against it, ×", "kernl, µs", "Faster", "Its time, µs")
-    return Table(headings, tuple(rows))
+    subject, unit = suite.subject.capitalize(), suite.unit
+    times = (f"kernl, {unit}", "Faster", f"Its time, {unit}")
+    return Table((subject, "Case", "kernl against it, ×", *times), tuple(rows))
 
 
 def unmeasured(
-    newest: pd.DataFrame, hrefs: Mapping[str, str], opt_in: Collection[str] = ()
+    newest: pd.DataFrame,
+    hrefs: Mapping[str, str],
+    opt_in: Collection[str] = (),
+    suite: Suite = KERNELS,
 ) -> Table:
     """The `summary.speedups` of one commit without a time of kernl's own, with reasons."""
     words = {
@@ -101,7 +114,7 @@ def unmeasured(
                 word(row["reason"] or "no reason recorded"),
             )
         )
-    return Table(("Operator", "Case", "kernl", "Reason"), tuple(rows))
+    return Table((suite.subject.capitalize(), "Case", "kernl", "Reason"), tuple(rows))
 
 
 def cases(rows: pd.DataFrame, newest: pd.DataFrame) -> Table:
@@ -117,15 +130,15 @@ def cases(rows: pd.DataFrame, newest: pd.DataFrame) -> Table:
         key = (case, summary.OURS)
         error = float(times.at[key, "error"]) if key in times.index else math.nan
         shown = f"{error:.1e}" if math.isfinite(error) else "–"
-        cells += [_ratio_cell(row["over_eager"]), _ratio_cell(row["over_best"])]
-        cells += [Cell(shown, text.number(error, 6)), word(_remarks(times, case, variants))]
+        cells += [ratio_cell(row["over_eager"]), ratio_cell(row["over_best"])]
+        cells += [Cell(shown, text.number(error, 6)), word(remarks(times, case, variants))]
         body.append(tuple(cells))
     names = tuple(f"{text.short(name, 24)}, µs (99 % interval)" for name in variants)
     tail = ("over eager, ×", "over best, ×", "relative error", "Remarks")
     return Table(("Case", *names, *tail), tuple(body))
 
 
-def _remarks(times: pd.DataFrame, case: str, variants: list[str]) -> str:
+def remarks(times: pd.DataFrame, case: str, variants: Iterable[str]) -> str:
     """Why an implementation has no time: `kernl: out of memory`."""
     reasons = ((name, str(times.at[(case, name), "reason"]))
                for name in variants if (case, name) in times.index)  # fmt: skip

@@ -28,6 +28,9 @@ _METRIC_UNITS = {
     "instructions": "instructions",
     "occupancy": "fraction",
 }
+TIME_UNITS = {"µs": 1e6, "ms": 1e3}
+"""A unit that pages show times in → how many of it are a second."""
+
 METRIC_TITLES = {
     "registers": "Registers",
     "spills": "Spills",
@@ -101,17 +104,24 @@ def ratio(value: float | None) -> str:
 
 def microseconds(seconds: float) -> str:
     """A latency in µs with three significant digits at least; `–` where nothing was measured."""
+    return duration(seconds, "µs")
+
+
+def duration(seconds: float, unit: str) -> str:
+    """A latency in µs or ms without its unit; `–` where nothing was measured."""
     if seconds is None or not math.isfinite(seconds):
         return "–"
-    micro = seconds * 1e6
-    return f"{micro:,.0f}" if micro >= 1000 else f"{micro:.1f}" if micro >= 100 else f"{micro:.2f}"
+    value = seconds * TIME_UNITS[unit]
+    if unit == "ms" and value < 10:
+        return f"{value:.3f}"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}" if value >= 100 else f"{value:.2f}"
 
 
-def interval(low: float, high: float) -> str:
-    """A 99 % interval in µs: `3.10–3.14 µs`."""
+def interval(low: float, high: float, unit: str = "µs") -> str:
+    """A 99 % interval with its unit: `3.10–3.14 µs`."""
     if not (math.isfinite(low) and math.isfinite(high)):
         return "no interval"
-    return f"{microseconds(low)}–{microseconds(high)} µs"
+    return f"{duration(low, unit)}–{duration(high, unit)} {unit}"
 
 
 def count(value: float, metric: str) -> str:

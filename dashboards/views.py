@@ -5,10 +5,11 @@ from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
-from dashboards import figures, history, summary, tables, text
+from dashboards import figures, heat, history, model_tables, summary, tables, text
 from dashboards.drawing import Drawing
 from dashboards.history import Commit
 from dashboards.source import Source, frozen_only
+from dashboards.suites import KERNELS, MODELS, Suite
 from dashboards.summary import FrozenCases, Summary
 from dashboards.tables import Table
 
@@ -26,10 +27,11 @@ class OpLine:
 
 @dataclass(frozen=True)
 class SpeedView:
-    """Speed on one machine at its newest measured commit, over all operators or one.
+    """Speed on one machine at its newest measured commit, over all operators or models, or one.
 
     Over all operators, `summary`, `ops` and the drawings leave out the opt-in operators, whose
-    lines are `opt_in`.
+    lines are `opt_in`. `against` and `parts` are a model's: kernl against each implementation, and
+    each half of kernl alone.
     """
 
     machine: str
@@ -43,6 +45,8 @@ class SpeedView:
     losses: Table | None = None
     unmeasured: Table | None = None
     cases: Table | None = None
+    against: Table | None = None
+    parts: Table | None = None
     drawings: Mapping[str, Drawing] = field(default_factory=dict)
 
 
@@ -75,42 +79,68 @@ def facts(source: Source, machine: str, commit: str = "") -> str:
 
 
 def speed(
-    source: Source, machine: str, hrefs: Mapping[str, str], op: str | None = None
+    source: Source,
+    machine: str,
+    hrefs: Mapping[str, str],
+    op: str | None = None,
+    suite: Suite = KERNELS,
 ) -> SpeedView | None:
-    """Speed on `machine`, over all operators or `op`; None where nothing was measured."""
-    order = source.measured_commits("kernels", machine, op)
+    """Speed on `machine`, over a whole suite or of `op`; None where nothing was measured."""
+    order = source.measured_commits(suite.name, machine, op)
     if not order:
         return None
     rows = source.rows[source.rows["machine"] == machine]
     rows = rows[rows["op"] == op] if op is not None else rows
     rows = rows[rows["commit"].isin([commit.id for commit in order])]
-    frame = summary.speedups(rows)
+    frame = summary.speedups(rows, suite.name)
     last = frame["commit"] == order[-1].id
     newest = frame[last]
-    changes = history.environment_changes(source.runs, machine, order)
-    headline = [op] if op is not None else source.ops(opt_in=False)
+    headline = [op] if op is not None else source.headline(suite)
     counted = frame["op"].isin(headline)
-    drawings = {"trend": figures.mean_trend(frame[counted], order, changes)}
-    if op is not None:
-        times = summary.timings(rows)
-        heat = summary.relative(rows[rows["commit"] == order[-1].id])
-        drawings = {"cases": figures.case_trend(times, order, changes)}
-        if len(heat):
-            drawings["heat"] = figures.heat_map(heat)
-    return SpeedView(
+    frozen = source.frozen_of(suite)
+    view = SpeedView(
         machine=machine,
         facts=facts(source, machine, order[-1].id),
         newest=order[-1],
         commits=len(order),
-        summary=summary.summarise(frame[last & counted], frozen_only(source.frozen, headline)),
-        coverage_known=source.frozen is not None,
-        ops=_lines(frame[last & counted], source.frozen, hrefs),
-        opt_in=_lines(frame[last & ~counted], source.frozen, hrefs),
-        losses=None if op is not None else tables.losses(newest, hrefs, source.opt_in),
-        unmeasured=None if op is not None else tables.unmeasured(newest, hrefs, source.opt_in),
-        cases=tables.cases(rows[rows["commit"] == order[-1].id], newest)
-        if op is not None
-        else None,
+        summary=summary.summarise(frame[last & counted], frozen_only(frozen, headline)),
+        coverage_known=frozen is not None,
+        ops=_lines(frame[last & counted], frozen, hrefs),
+        opt_in=_lines(frame[last & ~counted], frozen, hrefs),
+    )
+    changes = history.environment_changes(source.runs, machine, order)
+    if op is not None:
+        trend = figures.case_trend(summary.timings(rows, suite.name), order, changes, suite)
+        return _of_one(view, rows, newest, trend, suite)
+    return replace(
+        view,
+        losses=tables.losses(newest, hrefs, source.opt_in, suite),
+        unmeasured=tables.unmeasured(newest, hrefs, source.opt_in, suite),
+        drawings={"trend": figures.mean_trend(frame[counted], order, changes, suite)},
+    )
+
+
+def _of_one(
+    view: SpeedView, rows: pd.DataFrame, newest: pd.DataFrame, trend: Drawing, suite: Suite
+) -> SpeedView:
+    """The view of one operator or model: its figures, and its tables of cases."""
+    rows = rows[rows["commit"] == view.newest.id]
+    drawings = {"cases": trend}
+    heated = summary.relative(rows, suite.name)
+    # One case of a model stands in the table beside it already.
+    if len(heated) and (suite is not MODELS or heated["case"].nunique() > 1):
+        drawings["heat"] = heat.heat_map(heated)
+    if suite is not MODELS:
+        return replace(view, cases=tables.cases(rows, newest), drawings=drawings)
+    by_shape = heat.grid(newest)
+    if by_shape is not None:
+        drawings["grid"] = by_shape
+    return replace(
+        view,
+        losses=_without_first(tables.losses(newest, dict.fromkeys(newest["op"], ""), (), suite)),
+        cases=model_tables.cases(rows, newest),
+        against=model_tables.against(rows, newest),
+        parts=model_tables.parts(rows, newest),
         drawings=drawings,
     )
 
@@ -157,6 +187,8 @@ def codegen(
 
 def _without_op(table: Table, op: str | None) -> Table:
     """On the page of `op`, the column that names the operator says nothing."""
-    if op is None:
-        return table
+    return table if op is None else _without_first(table)
+
+
+def _without_first(table: Table) -> Table:
     return replace(table, headings=table.headings[1:], rows=tuple(row[1:] for row in table.rows))

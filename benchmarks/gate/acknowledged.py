@@ -34,8 +34,8 @@ class Acknowledged:
 
     Attributes:
         line: line of the file where the entry begins (1 is the first; 0 unknown).
-        suite: "kernels" or "codegen".
-        op: operator's name, exact.
+        suite: "kernels", "models" or "codegen".
+        op: name of the operator or model, exact.
         case: pattern of case names, as the shell writes them (`rows*_cols768.fp16`).
         metric: the metric, exact.
         variant: pattern of implementations or architectures.

@@ -21,11 +21,11 @@ import pandas as pd
 
 from benchmarks import store
 from benchmarks.gate import acknowledged
-from benchmarks.gate.findings import COMPARED, Row, control_drift, find
+from benchmarks.gate.findings import COMPARED, TIMED, Row, control_drift, find
 from benchmarks.gate.report import Report, show, to_json, to_markdown
 
 RESULTS = Path(__file__).parents[1] / "results"
-SUITES = ("codegen", "kernels")
+SUITES = ("codegen", "kernels", "models")
 MAX_CONTROL_DRIFT = 0.02
 MIN_CONTROL_CASES = 10
 MAX_PROBLEMS = 5
@@ -73,7 +73,7 @@ def judge(
         base: full hash of the older commit.
         head: full hash of the newer one.
         today: the date in UTC, for entries that expire.
-        suite: "codegen", "kernels" or "all".
+        suite: one of `SUITES` or "all".
         machine: compare on this machine alone; "" for all that both sides share.
         entries: accepted regressions.
         commits: full hashes whose entries count, `head` among them.
@@ -85,19 +85,20 @@ def judge(
     chosen = select(rows, base, head, suites, machine)
     fingerprints = {str(run["run"]): run for run in _records(runs)}
     findings = find(chosen.base, chosen.head, fingerprints)
-    drift, cases = control_drift(findings, chosen.base, chosen.head)
+    drifts = control_drift(findings, chosen.base, chosen.head)
     findings, words = acknowledged.acknowledge(findings, entries, commits, today)
     compared = {f.key.suite for f in findings if f.outcome in COMPARED}
-    timed = any(f.key.suite == "kernels" and f.outcome in COMPARED | {"unstable"} for f in findings)
+    timed = any(f.key.suite in TIMED and f.outcome in COMPARED | {"unstable"} for f in findings)
     notes = [*chosen.notes, *words, PROCESS_NOISE if timed else NO_LATENCY]
     blockers = list(chosen.blockers)
     if not compared and not blockers:
         blockers.append("nothing was compared: no measurement has a number on both sides")
-    if cases >= MIN_CONTROL_CASES and abs(drift - 1) > MAX_CONTROL_DRIFT:
-        blockers.append(
-            f"eager, whose code did not change, moved by {100 * (drift - 1):+.1f} % (median of "
-            f"{cases} cases): the machine changed, measure both commits again"
-        )
+    blockers += [
+        f"eager of {suite}, whose code did not change, moved by {100 * (drift - 1):+.1f} % (median "
+        f"of {cases} cases): the machine changed, measure both commits again"
+        for suite, (drift, cases) in drifts.items()
+        if cases >= MIN_CONTROL_CASES and abs(drift - 1) > MAX_CONTROL_DRIFT
+    ]
     machines = tuple(sorted(chosen.machines))
     return Report(base, head, suites, machines, findings, blockers, notes)
 
@@ -121,8 +122,12 @@ def select(
         rows = rows[rows["machine"] == machine]
     if chosen.blockers:
         return chosen
+    absent: dict[str, list[str]] = {}
     for suite in suites:
-        _select_suite(chosen, rows[rows["suite"] == suite], base, head, suite)
+        why = _select_suite(chosen, rows[rows["suite"] == suite], base, head, suite)
+        if why:
+            absent.setdefault(why, []).append(suite)
+    chosen.notes.extend(f"{', '.join(names)}: {why}" for why, names in absent.items())
     if not chosen.machines:
         # Where nothing can be compared the remarks are the reason.
         chosen.blockers.extend(chosen.notes)
@@ -130,7 +135,8 @@ def select(
     return chosen
 
 
-def _select_suite(chosen: Selection, rows: pd.DataFrame, base: str, head: str, suite: str) -> None:
+def _select_suite(chosen: Selection, rows: pd.DataFrame, base: str, head: str, suite: str) -> str:
+    """Add the rows of one suite; returns why there are none on either side, or nothing."""
     measured = rows[rows["status"] != "skipped"]
     old, new = (set(rows.loc[rows["commit"] == commit, "machine"]) for commit in (base, head))
     live_old, live_new = (
@@ -150,11 +156,12 @@ def _select_suite(chosen: Selection, rows: pd.DataFrame, base: str, head: str, s
         chosen.blockers.append(f"{suite}: no results for head, base has them")
     elif not live_old and not live_new:
         seen = "only skipped cases" if old or new else "no results"
-        chosen.notes.append(f"{suite}: {seen} on either side")
+        return f"{seen} on either side"
     else:
         for name, others in (("base", live_old - new), ("head", live_new - old)):
             if others:
                 chosen.notes.append(f"{suite}: {_names(others)} has results for {name} only")
+    return ""
 
 
 def resolve(revision: str, known: Iterable[str]) -> str:

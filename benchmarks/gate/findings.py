@@ -33,11 +33,14 @@ REGRESSIONS: frozenset[Outcome] = frozenset({"failed", "regressed"})
 UNDECIDED: frozenset[Outcome] = frozenset({"missing", "unstable", "undecided"})
 COMPARED: frozenset[Outcome] = frozenset({"pass", "improved", "regressed", "acknowledged"})
 HIGHER_IS_BETTER = frozenset({"occupancy"})
+TIMED = frozenset({"kernels", "models"})
+"""Suites whose numbers are times with samples; the others' are exact counts."""
 GATED = "kernl"
 CONTROL = "eager"
 SAME: dict[str, tuple[str, ...]] = {
     "codegen": ("triton", "ptxas"),
     "kernels": ("gpu", "driver", "torch", "triton"),
+    "models": ("gpu", "driver", "torch", "triton", "transformers"),
 }
 """What must be recorded and equal on both sides before numbers of a suite can be compared."""
 
@@ -101,7 +104,10 @@ def find(base: Sequence[Row], head: Sequence[Row], runs: Runs) -> list[Finding]:
         head: rows of the newer commit.
         runs: fingerprint of each run by its id.
 
-    Time is judged for the implementation `kernl` alone; `eager` serves as drift.
+    Time is judged for the implementation `kernl` alone, of operators and of models together in one
+    family of tests; `eager` serves as drift. Models' `kernl_graphs_only` and `kernl_rewrite_only`
+    are not judged: they are parts of kernl for readers to compare, which nobody runs, and what
+    makes one of them slower and matters makes `kernl` slower too.
     """
     findings: list[Finding] = []
     counts: list[_Pair] = []
@@ -109,7 +115,7 @@ def find(base: Sequence[Row], head: Sequence[Row], runs: Runs) -> list[Finding]:
     twice = _twice(base) | _twice(head)
     olds, news = _by_key(base), _by_key(head)
     for key in sorted(olds.keys() | news.keys()):
-        if key.suite == "kernels" and key.variant != GATED:
+        if key.suite in TIMED and key.variant != GATED:
             continue
         old, new = olds.get(key), news.get(key)
         if key in twice:
@@ -121,7 +127,7 @@ def find(base: Sequence[Row], head: Sequence[Row], runs: Runs) -> list[Finding]:
         if settled is not None:
             findings.append(settled)
         elif old is not None and new is not None:
-            (samples if key.suite == "kernels" else counts).append(_Pair(key, old, new))
+            (samples if key.suite in TIMED else counts).append(_Pair(key, old, new))
     findings += [_count(pair) for pair in counts]
     findings += _judge_samples(samples, olds, news)
     return sorted(findings, key=worst_first)
@@ -129,22 +135,22 @@ def find(base: Sequence[Row], head: Sequence[Row], runs: Runs) -> list[Finding]:
 
 def control_drift(
     findings: Iterable[Finding], base: Sequence[Row], head: Sequence[Row]
-) -> tuple[float, int]:
-    """Median change of `eager`, whose code did not change: (ratio, number of cases).
+) -> dict[str, tuple[float, int]]:
+    """Median change of `eager`, whose code did not change: suite → (ratio, number of cases).
 
-    Counts the cases whose time was compared without dividing eager's drift out. The ratio is NaN
-    where there is none.
+    Counts the cases whose time was compared without dividing eager's drift out. Suites are counted
+    apart: a slower host moves whole models and no kernel. One without such a case is left out.
     """
     olds, news = _by_key(base), _by_key(head)
-    ratios = []
+    ratios: dict[str, list[float]] = {}
     for finding in findings:
         key = finding.key._replace(variant=CONTROL)
-        if finding.key.suite != "kernels" or math.isnan(finding.ratio) or finding.drift_removed:
+        if key.suite not in TIMED or math.isnan(finding.ratio) or finding.drift_removed:
             continue
         old, new = _value(olds.get(key)), _value(news.get(key))
         if 0 < old < math.inf and 0 < new < math.inf:
-            ratios.append(new / old)
-    return (statistics.median(ratios), len(ratios)) if ratios else (math.nan, 0)
+            ratios.setdefault(key.suite, []).append(new / old)
+    return {suite: (statistics.median(found), len(found)) for suite, found in ratios.items()}
 
 
 def worst_first(finding: Finding) -> tuple[int, float, Key]:
@@ -222,7 +228,7 @@ def _why(row: Row | None) -> str:
 
 def _comparable(key: Key, base: Row, head: Row, runs: Runs) -> Finding | None:
     """The finding where the two numbers must not be compared; None where they may."""
-    if key.suite == "kernels":
+    if key.suite in TIMED:
         wrong = [f"{row['value']:g} s" for row in (base, head) if not 0 < row["value"] < math.inf]
         if wrong:
             return _plain(key, "undecided", base, head, f"not a positive time: {', '.join(wrong)}")

@@ -17,7 +17,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.gate.findings import COMPARED, OUTCOMES, REGRESSIONS, UNDECIDED, Finding, Outcome
+from benchmarks.gate.findings import (
+    COMPARED,
+    OUTCOMES,
+    REGRESSIONS,
+    TIMED,
+    UNDECIDED,
+    Finding,
+    Outcome,
+)
 
 FORMAT = 1
 MAX_GROUPS = 30
@@ -91,6 +99,18 @@ class Group:
         """The worst one, which speaks for the others."""
         return self.findings[0]
 
+    @property
+    def subject(self) -> str:
+        """What was measured; a model is called one, since it is named as operators are."""
+        kind = "model " if self.first.key.suite == "models" else ""
+        return f"{kind}{self.names('op')} {self.names('case')}"
+
+    @property
+    def where(self) -> str:
+        """The machine that took the time, or the architectures compiled for."""
+        key = self.first.key
+        return clean(key.machine) if key.suite in TIMED else self.names("variant")
+
     def names(self, field_name: str) -> str:
         """One name as it is, several as "first and 3 more"."""
         names = list(dict.fromkeys(getattr(f.key, field_name) for f in self.findings))
@@ -121,8 +141,7 @@ def group(findings: Iterable[Finding]) -> list[Group]:
 def sentence(of: Group) -> str:
     """One plain sentence for a group of findings."""
     first, key = of.first, of.first.key
-    where = key.machine if key.suite == "kernels" else of.names("variant")
-    subject = f"{of.names('op')} {of.names('case')} on {clean(where)}: {of.names('metric')}"
+    subject = f"{of.subject} on {clean(of.where)}: {of.names('metric')}"
     if math.isnan(first.ratio):
         several = f" ({len(of.findings)} measurements)" if len(of.findings) > 1 else ""
         return f"{subject}{several} {first.outcome}: {clean(first.reason)}"
@@ -262,8 +281,8 @@ def _cells(of: Group) -> tuple[str, ...]:
     first, key = of.first, of.first.key
     return (
         first.outcome,
-        f"{of.names('op')} {of.names('case')}",
-        clean(key.machine) if key.suite == "kernels" else of.names("variant"),
+        of.subject,
+        of.where,
         of.names("metric"),
         amount(first.base, key.metric),
         amount(first.head, key.metric),

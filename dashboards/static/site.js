@@ -12,6 +12,12 @@
     return root.getAttribute("data-theme") || (dark.matches ? "dark" : "light");
   }
 
+  var here = document.querySelector("nav [aria-current]");
+  if (here) {
+    var strip = here.closest("nav");
+    strip.scrollLeft = here.offsetLeft - strip.offsetLeft - strip.clientWidth / 3;
+  }
+
   /* ---- figures ---- */
 
   function paint(trace, index, theme) {

@@ -48,6 +48,15 @@ def store() -> Store:
             row(**shared, suite="codegen", metric="registers", variant=attack, value=40),
             row(**shared, suite="codegen", metric=attack, variant=attack, value=40),
         ]
+        rows += [
+            row(**shared, suite="models", variant="eager", value=2e-3),
+            row(**shared, suite="models", variant=attack, value=1e-3),
+            row(**shared, suite="models", variant="kernl", value=3e-3),
+        ]
+        for shape in ("batch1_seq8", "batch1_seq16", "batch2_seq8"):
+            of_model = {**shared, "suite": "models", "case": f"{shape}_{attack}.x"}
+            rows.append(row(**of_model, variant=attack, value=1e-3))
+            rows.append(row(**of_model, variant="kernl", value=2e-3))
         failed = {**shared, "case": f"{attack} failed", "value": float("nan"), "status": "failed"}
         rows.append(row(**failed))
     runs = [_run(attack) for attack in ATTACKS]

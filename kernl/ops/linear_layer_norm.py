@@ -25,26 +25,24 @@ Sources: Devlin et al., "BERT", 2018, https://arxiv.org/abs/1810.04805; Ba, Kiro
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 
-from kernl import checks, launch, tuning
+from kernl import launch, tuning
 from kernl.launch import Launch, Plan, cdiv, next_power_of_2
 from kernl.op import Case, Dims, Op
-from kernl.ops.epilogue import Epilogue
 from kernl.ops.layer_norm import layer_norm_plan
-from kernl.ops.linear import linear_plan, split_products
+from kernl.ops.linear import empty_output, linear_plan
 from kernl.ops.linear_config import LinearConfig
 from kernl.ops.linear_layer_norm_config import (
     LINEAR_LAYER_NORM_TUNABLE,
     LinearLayerNormConfig,
 )
-from kernl.ops.linear_layer_norm_finish import finish_norm_launch
+from kernl.ops.linear_layer_norm_finish import Norm, split_norm_plan
+from kernl.ops.linear_norm import check_linear_norm, linear_norm_inputs
 from kernl.ops.linear_spellings import linear_layer_norm_spellings
-from kernl.ops.product import Product
 from kernl.ops.rows import as_rows
 from kernl.ops.tile import rows_aligned
 from kernl.shapes import ModelShape, Workload
@@ -152,42 +150,23 @@ def linear_layer_norm_plan(
     n, k = weight.shape
     m = residual.numel() // n
     if m == 0:
-        return Plan((_empty_output(x, weight),), ())
+        return Plan((empty_output(x, weight),), ())
     config = tuning.choose(
         LINEAR_LAYER_NORM_TUNABLE, capability, x.device, bits=8 * x.itemsize, m=m, n=n, k=k
     )
     if config.path == "split" and rows_aligned(as_rows(x), weight):
-        return _split_plan(config, x, weight, bias, residual, norm_weight, norm_bias, eps)
+        norm = Norm(norm_weight, norm_bias, eps)
+        blocks = LinearConfig(*config)
+        return split_norm_plan(x, weight, bias, residual, norm, blocks, keep_sum=False)
     if config.path != "fused":
         first, second = (residual, None) if config.path == "two" else (None, residual)
         product = linear_plan(capability, x, weight, bias, "none", first)
         (summed,) = product.outputs
-        norm = layer_norm_plan(
+        normed = layer_norm_plan(
             capability, summed, norm_weight, norm_bias, second, eps, keep_sum=False
         )
-        return Plan(norm.outputs, (*product.launches, *norm.launches))
+        return Plan(normed.outputs, (*product.launches, *normed.launches))
     return _fused_plan(config, x, weight, bias, residual, norm_weight, norm_bias, eps)
-
-
-def _split_plan(
-    config: LinearLayerNormConfig,
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    residual: torch.Tensor,
-    norm_weight: torch.Tensor,
-    norm_bias: torch.Tensor | None,
-    eps: float,
-) -> Plan:
-    out = _empty_output(x, weight)
-    flat, flat_residual = as_rows(x), as_rows(residual)
-    flat_out = out.view(flat_residual.shape)
-    product = Product(flat, weight, flat_out, Epilogue(None, "none", None))
-    partial, products = split_products(product, LinearConfig(*config))
-    finished = finish_norm_launch(
-        flat_out, partial, bias, flat_residual, norm_weight, norm_bias, eps
-    )
-    return Plan((out,), (products, finished))
 
 
 def _fused_plan(
@@ -202,7 +181,7 @@ def _fused_plan(
 ) -> Plan:
     flat, flat_residual = as_rows(x), as_rows(residual)
     (m, k), n = flat.shape, weight.shape[0]
-    out = _empty_output(x, weight)
+    out = empty_output(x, weight)
     fused = Launch(
         kernel=_linear_layer_norm_kernel,
         grid=(cdiv(m, config.block_m),),
@@ -243,10 +222,6 @@ def _fused_plan(
     return Plan((out,), (fused,))
 
 
-def _empty_output(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    return torch.empty((*x.shape[:-1], weight.shape[0]), dtype=x.dtype, device=x.device)
-
-
 @torch.library.custom_op("kernl::linear_layer_norm", mutates_args=())
 def _linear_layer_norm(
     x: torch.Tensor,
@@ -273,7 +248,7 @@ def _linear_layer_norm_fake(
     norm_bias: torch.Tensor | None,
     eps: float,
 ) -> torch.Tensor:
-    return _empty_output(x, weight)
+    return empty_output(x, weight)
 
 
 def check_linear_layer_norm(
@@ -286,21 +261,10 @@ def check_linear_layer_norm(
     eps: float = 1e-5,
 ) -> None:
     """Raise a `kernl.errors.KernlError` where `linear_layer_norm` does not take these."""
-    op, kernel = "linear_layer_norm", _linear_layer_norm_kernel
-    checks.tensors(op, kernel, x=x)
-    for name, value in (("weight", weight), ("residual", residual), ("norm_weight", norm_weight)):
-        checks.typed(op, name, value, x, (x.dtype,))
-    checks.tensors(op, kernel, x=x, bias=bias, norm_bias=norm_bias)
-    checks.at_least(op, "x", x, 1)
-    checks.matrix(op, "weight", weight, x.shape[-1], "the last dimension of x")
-    n = weight.shape[0]
-    checks.positive(op, "the last dimension of x", x.shape[-1])
-    checks.positive(op, "the first dimension of weight", n)
-    checks.shape(op, "residual", residual, (*x.shape[:-1], n), "the shape of the output")
-    for name, vector in (("bias", bias), ("norm_weight", norm_weight), ("norm_bias", norm_bias)):
-        if vector is not None:
-            checks.shape(op, name, vector, (n,), "the first dimension of weight")
-    checks.number(op, "eps", eps)
+    vectors = {"bias": bias, "norm_weight": norm_weight, "norm_bias": norm_bias}
+    check_linear_norm(
+        "linear_layer_norm", _linear_layer_norm_kernel, x, weight, residual, eps, **vectors
+    )
 
 
 def linear_layer_norm(
@@ -340,25 +304,6 @@ def _dims(model: ModelShape, workload: Workload) -> Iterator[Dims]:
             yield {"m": workload.tokens, "n": model.hidden, "k": k, "bias": model.bias}
 
 
-def _inputs(case: Case, device: str, seed: int) -> dict[str, Any]:
-    generator = torch.Generator(device).manual_seed(seed)
-
-    def random(*shape: int, scale: float = 1.0) -> torch.Tensor:
-        values = torch.randn(shape, generator=generator, device=device)
-        return (scale * values).to(case.torch_dtype)
-
-    m, n, k, bias = case["m"], case["n"], case["k"], case["bias"]
-    return {
-        "x": random(m, k),
-        "weight": random(n, k, scale=k**-0.5),
-        "bias": random(n) if bias else None,
-        "residual": random(m, n),
-        "norm_weight": random(n),
-        "norm_bias": random(n) if bias else None,
-        "eps": 1e-5,
-    }
-
-
 def _bytes(case: Case) -> int:
     m, n, k = case["m"], case["n"], case["k"]
     return (m * k + n * k + 2 * m * n + (3 if case["bias"] else 1) * n) * int(case.itemsize)
@@ -371,7 +316,7 @@ LINEAR_LAYER_NORM = Op(
     plan=linear_layer_norm_plan,
     check=check_linear_layer_norm,
     dims=_dims,
-    inputs=_inputs,
+    inputs=linear_norm_inputs,
     edges=tuple(
         {"m": m, "n": n, "k": k, "bias": bias}
         for m, n, k, bias in (

@@ -3,13 +3,11 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from kernl.launch import cdiv, next_power_of_2
-from kernl.ops.tile import HALF_TILES, Tile, accumulators_limit, shared_memory_limit
+from kernl.launch import next_power_of_2
+from kernl.ops.linear_config import LinearConfig
+from kernl.ops.linear_split import split_configs, split_fits
+from kernl.ops.tile import shared_memory_limit
 from kernl.tables import Key, Tunable
-
-_SPLIT_TILES = (*HALF_TILES, Tile(16, 16, 256, 4, 4), Tile(16, 32, 256, 4, 3))
-_SPLIT_MOST_ROWS = 2048
-_SPLIT_MOST_COLS = 8192
 
 
 class LinearLayerNormConfig(NamedTuple):
@@ -49,22 +47,15 @@ def _candidates(capability: int, key: Key) -> Iterable[LinearLayerNormConfig]:
     for block_m, num_warps in ((16, 4), (16, 8), (16, 16), (32, 8), (64, 8), (64, 16)):
         for block_k, num_stages in ((32, 4), (32, 3), (64, 3), (64, 2), (32, 2), (16, 2)):
             yield LinearLayerNormConfig("fused", block_m, 16, block_k, 1, num_warps, num_stages)
-    m, n, k = (int(key[name]) for name in ("m", "n", "k"))
-    for tile in _SPLIT_TILES:
-        for split in (1, 2, 3, 4, 6, 8):
-            programs = split * cdiv(m, tile.block_m) * cdiv(n, tile.block_n)
-            if programs <= 512 and (split == 1 or split * 2 * tile.block_k <= k):
-                blocks = (tile.block_m, tile.block_n, tile.block_k)
-                yield LinearLayerNormConfig(
-                    "split", *blocks, split, tile.num_warps, tile.num_stages
-                )
+    for config in split_configs(key):
+        yield LinearLayerNormConfig(*config)
 
 
 def _fits(capability: int, key: Key, config: LinearLayerNormConfig) -> bool:
     if config.path in ("two", "late"):
         return True
     if config.path == "split":
-        return _fits_split(capability, key, config)
+        return split_fits(capability, key, LinearConfig(*config))
     m, block_n = int(key["m"]), max(16, next_power_of_2(int(key["n"])))
     stage = (config.block_m + block_n) * config.block_k * int(key["bits"]) // 8
     shared_memory = stage * config.num_stages + 4 * config.block_m * 2 * config.num_warps
@@ -73,20 +64,6 @@ def _fits(capability: int, key: Key, config: LinearLayerNormConfig) -> bool:
         # Sums of one thread. Without tensor cores the operands lie in registers beside them.
         and config.block_m * block_n <= (64 if key["bits"] == 16 else 32) * 32 * config.num_warps
         and shared_memory <= shared_memory_limit(capability)
-    )
-
-
-def _fits_split(capability: int, key: Key, config: LinearLayerNormConfig) -> bool:
-    m, n = int(key["m"]), int(key["n"])
-    stage = 2 * (config.block_m + config.block_n) * config.block_k
-    sums = config.block_m * config.block_n // (32 * config.num_warps)
-    return (
-        key["bits"] == 16
-        and m <= _SPLIT_MOST_ROWS
-        and n <= _SPLIT_MOST_COLS
-        and config.block_m <= max(16, next_power_of_2(m))
-        and sums <= accumulators_limit(capability)
-        and config.num_stages * stage <= shared_memory_limit(capability)
     )
 
 

@@ -3,10 +3,12 @@
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import torch
 
 from kernl.op import Spelling
+from kernl.ops.norm_spellings import RMS_NORMS, Pattern, with_offset
 
 _X, _WEIGHT, _BIAS, _OUT = (2, 3, 8), (16, 8), (16,), (2, 3, 16)
 _EPS = 0.7310585
@@ -118,3 +120,81 @@ def linear_layer_norm_spellings(
 
     shapes = {**_tensors(True), "residual": _OUT, "norm_weight": _BIAS, "norm_bias": _BIAS}
     return (Spelling(post_norm, linear_layer_norm, shapes, {"eps": _EPS}),)
+
+
+def linear_rms_norm_spellings(
+    linear_rms_norm: Callable[..., tuple[torch.Tensor, torch.Tensor]],
+) -> tuple[Spelling, ...]:
+    """A pre-norm layer's end and the norm of the next layer, in each model's own words."""
+    found = []
+    for norm, offset in RMS_NORMS:
+        for biased in (True, False):
+            shapes = {**_tensors(biased), "residual": _OUT, "norm_weight": _BIAS}
+            kernel = _with_or_without(with_offset(linear_rms_norm, offset), biased)
+            found.append(Spelling(_pre_norm(norm, biased), kernel, shapes, {"eps": _EPS}))
+    return tuple(found)
+
+
+def _with_or_without(kernel: Callable[..., Any], biased: bool) -> Callable[..., Any]:
+    return kernel if biased else partial(kernel, bias=None)
+
+
+def _pre_norm(norm: Pattern, biased: bool) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    def with_bias(
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        residual: torch.Tensor,
+        norm_weight: torch.Tensor,
+        eps: float,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        summed = residual + torch.nn.functional.linear(x, weight, bias)
+        return norm(summed, norm_weight, eps), summed
+
+    def without_bias(
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        residual: torch.Tensor,
+        norm_weight: torch.Tensor,
+        eps: float,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return with_bias(x, weight, None, residual, norm_weight, eps)
+
+    return with_bias if biased else without_bias
+
+
+def linear_add_layer_norm_spellings(
+    linear_add_layer_norm: Callable[..., tuple[torch.Tensor, torch.Tensor]],
+) -> tuple[Spelling, ...]:
+    """A pre-norm layer's end and the layer norm of the next, as GPT-2, ViT and Whisper write it."""
+
+    def with_bias(
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        residual: torch.Tensor,
+        norm_weight: torch.Tensor,
+        norm_bias: torch.Tensor,
+        eps: float,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        summed = residual + torch.nn.functional.linear(x, weight, bias)
+        size = (summed.shape[-1],)
+        return torch.nn.functional.layer_norm(summed, size, norm_weight, norm_bias, eps), summed
+
+    def without_bias(
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        residual: torch.Tensor,
+        norm_weight: torch.Tensor,
+        norm_bias: torch.Tensor,
+        eps: float,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return with_bias(x, weight, None, residual, norm_weight, norm_bias, eps)
+
+    found = []
+    for pattern, biased in ((with_bias, True), (without_bias, False)):
+        norm = {"norm_weight": _BIAS, "norm_bias": _BIAS}
+        shapes = {**_tensors(biased), "residual": _OUT, **norm}
+        kernel = _with_or_without(linear_add_layer_norm, biased)
+        found.append(Spelling(pattern, kernel, shapes, {"eps": _EPS}))
+    return tuple(found)

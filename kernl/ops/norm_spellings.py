@@ -1,6 +1,7 @@
 """How models write norms: PyTorch's functions, RMS norms written out, residuals in front."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,20 +46,17 @@ def layer_norm_spellings(layer_norm: Callable[..., Any]) -> tuple[Spelling, ...]
 
 def rms_norm_spellings(rms_norm: Callable[..., Any]) -> tuple[Spelling, ...]:
     """Each model's own, with a residual in front and alone."""
-
-    def of_gemma(**tensors: Any) -> Any:
-        return rms_norm(**tensors, offset=1.0)
-
     found = []
-    for pattern, kernel in (
-        (_written_in_float, rms_norm),
-        (_written_by_promotion, rms_norm),
-        (_written_with_offset, of_gemma),
-        (_functional, rms_norm),
-    ):
+    for pattern, offset in RMS_NORMS:
+        kernel = with_offset(rms_norm, offset)
         found.append(Spelling(_after_sum(pattern), kernel, {**_SHAPES, "residual": _X}, _EPS))
         found.append(Spelling(pattern, kernel, _SHAPES, _EPS))
     return tuple(found)
+
+
+def with_offset(kernel: Callable[..., Any], offset: float) -> Callable[..., Any]:
+    """The kernel for models whose weights are kept less `offset`."""
+    return partial(kernel, offset=offset) if offset else kernel
 
 
 def _after_sum(norm: Pattern) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
@@ -93,6 +91,15 @@ def _written_with_offset(x: torch.Tensor, weight: torch.Tensor, eps: float) -> t
 
 def _functional(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     return torch.nn.functional.rms_norm(x, (x.shape[-1],), weight, eps)
+
+
+RMS_NORMS: tuple[tuple[Pattern, float], ...] = (
+    (_written_in_float, 0.0),
+    (_written_by_promotion, 0.0),
+    (_written_with_offset, 1.0),
+    (_functional, 0.0),
+)
+"""How models write an RMS norm of x, weight and eps, and what the weight is kept less of."""
 
 
 def embedding_layer_norm_spellings(

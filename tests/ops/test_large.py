@@ -70,6 +70,23 @@ def _linear_layer_norm() -> Outcome:
     return out, torch.nn.functional.layer_norm(summed, (32,), norm.double())
 
 
+def _linear_rms_norm() -> Outcome:
+    x, weight, residual = random(TOKENS, WIDTH), random(32, WIDTH), random(TOKENS, 32)
+    norm = random(32)
+    out = ops.linear_rms_norm(x, weight, None, residual, norm)[0][LAST]
+    summed = x[LAST].double() @ weight.double().t() + residual[LAST].double()
+    return out, torch.nn.functional.rms_norm(summed, (32,), norm.double(), 1e-6)
+
+
+def _linear_add_layer_norm() -> Outcome:
+    x, weight, residual = random(TOKENS, WIDTH), random(32, WIDTH), random(TOKENS, 32)
+    norm = random(32)
+    out, kept = ops.linear_add_layer_norm(x, weight, None, residual, norm)
+    summed = x[LAST].double() @ weight.double().t() + residual[LAST].double()
+    normed = torch.nn.functional.layer_norm(summed, (32,), norm.double())
+    return torch.cat([out[LAST], kept[LAST]]), torch.cat([normed, summed])
+
+
 def _stream_k_matmul() -> Outcome:
     a, b = random(ROWS, 64), random(64, COLS)
     return ops.stream_k_matmul(a, b)[LAST], a[LAST].double() @ b.double()
@@ -189,6 +206,8 @@ CALLS: dict[str, Callable[[], Outcome]] = {
     "linear, wide result": _linear_with_a_wide_result,
     "linear, one row": _linear_of_one_row,
     "linear_layer_norm": _linear_layer_norm,
+    "linear_add_layer_norm": _linear_add_layer_norm,
+    "linear_rms_norm": _linear_rms_norm,
     "quantized_linear": _quantized_linear,
     "fp8_linear": _fp8_linear,
     "stream_k_matmul": _stream_k_matmul,

@@ -72,6 +72,16 @@ FAULTS = {
         "acc = activate(acc, ACTIVATION)",
         "acc = acc",
     ),
+    "linear_rms_norm adds up all parts but the last": (
+        "linear_layer_norm_finish",
+        "tl.static_range(SPLIT_K)",
+        "tl.static_range(SPLIT_K - 1)",
+    ),
+    "linear_add_layer_norm counts its tail": (
+        "linear_layer_norm_finish",
+        "tl.where(n_mask[None, :], summed - mean, 0.0)",
+        "summed - mean",
+    ),
     "attention counts a key behind the last one": (
         "attention_scores",
         "seen = (n_offs < last_key)[None, :]",

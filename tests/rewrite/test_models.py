@@ -24,7 +24,8 @@ def test_a_rewritten_model_computes_what_it_did(kind: str) -> None:
     assert not (set(report.left) & OURS) - ALLOWED.get(kind, set()), report
     layers = CONFIGURATIONS[kind].get("num_hidden_layers", 2)
     assert report.fused["attention"] >= layers
-    assert report.fused["linear"] + report.fused["linear_layer_norm"] >= 4 * layers
+    linears = sum(count for name, count in report.fused.items() if name.startswith("linear"))
+    assert linears >= 4 * layers
     with torch.no_grad():
         # Other data than the graph was traced on.
         fresh = inputs(kind, seed=1)

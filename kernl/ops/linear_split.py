@@ -1,0 +1,41 @@
+"""Blocks of a product whose inner dimension programs share, where what adds up norms too."""
+
+from collections.abc import Iterator
+
+from kernl.launch import cdiv, next_power_of_2
+from kernl.ops.linear_config import LinearConfig
+from kernl.ops.tile import HALF_TILES, Tile, accumulators_limit, shared_memory_limit
+from kernl.tables import Key
+
+MOST_COLS = 8192
+"""Whoever adds up holds whole rows in registers."""
+_MOST_ROWS = 2048
+_MOST_PROGRAMS = 512
+_TILES = (*HALF_TILES, Tile(16, 16, 256, 4, 4), Tile(16, 32, 256, 4, 3))
+_SPLITS = (1, 2, 3, 4, 6, 8)
+
+
+def split_configs(key: Key) -> Iterator[LinearConfig]:
+    """What the tuner times on the path `split`."""
+    m, n, k = (int(key[name]) for name in ("m", "n", "k"))
+    for tile in _TILES:
+        for split in _SPLITS:
+            programs = split * cdiv(m, tile.block_m) * cdiv(n, tile.block_n)
+            if programs <= _MOST_PROGRAMS and (split == 1 or split * 2 * tile.block_k <= k):
+                blocks = (tile.block_m, tile.block_n, tile.block_k)
+                yield LinearConfig("split", *blocks, split, tile.num_warps, tile.num_stages)
+
+
+def split_fits(capability: int, key: Key, config: LinearConfig) -> bool:
+    """Whether such blocks can run there: shared memory, registers, rows and columns."""
+    m, n = int(key["m"]), int(key["n"])
+    stage = 2 * (config.block_m + config.block_n) * config.block_k
+    sums = config.block_m * config.block_n // (32 * config.num_warps)
+    return (
+        key["bits"] == 16
+        and m <= _MOST_ROWS
+        and n <= MOST_COLS
+        and config.block_m <= max(16, next_power_of_2(m))
+        and sums <= accumulators_limit(capability)
+        and config.num_stages * stage <= shared_memory_limit(capability)
+    )

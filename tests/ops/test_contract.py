@@ -5,6 +5,7 @@ Without a GPU the kernels run under Triton's interpreter, on the edges and the s
 
 import inspect
 import math
+import os
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,8 @@ INTERPRETED_FLOPS = 60_000_000
 INTERPRETED_PROGRAMS = 256
 LOOSEST_TOLERANCE = {"fp32": 1e-5, "fp16": 2e-3, "bf16": 1e-2}
 BY_NAME = {op.name: op for op in ALL}
+ONE_OPERATOR = "KERNL_CONTRACT_OP"
+"""Names one operator where the others need not be listed, which takes seconds."""
 GPU = torch.cuda.is_available()
 # Chosen for shapes too large for the interpreter: another test runs it, on shapes of its own.
 TESTED_BY = {"_linear_tma_kernel": "test_linear.py"}
@@ -52,7 +55,8 @@ def _runs_here(op: Op, case: Case) -> bool:
 
 
 def _runnable() -> Iterator[Any]:
-    for op in ALL:
+    only = os.environ.get(ONE_OPERATOR)
+    for op in ALL if only is None else [BY_NAME[only]]:
         edges = set(op.edge_cases())
         for case in op.cases():
             if _runs_here(op, case):

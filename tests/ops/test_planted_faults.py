@@ -148,9 +148,20 @@ def test_the_contract_catches_a_planted_fault(name: str, tmp_path: Path) -> None
     assert text.count(right) == 1
     source.write_text(text.replace(right, wrong))
 
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+    ]
     selection = ["tests/ops/test_contract.py", "-k", f"float64 and {op}-"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+    environment["KERNL_CONTRACT_OP"] = op
     done = subprocess.run(
         [*command, *selection],
         cwd=tmp_path,

@@ -5,14 +5,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-import transformers
 import triton
 
 from kernl import optimize_model
+from kernl.optimize import kept
 from kernl.optimize.kept import Kept, name_of
 from kernl.rewrite import known, trace
 from tests.optimize.calls import BY_GRAPH, forward_of, furthest, twice
@@ -101,7 +102,7 @@ def test_a_folder_that_cannot_be_written_to_costs_nothing(tmp_path: Path) -> Non
 
 def test_another_stack_has_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = Kept(tmp_path, CPU).folder
-    monkeypatch.setattr(transformers, "__version__", "0")
+    monkeypatch.setattr(kept, "transformers", SimpleNamespace(__version__="0"))
     assert Kept(tmp_path, CPU).folder != before
 
 

@@ -8,12 +8,7 @@ mean and var are those of one row of `summed`, var divided by its n columns.
 | path | what runs |
 | --- | --- |
 | `fused` | one launch; a program keeps whole rows of `summed` in registers, in float32 |
-| `two` | `linear` with its residual, then `layer_norm`; `summed` is rounded in between |
-| `late` | `linear` without, then `layer_norm` with the residual; the product is rounded |
-| `split` | several programs share a product's inner dimension; what adds up norms too |
-
-A product that no residual follows may run in cuBLAS alone, and the norm, bound by memory, reads the
-residual in its place: that is what `late` is for.
+| `two`, `late`, `split` | two launches or more, as `kernl/ops/linear_norm.py` says |
 
 A fused program holds all n columns, so few rows fit it, and each program reads the whole weight:
 what it saves is one pass over `summed` and one launch, what it pays is the weight read again for
@@ -33,18 +28,13 @@ import triton.language as tl
 from kernl import launch, tuning
 from kernl.launch import Launch, Plan, cdiv, next_power_of_2
 from kernl.op import Case, Dims, Op
-from kernl.ops.layer_norm import layer_norm_plan
-from kernl.ops.linear import empty_output, linear_plan
+from kernl.ops.linear import empty_output
 from kernl.ops.linear_config import LinearConfig
-from kernl.ops.linear_layer_norm_config import (
-    LINEAR_LAYER_NORM_TUNABLE,
-    LinearLayerNormConfig,
-)
-from kernl.ops.linear_layer_norm_finish import Norm, split_norm_plan
-from kernl.ops.linear_norm import check_linear_norm, linear_norm_inputs
+from kernl.ops.linear_layer_norm_config import LINEAR_LAYER_NORM_TUNABLE
+from kernl.ops.linear_layer_norm_finish import Norm
+from kernl.ops.linear_norm import check_linear_norm, linear_norm_inputs, linear_norm_plan
 from kernl.ops.linear_spellings import linear_layer_norm_spellings
 from kernl.ops.rows import as_rows
-from kernl.ops.tile import rows_aligned
 from kernl.shapes import ModelShape, Workload
 
 
@@ -146,7 +136,7 @@ def linear_layer_norm_plan(
     norm_bias: torch.Tensor | None = None,
     eps: float = 1e-5,
 ) -> Plan:
-    """The output, contiguous, and its one launch on the path `fused`, or those of the two."""
+    """The output, contiguous, and its one launch on the path `fused`, or those of another path."""
     n, k = weight.shape
     m = residual.numel() // n
     if m == 0:
@@ -154,23 +144,14 @@ def linear_layer_norm_plan(
     config = tuning.choose(
         LINEAR_LAYER_NORM_TUNABLE, capability, x.device, bits=8 * x.itemsize, m=m, n=n, k=k
     )
-    if config.path == "split" and rows_aligned(as_rows(x), weight):
-        norm = Norm(norm_weight, norm_bias, eps)
-        blocks = LinearConfig(*config)
-        return split_norm_plan(x, weight, bias, residual, norm, blocks, keep_sum=False)
-    if config.path != "fused":
-        first, second = (residual, None) if config.path == "two" else (None, residual)
-        product = linear_plan(capability, x, weight, bias, "none", first)
-        (summed,) = product.outputs
-        normed = layer_norm_plan(
-            capability, summed, norm_weight, norm_bias, second, eps, keep_sum=False
-        )
-        return Plan(normed.outputs, (*product.launches, *normed.launches))
-    return _fused_plan(config, x, weight, bias, residual, norm_weight, norm_bias, eps)
+    if config.path == "fused":
+        return _fused_plan(config, x, weight, bias, residual, norm_weight, norm_bias, eps)
+    norm = Norm(norm_weight, norm_bias, eps)
+    return linear_norm_plan(config, capability, x, weight, bias, residual, norm, keep_sum=False)
 
 
 def _fused_plan(
-    config: LinearLayerNormConfig,
+    config: LinearConfig,
     x: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None,

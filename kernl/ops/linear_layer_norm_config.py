@@ -1,36 +1,18 @@
-"""Which path `linear_layer_norm` takes, and the blocks of the fused one."""
+"""Which path `linear_layer_norm` takes, and in which blocks.
+
+On `fused` a program has block_m rows, and takes block_k of k at a time.
+"""
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from kernl.launch import next_power_of_2
 from kernl.ops.linear_config import LinearConfig
-from kernl.ops.linear_split import split_configs, split_fits
+from kernl.ops.linear_norm_config import LATE, TWO, split_configs, split_fits
 from kernl.ops.tile import shared_memory_limit
 from kernl.tables import Key, Tunable
 
 
-class LinearLayerNormConfig(NamedTuple):
-    """A path; on `fused`, block_m rows a program and block_k of k at a time.
-
-    On `split` blocks of (block_m, block_n), whose inner dimension split_k programs share.
-    """
-
-    path: str
-    block_m: int
-    block_n: int
-    block_k: int
-    split_k: int
-    num_warps: int
-    num_stages: int
-
-
-TWO = LinearLayerNormConfig("two", 16, 16, 16, 1, 4, 1)
-"""The two operators choose their own blocks; those here are not read."""
-LATE = TWO._replace(path="late")
-
-
-def _default(capability: int, key: Key) -> LinearLayerNormConfig:
+def _default(capability: int, key: Key) -> LinearConfig:
     """Fused where the whole weight is small; else what leaves the product to its fastest path."""
     n, k, bits = (int(key[name]) for name in ("n", "k", "bits"))
     if n > 512 or n * k * bits > 2**18:
@@ -41,21 +23,20 @@ def _default(capability: int, key: Key) -> LinearLayerNormConfig:
     return max(fitting, key=lambda config: config.block_m, default=LATE)
 
 
-def _candidates(capability: int, key: Key) -> Iterable[LinearLayerNormConfig]:
+def _candidates(capability: int, key: Key) -> Iterable[LinearConfig]:
     yield LATE
     yield TWO
     for block_m, num_warps in ((16, 4), (16, 8), (16, 16), (32, 8), (64, 8), (64, 16)):
         for block_k, num_stages in ((32, 4), (32, 3), (64, 3), (64, 2), (32, 2), (16, 2)):
-            yield LinearLayerNormConfig("fused", block_m, 16, block_k, 1, num_warps, num_stages)
-    for config in split_configs(key):
-        yield LinearLayerNormConfig(*config)
+            yield LinearConfig("fused", block_m, 16, block_k, 1, num_warps, num_stages)
+    yield from split_configs(key)
 
 
-def _fits(capability: int, key: Key, config: LinearLayerNormConfig) -> bool:
+def _fits(capability: int, key: Key, config: LinearConfig) -> bool:
     if config.path in ("two", "late"):
         return True
     if config.path == "split":
-        return split_fits(capability, key, LinearConfig(*config))
+        return split_fits(capability, key, config)
     m, block_n = int(key["m"]), max(16, next_power_of_2(int(key["n"])))
     stage = (config.block_m + block_n) * config.block_k * int(key["bits"]) // 8
     shared_memory = stage * config.num_stages + 4 * config.block_m * 2 * config.num_warps
@@ -67,11 +48,11 @@ def _fits(capability: int, key: Key, config: LinearLayerNormConfig) -> bool:
     )
 
 
-LINEAR_LAYER_NORM_TUNABLE: Tunable[LinearLayerNormConfig] = Tunable(
+LINEAR_LAYER_NORM_TUNABLE: Tunable[LinearConfig] = Tunable(
     name="linear_layer_norm",
     exact=("bits",),
     sizes=("m", "n", "k"),
-    config=LinearLayerNormConfig,
+    config=LinearConfig,
     default=_default,
     candidates=_candidates,
     fits=_fits,

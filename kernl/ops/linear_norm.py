@@ -1,8 +1,5 @@
 """What linear layers with a residual and a norm behind them share: arguments, cases, paths.
 
-The paths here are those of the operators that return the sum beside the norm, as layers that
-normalise first need it.
-
 | path | what runs |
 | --- | --- |
 | `two` | `linear` with its residual, then the norm; `summed` is rounded in between |
@@ -59,21 +56,40 @@ def pre_norm_plan(
     if m == 0:
         return Plan(pre_norm_outputs(x, weight), ())
     config = tuning.choose(tunable, capability, x.device, bits=8 * x.itemsize, m=m, n=n, k=k)
+    return linear_norm_plan(config, capability, x, weight, bias, residual, norm, keep_sum=True)
+
+
+def linear_norm_plan(
+    config: LinearConfig,
+    capability: int,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    residual: torch.Tensor,
+    norm: Norm,
+    keep_sum: bool,
+) -> Plan:
+    """The same on a path that was chosen; `late` where that is `split` and rows are not aligned.
+
+    Without `keep_sum` there is the normed tensor alone.
+    """
     if config.path == "split" and rows_aligned(as_rows(x), weight):
-        return split_norm_plan(x, weight, bias, residual, norm, config, keep_sum=True)
-    late = config.path == "late"
+        return split_norm_plan(x, weight, bias, residual, norm, config, keep_sum)
+    late = config.path != "two"
     product = linear_plan(capability, x, weight, bias, "none", None if late else residual)
     (out,) = product.outputs
-    normed = _norm_plan(capability, out, residual if late else None, norm)
-    outputs = normed.outputs if late else (*normed.outputs, out)
+    normed = _norm_plan(capability, out, residual if late else None, norm, keep_sum)
+    outputs = (*normed.outputs, out) if keep_sum and not late else normed.outputs
     return Plan(outputs, (*product.launches, *normed.launches))
 
 
-def _norm_plan(capability: int, x: torch.Tensor, residual: torch.Tensor | None, norm: Norm) -> Plan:
+def _norm_plan(
+    capability: int, x: torch.Tensor, residual: torch.Tensor | None, norm: Norm, keep_sum: bool
+) -> Plan:
+    tensors = (x, norm.weight, norm.bias, residual)
     if norm.rms:
-        tensors = (x, norm.weight, norm.bias, residual)
         return rms_norm_plan(capability, *tensors, norm.eps, norm.offset)
-    return layer_norm_plan(capability, x, norm.weight, norm.bias, residual, norm.eps)
+    return layer_norm_plan(capability, *tensors, norm.eps, keep_sum)
 
 
 def pre_norm_outputs(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,12 +4,8 @@ from collections.abc import Iterator
 
 from kernl.launch import cdiv
 from kernl.ops.linear_config import LinearConfig
-from kernl.ops.linear_split import MOST_COLS, split_configs, split_fits
+from kernl.ops.linear_norm_config import LATE, MOST_COLS, TWO, split_configs, split_fits
 from kernl.tables import Key, Tunable
-
-TWO = LinearConfig("two", 16, 16, 16, 1, 4, 1)
-"""The two operators choose their own blocks; those here are not read."""
-LATE = TWO._replace(path="late")
 
 _VECTOR_ROWS = 4
 """So few rows are multiplied without tensor cores, in one launch that adds the residual too."""

@@ -149,6 +149,8 @@ def _build(
         return Engine(None, _nothing, None, f"no graph: {error}")
     except Exception as error:  # a fault of rewriting must not take the user's call down
         return Engine(None, _nothing, None, f"no graph: {_spoken(error)}")
+    if kept is not None:
+        kept.save_spellings()
     truth: list[torch.Tensor] = []
     rebuilder(original(), truth)
     function = _function(graph, dtype, [tensor.dtype for tensor in truth])
@@ -174,14 +176,12 @@ def _runner(
     kept: Kept | None,
 ) -> Runner:
     if arena is None:
-        if kept is not None:
-            kept.save("", None)
         return Direct(function, _borrowed(graph))
     if kept is None:
         return CudaGraph(function, call.tensors, arena)
     name = name_of(graph, call.tensors)
     captured = CudaGraph(function, call.tensors, arena, kept.early(name))
-    kept.save(name, captured.early)
+    kept.note_early(name, captured.early)
     return captured
 
 

@@ -9,7 +9,6 @@ transformers, kernl's sources.
 """
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ import transformers
 import triton
 from torch import fx
 
+from kernl.disk import read_json, write_json
 from kernl.rewrite import known
 from kernl.tuned_cache import fingerprint
 
@@ -50,13 +50,16 @@ class Kept:
         """Whether this graph is faster with kernels that begin early; None where nobody knows."""
         return self._early.get(graph)
 
-    def save(self, graph: str, early: bool | None) -> None:
-        """Keep what was found out while this graph was built."""
-        known.save(self.folder / "spellings.json")
-        if early is not None and self._early.get(graph) != early:
+    def note_early(self, graph: str, early: bool) -> None:
+        """Keep which capture of a graph was the faster one."""
+        if self._early.get(graph) != early:
             self._early = {**_read_choices(self.folder / "choices.json"), **self._early}
             self._early[graph] = early
-            known.write(self.folder / "choices.json", self._early)
+            write_json(self.folder / "choices.json", self._early)
+
+    def save_spellings(self) -> None:
+        """Keep of which operators each spelling consists."""
+        known.save(self.folder / "spellings.json")
 
 
 def name_of(graph: fx.GraphModule, tensors: Sequence[torch.Tensor]) -> str:
@@ -75,8 +78,4 @@ def _fingerprint(gpu: str) -> str:
 
 
 def _read_choices(path: Path) -> dict[str, bool]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {str(name): early for name, early in found.items() if isinstance(early, bool)}
-    except (OSError, ValueError, AttributeError):
-        return {}
+    return {name: early for name, early in read_json(path).items() if isinstance(early, bool)}

@@ -96,8 +96,9 @@ class Padding:
         named = {**dict(zip(self._names, args, strict=False)), **kwargs}
         tensors = {name: part for name, part in named.items() if isinstance(part, torch.Tensor)}
         others = [part for name, part in named.items() if name not in tensors]
-        fills = [self._fills.get(name) for name in tensors]
-        if len(named) != len(args) + len(kwargs) or None in fills:
+        known = (self._fills.get(name) for name in tensors)
+        fills = tuple(fill for fill in known if fill is not None)
+        if len(named) != len(args) + len(kwargs) or len(fills) != len(tensors):
             return None
         if not all(isinstance(part, _PLAIN) for part in others):
             return None
@@ -109,7 +110,7 @@ class Padding:
         if padded_length is None or not (masked or _MASK in self._names):
             return None
         mask = None if masked else _ones_then_zeros(ids, padded_length)
-        padded = Padded(ids.shape[1], padded_length, tuple(fills), mask)  # type: ignore[arg-type]
+        padded = Padded(ids.shape[1], padded_length, fills, mask)
         named.update(zip(tensors, padded.row(list(tensors.values())), strict=False))
         if mask is not None:
             named.pop(_MASK, None)  # None stood there; behind the others, as in the row

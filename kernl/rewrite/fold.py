@@ -88,11 +88,11 @@ def constant_value(graph_module: fx.GraphModule, node: object) -> torch.Tensor |
     return None
 
 
-def drop_unused_constants(graph_module: fx.GraphModule) -> None:
-    """Let go of folded constants that nothing in the graph reads any more."""
+def drop_unused_constants(graph_module: fx.GraphModule, *kinds: str) -> None:
+    """Let go of constants that nothing in the graph reads any more, whose names begin so."""
     read = {node.target for node in graph_module.graph.nodes if node.op == "get_attr"}
     for name, _ in list(graph_module.named_buffers(recurse=False)):
-        if name.startswith("folded_") and name not in read:
+        if name.startswith(kinds) and name not in read:
             delattr(graph_module, name)
 
 

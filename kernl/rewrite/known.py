@@ -4,14 +4,12 @@ Finding out takes a trace of each spelling, seconds for all of them. Once known 
 memory, and `load` and `save` keep it on disk for the next process.
 """
 
-import json
-import os
-import tempfile
 from pathlib import Path
 
 import torch
 from torch import fx
 
+from kernl.disk import read_json, write_json
 from kernl.op import Spelling
 from kernl.rewrite.match import example_graph
 
@@ -34,28 +32,12 @@ def targets(graph: fx.Graph) -> tuple[str, ...]:
 
 
 def load(path: Path) -> None:
-    """Take what was kept, over what is not known yet. What cannot be read counts as absent."""
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        for key, parts in kept.items():
-            if isinstance(parts, list) and all(isinstance(part, str) for part in parts):
-                _parts.setdefault(key, tuple(parts))
-    except (OSError, ValueError, AttributeError):
-        return
+    """Take what was kept, over what is not known yet."""
+    for key, parts in read_json(path).items():
+        if isinstance(parts, list) and all(isinstance(part, str) for part in parts):
+            _parts.setdefault(key, tuple(parts))
 
 
 def save(path: Path) -> None:
-    """Keep what is known, in one step: a reader sees the file as it was, or as it is then."""
-    write(path, {key: list(parts) for key, parts in _parts.items()})
-
-
-def write(path: Path, content: object) -> None:
-    """A JSON file, in one step; a folder that cannot be written to is left as it is."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file)
-        Path(name).replace(path)
-    except OSError:
-        return
+    """Keep what is known."""
+    write_json(path, {key: list(parts) for key, parts in _parts.items()})

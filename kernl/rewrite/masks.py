@@ -79,7 +79,7 @@ def place_masks(graph_module: fx.GraphModule, report: Report) -> None:
         if node.op == "call_function" and node.target is torch.ops.kernl.attention.default:
             _place(node, reader, report)
     graph_module.graph.eliminate_dead_code()
-    drop_unused_constants(graph_module)
+    drop_unused_constants(graph_module, "folded_", "row_")
     graph_module.graph.lint()
     graph_module.recompile()
 

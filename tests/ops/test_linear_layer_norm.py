@@ -11,21 +11,18 @@ from hypothesis import strategies as st
 from kernl import errors, tuning
 from kernl.op import DTYPES
 from kernl.ops import linear_layer_norm
+from kernl.ops.linear_config import LinearConfig
 from kernl.ops.linear_layer_norm import (
     LINEAR_LAYER_NORM,
     linear_layer_norm_plan,
     linear_layer_norm_reference,
 )
-from kernl.ops.linear_layer_norm_config import (
-    LATE,
-    LINEAR_LAYER_NORM_TUNABLE,
-    TWO,
-    LinearLayerNormConfig,
-)
+from kernl.ops.linear_layer_norm_config import LINEAR_LAYER_NORM_TUNABLE
+from kernl.ops.linear_norm_config import LATE, TWO
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-FUSED = LinearLayerNormConfig("fused", 16, 16, 32, 1, 4, 2)
-SPLIT = LinearLayerNormConfig("split", 16, 16, 16, 3, 4, 2)
+FUSED = LinearConfig("fused", 16, 16, 32, 1, 4, 2)
+SPLIT = LinearConfig("split", 16, 16, 16, 3, 4, 2)
 
 
 def random(device: str, *shape: int) -> torch.Tensor:
@@ -66,7 +63,8 @@ def test_a_shared_inner_dimension(dtype: str, m: int, n: int, k: int, device: st
         for shape in ((m, k), (n, k), (n,), (m, n), (n,), (n,))
     ]
     with tuning.forcing(LINEAR_LAYER_NORM_TUNABLE, SPLIT):
-        plan = linear_layer_norm_plan(90, *tensors, eps=1e-5)  # type: ignore[arg-type, misc]
+        x, weight, bias, residual, scale, shift = tensors
+        plan = linear_layer_norm_plan(90, x, weight, bias, residual, scale, shift)
     names = [step.kernel.__name__ for step in plan.kernels]
     assert names == ["_linear_kernel", "finish_norm_kernel"]
     check(dtype, *tensors)
@@ -142,7 +140,7 @@ def test_the_rule_where_no_table_speaks(
 
 
 @pytest.mark.parametrize("config", [LATE, TWO, None], ids=["late", "two", "fused"])
-def test_paths(config: LinearLayerNormConfig | None) -> None:
+def test_paths(config: LinearConfig | None) -> None:
     m, n, k = (4, 64, 64) if config is None else (16, 768, 768)
     config = config or LINEAR_LAYER_NORM_TUNABLE.default(80, {"bits": 32, "m": m, "n": n, "k": k})
 

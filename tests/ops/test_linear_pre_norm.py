@@ -14,7 +14,7 @@ from kernl.op import DTYPES, Op
 from kernl.ops import linear_add_layer_norm, linear_rms_norm, rms_norm
 from kernl.ops.linear_add_layer_norm import LINEAR_ADD_LAYER_NORM, LINEAR_ADD_LAYER_NORM_TUNABLE
 from kernl.ops.linear_config import LinearConfig
-from kernl.ops.linear_pre_norm_config import LATE, TWO
+from kernl.ops.linear_norm_config import LATE, TWO
 from kernl.ops.linear_rms_norm import LINEAR_RMS_NORM, LINEAR_RMS_NORM_TUNABLE
 from kernl.tables import Tunable
 
@@ -116,7 +116,7 @@ def test_rows_that_start_anywhere_are_not_split(kind: Kind, device: str) -> None
     with tuning.forcing(kind.tunable, SPLIT):
         plan = kind.op.plan(90, x, weight, None, residual, vector)
     assert "finish_norm_kernel" not in names(plan)
-    assert plan.kernels[-1].constants["HAS_RESIDUAL"] is False
+    assert plan.kernels[-1].constants["HAS_RESIDUAL"] is True  # late: the norm adds it
     check(kind, "fp16", x, weight, None, residual, vector)
 
 

@@ -65,9 +65,8 @@ def test_compiled_kernels_lie_in_the_folder_and_triton_is_as_it_was(tmp_path: Pa
 
 def test_choices_are_kept_and_joined(tmp_path: Path) -> None:
     one, other = Kept(tmp_path, CPU), Kept(tmp_path, CPU)
-    one.save("a", True)
-    other.save("b", False)
-    other.save("c", None)
+    one.note_early("a", True)
+    other.note_early("b", False)
     again = Kept(tmp_path, CPU)
     assert [again.early(name) for name in "abc"] == [True, False, None]
     assert not list(again.folder.glob("*.tmp"))
@@ -84,7 +83,7 @@ def test_what_cannot_be_read_counts_as_absent(
         (folder / name).write_text(content, encoding="latin-1")
     assert Kept(tmp_path, CPU).early("a") is None
     assert known._parts == {}
-    Kept(tmp_path, CPU).save("a", True)
+    Kept(tmp_path, CPU).note_early("a", True)
     assert json.loads((folder / "choices.json").read_text()) == {"a": True}
 
 

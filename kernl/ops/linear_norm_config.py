@@ -1,4 +1,7 @@
-"""Blocks of a product whose inner dimension programs share, where what adds up norms too."""
+"""What operators with a norm behind a linear layer may choose, beside paths of their own.
+
+`kernl/ops/linear_norm.py` says what runs on the paths `two`, `late` and `split`.
+"""
 
 from collections.abc import Iterator
 
@@ -6,6 +9,10 @@ from kernl.launch import cdiv, next_power_of_2
 from kernl.ops.linear_config import LinearConfig
 from kernl.ops.tile import HALF_TILES, Tile, accumulators_limit, shared_memory_limit
 from kernl.tables import Key
+
+TWO = LinearConfig("two", 16, 16, 16, 1, 4, 1)
+"""The linear layer and the norm choose their own blocks; those here are not read."""
+LATE = TWO._replace(path="late")
 
 MOST_COLS = 8192
 """Whoever adds up holds whole rows in registers."""

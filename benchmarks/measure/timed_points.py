@@ -26,6 +26,7 @@ class TimedPoints:
     def __init_subclass__(cls) -> None:
         cls.version = FROZEN.version(cls.op)
         cls.params = (FROZEN.kernel_cases(cls.op), FROZEN.implementations(cls.op))
+        # asv reads settings off its methods; mypy knows no attributes of functions.
         cls.setup_cache.timeout = SWEEP_TIMEOUT_S  # type: ignore[attr-defined]
 
     def setup(self, unmeasured: str, case: str, implementation: str) -> None:
@@ -34,7 +35,7 @@ class TimedPoints:
         `unmeasured` is what `setup_cache` returned: why the whole operator was not measured.
         """
         if unmeasured:
-            raise NotImplementedError(unmeasured)
+            raise NotImplementedError(unmeasured)  # asv's word for n/a
         point = read_point(Path.cwd(), case, implementation)
         if point is None:
             raise RuntimeError(f"{case} in {implementation} was never measured")

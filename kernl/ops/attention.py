@@ -30,6 +30,11 @@ from kernl.tuning import choose
 SMALLEST_SCALE = 1e-30
 """Any score times this is 0 beside the others."""
 
+_RUN = 1024
+"""Keys of a mask that are looked at together."""
+_FEWEST_BLOCKS = 2
+"""With so few blocks of keys, asking the mask in each costs less than reading it before."""
+
 
 def seen_reference(
     q_len: int, k_len: int, causal: bool, window: int | None, device: torch.device
@@ -118,6 +123,7 @@ def attention_launch(
     operands = {"q": q, "k": k, "v": v}
     per_head = {"slopes": options["alibi_slopes"], "lengths": options["key_lengths"]}
     exact, first = options["buckets"]
+    kind, most_asked = _mask_kind(mask), _FEWEST_BLOCKS * config.block_n
     return Launch(
         kernel=attention_kernel,
         grid=(cdiv(longest, config.block_m) * sequences * heads,),
@@ -160,8 +166,9 @@ def attention_launch(
             "stride_bias_head": 0 if bias is None else bias.stride(1),
         },
         constants={
-            "MASK": _mask_kind(mask),
+            "MASK": kind,
             "MASK_OF_QUERY": mask_strides[2] != 0,
+            "FIND_RUN": _RUN if kind == "keys" and k.shape[2] > most_asked else 0,
             "HAS_LENGTHS": per_head["lengths"] is not None,
             "VARLEN": "cu_seqlens" in options,
             "CAUSAL": options["causal"],
@@ -182,9 +189,13 @@ def attention_launch(
 
 
 def _mask_kind(mask: torch.Tensor | None) -> str:
+    """`keys`: a boolean one that hides the same keys from every query."""
     if mask is None:
         return "none"
-    return "boolean" if mask.dtype == torch.bool else "additive"
+    if mask.dtype != torch.bool:
+        return "additive"
+    of_query = mask.dim() >= 2 and mask.shape[-2] > 1 and mask.stride(-2) != 0
+    return "boolean" if of_query else "keys"
 
 
 def choose_config(
@@ -232,8 +243,9 @@ def attention_plan(
     out = empty_output(q)
     if out.numel() == 0:
         return Plan((out,), ())
-    changed = (mask, softcap, alibi_slopes, relative_bias)
+    changed = (softcap, alibi_slopes, relative_bias)
     extra = any(option is not None for option in changed)
+    extra = extra or _mask_kind(mask) in ("additive", "boolean")
     buckets: tuple[int, tuple[int, ...]] = (0, ())
     if relative_bias is not None:
         buckets = first_distances(relative_bias.shape[0], bidirectional, max_distance)

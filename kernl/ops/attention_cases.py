@@ -21,6 +21,7 @@ BIASES = (
     "none",
     "mask",
     "boolean",
+    "keys",
     "padding",
     "alibi",
     "relative",
@@ -28,7 +29,7 @@ BIASES = (
     "softcap",
     "window",
 )
-"""What a case adds: `relative` and `past` are T5's encoder and decoder."""
+"""What a case adds: `keys` masks keys alone; `relative` and `past` are T5's encoder and decoder."""
 
 
 def attention_library(
@@ -44,7 +45,7 @@ def attention_library(
     """PyTorch's scaled_dot_product_attention, for what it computes."""
     if any(options.get(name) is not None for name in _NOT_IN_SDPA):
         raise NotImplementedError(f"scaled_dot_product_attention has no {', '.join(_NOT_IN_SDPA)}")
-    if mask is not None and mask.dtype == torch.bool:
+    if mask is not None and mask.dtype == torch.bool and mask.shape[-2] > 1:
         raise NotImplementedError("scaled_dot_product_attention gives NaN for rows masked whole")
     q_len, k_len = q.shape[2], k.shape[2]
     if key_lengths is not None:
@@ -74,6 +75,7 @@ def _dims(model: ModelShape, workload: Workload) -> Iterator[Dims]:
     yield {**sizes, "bias": "relative" if relative else "none"}
     if workload.batch > 1 and not model.causal and not relative:
         yield {**sizes, "bias": "padding"}
+        yield {**sizes, "bias": "keys"}
 
 
 def _window(case: Case) -> int | None:
@@ -104,6 +106,8 @@ def _inputs(case: Case, device: str, seed: int) -> dict[str, Any]:
         inputs["mask"] = random(heads, queries, keys).to(case.torch_dtype)
     elif bias == "boolean":
         inputs["mask"] = random(batch, 1, queries, keys) > 0
+    elif bias == "keys":
+        inputs["mask"] = _keys_shown(batch, keys, device)
     elif bias == "padding":
         # From a quarter of the keys to all of them, as ragged batches are.
         parts = torch.arange(batch, device=device) * 3 * keys // max(1, 4 * (batch - 1))
@@ -116,8 +120,18 @@ def _inputs(case: Case, device: str, seed: int) -> dict[str, Any]:
     return inputs
 
 
+def _keys_shown(batch: int, keys: int, device: str) -> torch.Tensor:
+    """(batch, 1, 1, keys), by turns: all but the last keys, all but the first, with holes."""
+    place = torch.arange(keys, device=device)
+    kinds = (place < keys - keys // 3, place >= keys // 3, place % 7 != 3)
+    return torch.stack([kinds[number % len(kinds)] for number in range(batch)])[:, None, None]
+
+
 def _lengths(case: Case) -> list[int]:
+    """How many keys each sequence shows; a mask's holes are read all the same."""
     batch, keys = case["batch"], case["keys"]
+    if case["bias"] == "keys":
+        return [keys if number % 3 == 2 else keys - keys // 3 for number in range(batch)]
     if case["bias"] != "padding":
         return [keys] * batch
     return [keys - place * 3 * keys // max(1, 4 * (batch - 1)) for place in range(batch)]
@@ -129,6 +143,7 @@ def _bytes(case: Case) -> int:
     extra = {
         "mask": case["heads"] * case["queries"] * case["keys"] * case.itemsize,
         "boolean": case["batch"] * case["queries"] * case["keys"],
+        "keys": case["batch"] * case["keys"],
         "padding": 8 * case["batch"],
         "alibi": case["heads"] * case.itemsize,
         "relative": 32 * case["heads"] * case.itemsize,
@@ -181,6 +196,9 @@ ATTENTION = Op(
             (1, 2, 2, 129, 67, 80, True, "none"),
             (2, 2, 1, 5, 65, 96, False, "mask"),
             (2, 3, 3, 33, 35, 64, True, "boolean"),
+            (4, 2, 1, 33, 67, 64, False, "keys"),
+            (4, 1, 1, 21, 1100, 32, False, "keys"),
+            (4, 2, 2, 40, 300, 64, True, "keys"),
             (3, 2, 2, 31, 70, 100, False, "padding"),
             (1, 4, 4, 19, 83, 64, True, "alibi"),
             (1, 2, 2, 70, 70, 64, False, "relative"),

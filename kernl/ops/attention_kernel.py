@@ -5,6 +5,10 @@ rescaled when a larger one comes. Blocks of keys that every query of the block s
 walked without a mask; only those at the edges (the diagonal, the window's ends, the last keys)
 pay for one.
 
+A boolean mask that is the same for every query, padding, is read once before the walk. Where the
+keys that it shows are one run, it becomes the run's ends: keys outside are not read, and those
+inside need no mask. Where it has holes, every block of the run asks the mask.
+
 The exponential is exp2. Where nothing changes the scores, `scale` has log2(e) in it and is taken in
 with the exponent: one fused multiply-add for each score. Where something does, log2(e) multiplies
 their distance to the largest one. Multiplied into them before, a row of the lowest finite number,
@@ -14,7 +18,7 @@ as models write masks, would be -inf, or by fused multiply-add differ from itsel
 import triton
 import triton.language as tl
 
-from kernl.ops.attention_scores import block_scores
+from kernl.ops.attention_scores import block_scores, run_of_keys
 from kernl.ops.dependent import wait_for_inputs
 
 LOG2_E = tl.constexpr(1.4426950408889634)
@@ -73,6 +77,7 @@ def attention_kernel(
     RELATIVE: tl.constexpr,
     EXACT: tl.constexpr,
     FIRST: tl.constexpr,
+    FIND_RUN: tl.constexpr,
     EVEN_DIM: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -82,6 +87,8 @@ def attention_kernel(
     """q (batch, heads, q_len, head_dim), k and v (batch, heads // group, k_len, head_dim).
 
     VARLEN: batch is a sequence of the packed tokens, from cu_seqlens[batch] on.
+    MASK: "none", "additive", "boolean", or "keys", a boolean one that is the same for every query.
+    FIND_RUN: how many keys of such a mask are read at once before the walk; 0 leaves that.
     """
     wait_for_inputs(PDL)
     blocks = tl.cdiv(q_len, BLOCK_M)
@@ -138,11 +145,20 @@ def attention_kernel(
         if not CAUSAL:
             high = tl.minimum(high, m_first + BLOCK_M - 1 + offset + window)
             edge = tl.minimum(edge, m_first + offset + window)
+    if FIND_RUN > 0:
+        first, end, holes = run_of_keys(mask_ptrs, stride_mask_k, last_key, FIND_RUN)
+        low = tl.maximum(low, first // BLOCK_N * BLOCK_N)
+        whole = tl.maximum(whole, tl.cdiv(first, BLOCK_N) * BLOCK_N)
+        high = tl.minimum(high, end)
+        edge = tl.where(holes, 0, tl.minimum(edge, end))
+    elif MASK == "keys":
+        edge = 0
     edge = tl.maximum(edge, 0) // BLOCK_N * BLOCK_N
     edge = tl.maximum(edge, low)
     whole = tl.minimum(whole, edge)
 
-    changed: tl.constexpr = SOFTCAP or ALIBI or RELATIVE != "none" or MASK != "none"
+    added: tl.constexpr = MASK == "additive" or MASK == "boolean"
+    changed: tl.constexpr = SOFTCAP or ALIBI or RELATIVE != "none" or added
     largest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_M,), tl.float32)
     acc = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
@@ -154,7 +170,7 @@ def attention_kernel(
             first_n, last_n = whole, edge
         else:
             first_n, last_n = edge, high
-        if walk != 0 or WINDOW:
+        if walk != 0 or WINDOW or FIND_RUN > 0:
             for n_first in range(first_n, last_n, BLOCK_N):
                 n_offs = n_first + n_block
                 columns = n_offs.to(tl.int64)
@@ -180,7 +196,7 @@ def attention_kernel(
                 # fmt: on
                 new_largest = tl.maximum(largest, tl.max(s, axis=1))
                 shift = new_largest
-                if walk != 1 or MASK != "none":
+                if walk != 1 or added:
                     # A query that has seen nothing yet: -inf - -inf would be NaN.
                     shift = tl.where(new_largest == float("-inf"), 0.0, new_largest)
                 if changed:

@@ -29,6 +29,24 @@ def _relative_bucket(
 
 
 @triton.jit
+def run_of_keys(mask_ptrs, stride_mask_k, last_key, BLOCK: tl.constexpr):
+    """The first key that a boolean mask shows, the end of the last one, and whether it has holes.
+
+    No key at all is the run from last_key to 0.
+    """
+    first, end, count = last_key, 0, 0
+    for start in range(0, last_key, BLOCK):
+        offs = start + tl.arange(0, BLOCK)
+        inside = offs < last_key
+        mask = tl.load(mask_ptrs + offs.to(tl.int64) * stride_mask_k, mask=inside, other=0)
+        shown = mask != 0
+        first = tl.minimum(first, tl.min(tl.where(shown, offs, last_key), axis=0))
+        end = tl.maximum(end, tl.max(tl.where(shown, offs + 1, 0), axis=0))
+        count += tl.sum(shown.to(tl.int32), axis=0)
+    return first, end, count < end - first
+
+
+@triton.jit
 def block_scores(
     q,
     k,
@@ -60,10 +78,10 @@ def block_scores(
     """Scores of a block (queries, keys); -inf where a query sees no key.
 
     Where nothing is added to them or caps them, they come without `scale`: it is part of the
-    exponent then.
+    exponent then. MASK of "keys" counts at an EDGE alone.
     """
     s = tl.dot(q, k, input_precision="ieee")
-    if SOFTCAP or ALIBI or RELATIVE != "none" or MASK != "none":
+    if SOFTCAP or ALIBI or RELATIVE != "none" or MASK == "additive" or MASK == "boolean":
         s *= scale
     place = (m_offs + offset)[:, None]
     if SOFTCAP:
@@ -73,7 +91,7 @@ def block_scores(
     if RELATIVE != "none":
         bucket = _relative_bucket(n_offs[None, :] - place, RELATIVE == "both", EXACT, FIRST)
         s += tl.load(bias_ptr + bucket * stride_bias_bucket).to(tl.float32)
-    if MASK != "none":
+    if MASK == "additive" or MASK == "boolean":
         keys = n_offs.to(tl.int64)[None, :] * stride_mask_k
         inside = (n_offs < last_key)[None, :]
         if MASK_OF_QUERY:
@@ -85,7 +103,11 @@ def block_scores(
         else:
             s += mask.to(tl.float32)
     if EDGE:
-        seen = (n_offs < last_key)[None, :]
+        seen = n_offs < last_key
+        if MASK == "keys":
+            keys = n_offs.to(tl.int64) * stride_mask_k
+            seen = seen & (tl.load(mask_ptrs + keys, mask=seen, other=0) != 0)
+        seen = seen[None, :]
         if CAUSAL:
             seen = seen & (n_offs[None, :] <= place)
         if WINDOW:

@@ -1,4 +1,4 @@
-"""JSON files that are a convenience, never a condition: what fails counts as absent."""
+"""Files that are a convenience, never a condition: what fails counts as absent."""
 
 import json
 import os
@@ -25,3 +25,12 @@ def write_json(path: Path, content: object) -> None:
         Path(name).replace(path)
     except OSError:
         return
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether files can be made in a folder, which is made where there is none."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)

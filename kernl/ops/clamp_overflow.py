@@ -205,7 +205,7 @@ def _inputs(case: Case, device: str, seed: int) -> dict[str, Any]:
     if case["overflow"]:
         x[-1, -1] = float("-inf")
     # As the dtype rounds it, so that nothing is left to round.
-    overflow_limit = torch.tensor(limit - 1000, dtype=dtype).item()
+    overflow_limit = torch.tensor(limit - 1000, dtype=dtype, device="cpu").item()
     return {"x": x, "limit": limit, "overflow_limit": overflow_limit}
 
 

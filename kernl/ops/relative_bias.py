@@ -48,7 +48,7 @@ def first_distances(
     Taken from the formula itself, so that a kernel that compares integers rounds nothing.
     """
     side = buckets // 2 if bidirectional else buckets
-    distance = -torch.arange(max_distance + 1, dtype=torch.int64)
+    distance = -torch.arange(max_distance + 1, dtype=torch.int64, device="cpu")
     found = bucket_reference(distance, buckets, bidirectional, max_distance).tolist()
     exact = side // 2
     # A bucket that no distance falls into begins where the next one does.

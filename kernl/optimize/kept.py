@@ -18,7 +18,7 @@ import transformers
 import triton
 from torch import fx
 
-from kernl.disk import read_json, write_json
+from kernl.disk import is_writable, read_json, write_json
 from kernl.rewrite import known
 from kernl.tuned_cache import fingerprint
 
@@ -41,9 +41,11 @@ class Kept:
 
     @contextmanager
     def compiling(self) -> Iterator[None]:
-        """Inside, Triton finds and keeps compiled kernels in the folder."""
+        """Inside, Triton finds and keeps compiled kernels in the folder, if it can be written to."""
+        folder = self.folder / "triton"
         with triton.knobs.cache.scope():
-            triton.knobs.cache.dir = str(self.folder / "triton")
+            if is_writable(folder):
+                triton.knobs.cache.dir = str(folder)
             yield
 
     def early(self, graph: str) -> bool | None:

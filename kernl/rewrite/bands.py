@@ -52,7 +52,8 @@ def buckets_of(matrix: torch.Tensor, count: int) -> Buckets | None:
     queries, keys = matrix.shape
     # The bucket of each distance, from that of the last query to the first key on.
     found = torch.cat((matrix[-1], matrix[:-1, -1].flip(0)))
-    distance = torch.arange(keys)[None] - torch.arange(queries)[:, None] + queries - 1
+    places = torch.arange(max(queries, keys), device="cpu")
+    distance = places[None, :keys] - places[:queries, None] + queries - 1
     if not torch.equal(found[distance], matrix):
         return None
     behind = found[keys:]
@@ -71,9 +72,10 @@ def buckets_of(matrix: torch.Tensor, count: int) -> Buckets | None:
 def _table(queries: int, keys: int, count: int, options: Buckets) -> torch.Tensor:
     """The bucket of each distance, by the whole numbers that the kernel compares with."""
     exact, first = first_distances(count, *options)
-    distance = torch.arange(1 - keys, queries)
+    distance = torch.arange(1 - keys, queries, device="cpu")
     size = distance.abs() if options.bidirectional else (-distance).clamp_min(0)
-    wide = exact - 1 + torch.searchsorted(torch.tensor(first), size, right=True)
+    bounds = torch.tensor(first, device="cpu")
+    wide = exact - 1 + torch.searchsorted(bounds, size, right=True)
     behind = exact + len(first) if options.bidirectional else 0
     return torch.where(size < exact, size, wide) + (distance > 0) * behind
 

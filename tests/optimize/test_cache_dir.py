@@ -99,6 +99,13 @@ def test_a_folder_that_cannot_be_written_to_costs_nothing(tmp_path: Path) -> Non
     assert blocked.read_text() == "in the way"
 
 
+def test_triton_keeps_its_own_folder_where_ours_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    before = triton.knobs.cache.dir
+    with Kept(tmp_path / "file", CPU).compiling():
+        assert triton.knobs.cache.dir == before
+
+
 def test_another_stack_has_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = Kept(tmp_path, CPU).folder
     monkeypatch.setattr(kept, "transformers", SimpleNamespace(__version__="0"))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kernl.ops.attention import seen_reference
-from kernl.ops.relative_bias import bucket_reference
+from kernl.ops.relative_bias import bucket_reference, first_distances
 from kernl.rewrite.bands import Bounds, Buckets, bounds_of, buckets_of
 
 SIZES = [(1, 5), (13, 13), (40, 150), (150, 40), (200, 200)]
@@ -71,3 +71,11 @@ def test_buckets_for_another_place_of_the_queries_are_not_taken() -> None:
     shifted = distances(7, 20) - 1
     assert buckets_of(bucket_reference(shifted, 32, True, 128), 32) is None
     assert buckets_of(bucket_reference(distances(7, 20), 32, True, 128), 32) == Buckets(True, 128)
+
+
+def test_a_device_by_default_changes_nothing() -> None:
+    """A user may have said `torch.set_default_device`; these matrices are compared on the CPU."""
+    matrix = bucket_reference(distances(7, 20).cpu(), 32, True, 128)
+    first_distances.cache_clear()
+    with torch.device("meta"):
+        assert buckets_of(matrix, 32) == Buckets(True, 128)

@@ -41,7 +41,7 @@ class Kept:
 
     @contextmanager
     def compiling(self) -> Iterator[None]:
-        """Inside, Triton finds and keeps compiled kernels in the folder, if it can be written to."""
+        """Inside, Triton keeps compiled kernels in the folder, where that can be written to."""
         folder = self.folder / "triton"
         with triton.knobs.cache.scope():
             if is_writable(folder):

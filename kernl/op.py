@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from kernl.errors import ArgumentError, KernlError, OptionError, ShapeError
 from kernl.launch import Plan
-from kernl.shapes import MODELS, WORKLOADS, ModelShape, Workload
+from kernl.shapes import MODELS, ModelShape, Workload, workloads
 
 Dim = int | bool | str
 Dims = Mapping[str, Dim]
@@ -192,7 +192,7 @@ class Op:
 
     def _all_cases(self) -> Iterator[Case]:
         for model in MODELS:
-            for workload in WORKLOADS:
+            for workload in workloads(model):
                 for dims in self.dims(model, workload):
                     yield Case.of("fp16", **dims)
         yield from (Case.of("fp16", **dims) for dims in self.sweep)

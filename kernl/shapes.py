@@ -26,6 +26,7 @@ class ModelShape:
         gated: whether the MLP multiplies its activation with a second projection.
         causal: whether a token sees only those before it: the model decodes.
         rope: whether queries and keys are rotated by their positions.
+        frames: tokens of every call of an encoder that hears, whatever is said; 0 for text.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ModelShape:
     gated: bool = False
     causal: bool = False
     rope: bool = False
+    frames: int = 0
 
     def __post_init__(self) -> None:
         # What most models leave unsaid: as many key heads as heads, which share the width evenly.
@@ -65,7 +67,7 @@ BERT_BASE = ModelShape("bert-base-uncased", 768, 12, 3072, 30522, "gelu")
 BERT_LARGE = ModelShape("bert-large-uncased", 1024, 16, 4096, 30522, "gelu")
 MINILM = ModelShape("all-MiniLM-L6-v2", 384, 12, 1536, 30522, "gelu")
 T5_SMALL = ModelShape("t5-small", 512, 8, 2048, 32128, "relu", bias=False, norm="rms")
-WHISPER_BASE = ModelShape("whisper-base", 512, 8, 2048, 51865, "gelu")
+WHISPER_BASE = ModelShape("whisper-base", 512, 8, 2048, 51865, "gelu", frames=1500)
 GPT2 = ModelShape("gpt2", 768, 12, 3072, 50257, "gelu_tanh", causal=True)
 
 
@@ -113,3 +115,9 @@ WORKLOADS: tuple[Workload, ...] = (
     Workload(32, 128),
     Workload(32, 512),
 )
+
+
+def workloads(model: ModelShape) -> tuple[Workload, ...]:
+    """What is measured of a model: every workload, and speech where it hears."""
+    speech = (Workload(1, model.frames), Workload(8, model.frames)) if model.frames else ()
+    return (*WORKLOADS, *speech)

@@ -50,5 +50,12 @@ def test_t5_small_is_the_default_of_its_class() -> None:
     assert t5.head_dim == config.d_kv
 
 
+def test_whisper_hears_as_many_frames_as_its_class() -> None:
+    whisper = shapes.WHISPER_BASE
+    assert whisper.frames == transformers.WhisperConfig().max_source_positions
+    assert shapes.Workload(1, 1500) in shapes.workloads(whisper)
+    assert shapes.workloads(shapes.BERT_BASE) == shapes.WORKLOADS
+
+
 def test_workloads_count_tokens() -> None:
     assert shapes.Workload(8, 128).tokens == 1024

@@ -113,7 +113,6 @@ def attention_launch(
 ) -> Launch:
     """The one launch, for (batch, heads, length, head_dim) or packed operands seen as such."""
     heads, head_dim = q.shape[1], q.shape[3]
-    extra = options["extra"]
     scale = head_dim**-0.5 if options["scale"] is None else options["scale"]
     block_d = max(16, next_power_of_2(head_dim))
     mask, bias = options["mask"], options["relative_bias"]
@@ -148,7 +147,9 @@ def attention_launch(
             "head_dim": head_dim,
             "window": options["window"] or 0,
             # A scale of 0 would make NaN of the -inf of hidden keys.
-            "scale": float(scale) if extra else max(scale * LOG2_E.value, SMALLEST_SCALE),
+            "scale": float(scale)
+            if options["changed"]
+            else max(scale * LOG2_E.value, SMALLEST_SCALE),
             "softcap": float(options["softcap"] or 0.0),
             **{
                 f"stride_out_{axis}": stride
@@ -206,16 +207,16 @@ def choose_config(
     sequences: int,
     longest: int,
     causal: bool,
-    extra: bool,
+    extra: int,
 ) -> AttentionConfig:
-    """The blocks for this call."""
+    """The blocks for this call; `extra` as `attention_config` tells classes apart."""
     return choose(
         tunable,
         capability,
         q.device,
         bits=8 * q.itemsize,
         causal=int(causal),
-        extra=int(extra),
+        extra=extra,
         programs=sequences * q.shape[1],
         queries=longest,
         keys=k_len,
@@ -243,9 +244,9 @@ def attention_plan(
     out = empty_output(q)
     if out.numel() == 0:
         return Plan((out,), ())
-    changed = (softcap, alibi_slopes, relative_bias)
-    extra = any(option is not None for option in changed)
-    extra = extra or _mask_kind(mask) in ("additive", "boolean")
+    kind = _mask_kind(mask)
+    changed = any(option is not None for option in (softcap, alibi_slopes, relative_bias))
+    changed = changed or kind in ("additive", "boolean")
     buckets: tuple[int, tuple[int, ...]] = (0, ())
     if relative_bias is not None:
         buckets = first_distances(relative_bias.shape[0], bidirectional, max_distance)
@@ -257,7 +258,7 @@ def attention_plan(
         q.shape[0],
         q.shape[2],
         causal,
-        extra or window is not None,
+        1 if changed or window is not None else 2 if kind == "keys" else 0,
     )
     options = {
         "mask": mask,
@@ -270,7 +271,7 @@ def attention_plan(
         "relative_bias": relative_bias,
         "bidirectional": bidirectional,
         "buckets": buckets,
-        "extra": extra,
+        "changed": changed,
     }
     return Plan((out,), (attention_launch(config, q, k, v, out, q.shape[0], q.shape[2], options),))
 

@@ -73,9 +73,10 @@ def _dims(model: ModelShape, workload: Workload) -> Iterator[Dims]:
     }
     relative = model.norm == "rms" and not model.gated
     yield {**sizes, "bias": "relative" if relative else "none"}
-    if workload.batch > 1 and not model.causal and not relative:
-        yield {**sizes, "bias": "padding"}
+    if not model.causal and not relative:
         yield {**sizes, "bias": "keys"}
+        if workload.batch > 1:
+            yield {**sizes, "bias": "padding"}
 
 
 def _window(case: Case) -> int | None:

@@ -36,7 +36,7 @@ def _fits(capability: int, key: Key, config: AttentionConfig) -> bool:
     sums = config.block_m * (_head_block(key) + config.block_n) // threads
     # What changes or hides scores, rows with a tail, and GPUs before Hopper need registers that are
     # left otherwise.
-    plain = not key["extra"] and _head_block(key) == int(key["dim"])
+    plain = key["extra"] != 1 and _head_block(key) == int(key["dim"])
     most = 48 if capability < 90 else 128 if plain else 64
     # Rows that are not aligned are read element by element, each by an address of its own.
     addresses = config.block_n * _head_block(key) // threads if int(key["dim"]) % 8 else 0
@@ -95,5 +95,6 @@ def attention_tunable(name: str) -> Tunable[AttentionConfig]:
 
 
 ATTENTION_TUNABLE = attention_tunable("attention")
-"""`extra`: scores are changed, or a window hides some; `programs` is batch · heads."""
+"""`extra`: 1 where scores are changed or a window hides some, 2 with a mask of keys alone, else 0;
+`programs` is batch · heads."""
 VARLEN_TUNABLE = attention_tunable("attention_varlen")

@@ -98,7 +98,7 @@ def attention_varlen_plan(
     if out.numel() == 0 or sequences == 0:
         return Plan((out,), ())
     q, k, v, room = (x.transpose(0, 1)[None] for x in (q, k, v, out))
-    extra = softcap is not None or alibi_slopes is not None
+    changed = softcap is not None or alibi_slopes is not None
     config = choose_config(
         VARLEN_TUNABLE,
         capability,
@@ -107,7 +107,7 @@ def attention_varlen_plan(
         sequences,
         max_seqlen,
         causal,
-        extra or window is not None,
+        int(changed or window is not None),
     )
     options = {
         "mask": None,
@@ -120,7 +120,7 @@ def attention_varlen_plan(
         "relative_bias": None,
         "bidirectional": True,
         "buckets": (0, ()),
-        "extra": extra,
+        "changed": changed,
         "cu_seqlens": cu_seqlens,
     }
     return Plan((out,), (attention_launch(config, q, k, v, room, sequences, max_seqlen, options),))

@@ -144,7 +144,7 @@ def _layer_norm_loop_kernel(
             tl.store(summed_ptr + row * cols + col_offs, summed, mask=mask)
         # Welford's update, in the lanes that have an element in this block.
         delta = tl.where(mask, x - lane_mean, 0.0)
-        lane_mean += delta / (start // BLOCK_COLS + 1)
+        lane_mean += delta * (1.0 / (start // BLOCK_COLS + 1))
         lane_m2 += delta * tl.where(mask, x - lane_mean, 0.0)
 
     lane_count = cols // BLOCK_COLS + tl.where(block_offs < cols % BLOCK_COLS, 1.0, 0.0)

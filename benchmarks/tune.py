@@ -8,6 +8,9 @@ Each class of shapes of an operator's cases is timed in every candidate configur
 right one becomes a row. Rows of other architectures and of classes not timed are kept. A table is
 written anew after each operator's class, so an interrupted run keeps what it has; `--continue`
 passes over the classes that have a row for this architecture. Review the change like code.
+
+Where an operator runs another one's kernels, as linear_layer_norm does linear's, the other's rows
+stay: they were timed by themselves. Its classes that have no row get one.
 """
 
 import argparse
@@ -16,12 +19,13 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measure.candidates import Question, answer, candidates, questions, run_once
 from benchmarks.measure.lifetime import die_with_parent
 from kernl import tuning
 from kernl.op import Case, Op
@@ -95,16 +99,13 @@ def tune(op: Op, cases: Sequence[Case], folder: Path, skip_known: bool, limit: i
     """Time the classes that `cases` of one operator ask for; returns how many were timed."""
     import torch
 
-    from benchmarks.measure.candidates import answer, questions
     from benchmarks.measure.laboratory import Laboratory
     from kernl import launch
 
     capability = launch.capability(torch.device("cuda"))
     asked = questions(op, cases, capability)
     tables = {q.tunable.name: Table(q.tunable, folder) for q in asked}
-    if skip_known:
-        asked = [q for q in asked if not tables[q.tunable.name].has(capability, q.key)]
-    asked = asked[:limit]
+    asked = classes_to_time(op, asked, tables, capability, skip_known)[:limit]
     if not asked:
         return 0
     _compile(op, [(q.case, dict(q.key)) for q in asked], capability)
@@ -131,6 +132,22 @@ def tune(op: Op, cases: Sequence[Case], folder: Path, skip_known: bool, limit: i
     return len(asked)
 
 
+def classes_to_time(
+    op: Op,
+    asked: Sequence[Question],
+    tables: Mapping[str, Table],
+    capability: int,
+    skip_known: bool,
+) -> list[Question]:
+    """All classes of the operator's own table; of others' tables those that have no row."""
+    return [
+        question
+        for question in asked
+        if not tables[question.tunable.name].has(capability, question.key)
+        or (question.tunable.name == op.name and not skip_known)
+    ]
+
+
 def _compile(op: Op, classes: Sequence[tuple[Case, dict[str, Any]]], capability: int) -> None:
     """Run every candidate once on many processes: compiled kernels stay in Triton's cache."""
     processes = min(MOST_PROCESSES, (os.cpu_count() or 2) - 1, len(classes))
@@ -150,7 +167,6 @@ _compiled: set[tuple[Any, ...]] = set()
 def _compile_class(job: tuple[str, Case, dict[str, Any], int]) -> int:
     """In a worker: run what has not run here yet, by the signature of its launches."""
     from benchmarks.freeze import signature
-    from benchmarks.measure.candidates import candidates, questions, run_once
 
     name, case, key, capability = job
     op = next(one for one in ALL if one.name == name)

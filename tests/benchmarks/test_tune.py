@@ -10,6 +10,7 @@ from benchmarks import tune
 from benchmarks.measure.candidates import candidates, questions
 from kernl.ops.linear import LINEAR
 from kernl.ops.linear_config import LIBRARY, LINEAR_TUNABLE, LinearConfig
+from kernl.ops.linear_layer_norm import LINEAR_LAYER_NORM
 from kernl.tables import Row, Value, read
 
 KEY: dict[str, Value] = {
@@ -33,6 +34,25 @@ def test_each_class_is_asked_once_and_tried_in_every_path() -> None:
     assert all(LIBRARY in configs for configs in tried)
     paths = {config[0] for configs in tried for config in configs}
     assert paths == {"tile", "split", "gemv", "tma", "library"}
+
+
+def test_rows_of_the_operators_inside_another_stay(tmp_path: Path) -> None:
+    """What linear_layer_norm is fastest with says nothing of linear alone."""
+    cases = tune.cases_to_tune(LINEAR_LAYER_NORM, half_only=True)
+    asked = questions(LINEAR_LAYER_NORM, cases, 90)
+    tables = {q.tunable.name: tune.Table(q.tunable, tmp_path) for q in asked}
+    assert tables.keys() == {"linear", "layer_norm", "linear_layer_norm"}
+
+    def names(skip_known: bool) -> set[str]:
+        timed = tune.classes_to_time(LINEAR_LAYER_NORM, asked, tables, 90, skip_known)
+        return {question.tunable.name for question in timed}
+
+    assert names(skip_known=False) == tables.keys()
+    for question in asked:
+        default = question.tunable.default(90, question.key)
+        tables[question.tunable.name].put(Row(90, question.key, default), 1e-6)
+    assert names(skip_known=False) == {"linear_layer_norm"}
+    assert names(skip_known=True) == set()
 
 
 def test_patterns_pick_cases() -> None:

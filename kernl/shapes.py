@@ -91,6 +91,7 @@ def _llama_like(
     )
 
 
+TINY_LLAMA = _llama_like("TinyLlama-1.1B", 2048, 32, 5632, 32000, 4)
 LLAMA_1B = _llama_like("Llama-3.2-1B", 2048, 32, 8192, 128256, 8)
 MISTRAL_7B = _llama_like("Mistral-7B-v0.1", 4096, 32, 14336, 32000, 8)
 
@@ -103,6 +104,7 @@ MODELS: tuple[ModelShape, ...] = (
     GPT2,
     LLAMA_1B,
     MISTRAL_7B,
+    TINY_LLAMA,
 )
 
 WORKLOADS: tuple[Workload, ...] = (

@@ -3,6 +3,7 @@
     python -m benchmarks.tune                    every operator that lets something be tuned
     python -m benchmarks.tune linear softmax     these operators
     python -m benchmarks.tune linear --match 'm1_*' --match 'm8_*'    these cases of it
+    python -m benchmarks.tune linear --check     write nothing: is a library's call ever faster?
 
 Each class of shapes of an operator's cases is timed in every candidate configuration; the fastest
 right one becomes a row. Rows of other architectures and of classes not timed are kept. A table is
@@ -25,7 +26,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure.candidates import Question, answer, candidates, questions, run_once
+from benchmarks.measure.candidates import (
+    Question,
+    answer,
+    beside_the_library,
+    candidates,
+    questions,
+    run_once,
+)
 from benchmarks.measure.lifetime import die_with_parent
 from kernl import tuning
 from kernl.op import Case, Op
@@ -33,6 +41,8 @@ from kernl.ops import ALL
 from kernl.tables import Key, Row, Tunable
 
 MOST_PROCESSES = 14
+_NOISE = 0.03
+"""A choice that takes so much longer than the library's call has lost."""
 _FP32_FLOPS = 2e10
 """Model shapes up to this many operations are tuned in float32 too."""
 
@@ -132,6 +142,41 @@ def tune(op: Op, cases: Sequence[Case], folder: Path, skip_known: bool, limit: i
     return len(asked)
 
 
+def check(op: Op, cases: Sequence[Case]) -> list[str]:
+    """Time what each class takes today beside the library's call; returns the losses, in words."""
+    import torch
+
+    from benchmarks.measure.laboratory import Laboratory
+    from kernl import launch
+
+    capability = launch.capability(torch.device("cuda"))
+    lab = Laboratory("cuda")
+    asked = [q for q in questions(op, cases, capability) if q.tunable.name == op.name]
+    losses, slowest, other = [], 1.0, 0
+    for number, question in enumerate(asked, 1):
+        configs = beside_the_library(question, capability)
+        if len(configs) < 2:
+            continue
+        found = answer(question, capability, lab, configs)
+        words = ", ".join(f"{name}={value}" for name, value in question.key.items())
+        if found is None or not found.before:
+            losses.append(f"{words}: not timed: {'; '.join(found.reasons) if found else 'wrong'}")
+            continue
+        other += 1
+        ratio = found.before / found.seconds
+        slowest = max(slowest, ratio)
+        line = f"{words}: {1e6 * found.before:.2f} µs, {ratio:.3f} of the faster one"
+        print(f"{op.name} {number}/{len(asked)}: {line}", flush=True)
+        if ratio > 1 + _NOISE:
+            losses.append(line)
+    print(
+        f"{op.name}: {len(asked)} classes, {other} of them by a kernel of its own; beside the "
+        f"library's call {len(losses)} are slower by more than {_NOISE:.0%}, the worst takes "
+        f"{slowest:.3f} times as long"
+    )
+    return losses
+
+
 def classes_to_time(
     op: Op,
     asked: Sequence[Question],
@@ -196,6 +241,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tables", type=Path, default=tuning.TABLES, help="where the tables lie")
     parser.add_argument("--continue", action="store_true", dest="skip", help="only missing rows")
     parser.add_argument("--limit", type=int, help="at most so many classes of each operator")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="write nothing: time what is chosen beside the library's call; exits with 1 on a loss",
+    )
     parser.add_argument("--half-only", action="store_true", help="no classes of float32")
     parser.add_argument(
         "--match",
@@ -212,10 +262,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("tune: no NVIDIA GPU answers here: there is nothing to time on", file=sys.stderr)
         return 2
     os.environ["KERNL_CACHE_DIR"] = ""  # what a user tuned must not pass for a default
+    lost: list[str] = []
     for op in chosen:
         cases = cases_to_tune(op, options.half_only, options.match or ["*"])
+        if options.check:
+            lost += check(op, cases)
+            continue
         tune(op, cases, options.tables, options.skip, options.limit)
-    return 0
+    for line in lost:
+        print(f"slower than the library: {line}", file=sys.stderr)
+    return 1 if lost else 0
 
 
 def _named(names: Iterable[str], parser: argparse.ArgumentParser) -> list[Op]:

@@ -78,17 +78,36 @@ def run_once(question: Question, config: tuple[Any, ...], device: str) -> None:
         question.op.kernel(**inputs)
 
 
-def answer(question: Question, capability: int, lab: Laboratory) -> Answer | None:
-    """Time one class; None where no candidate is right."""
+def beside_the_library(question: Question, capability: int) -> list[tuple[Any, ...]]:
+    """What a call takes today and the library's own call; that alone where it is taken today."""
+    today, *others = candidates(question, capability)
+    return [today, *(config for config in others if config[0] == "library")]
+
+
+def answer(
+    question: Question,
+    capability: int,
+    lab: Laboratory,
+    configs: Sequence[tuple[Any, ...]] | None = None,
+) -> Answer | None:
+    """Time one class; None where no candidate is right.
+
+    Args:
+        question: the class.
+        capability: of the GPU.
+        lab: where it is timed.
+        configs: what to try, today's choice first; all candidates where None.
+    """
     with torch.no_grad():
-        result = _answer(question, capability, lab)
+        result = _answer(question, lab, configs or candidates(question, capability))
     free(lab)
     return result
 
 
-def _answer(question: Question, capability: int, lab: Laboratory) -> Answer | None:
+def _answer(
+    question: Question, lab: Laboratory, configs: Sequence[tuple[Any, ...]]
+) -> Answer | None:
     op, case = question.op, question.case
-    configs = candidates(question, capability)
     pristine = op.inputs(case, lab.device, 1)
     truth = accuracy.truth(op.reference, pristine, op.mutates)
     limit = op.tolerance[case.dtype]

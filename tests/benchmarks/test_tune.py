@@ -2,6 +2,8 @@
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -53,6 +55,32 @@ def test_rows_of_the_operators_inside_another_stay(tmp_path: Path) -> None:
         tables[question.tunable.name].put(Row(90, question.key, default), 1e-6)
     assert names(skip_known=False) == {"linear_layer_norm"}
     assert names(skip_known=True) == set()
+
+
+def test_a_choice_is_compared_with_the_librarys_call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where a kernel of its own is chosen, and only there; a loss beyond the noise is told."""
+    cases = tune.cases_to_tune(LINEAR, half_only=True, match=["m128_*"])
+    times = {64: 1.0, 128: 1.02, 256: 1.5}
+    compared = []
+
+    def answer(question: Any, capability: int, lab: Any, configs: Any) -> Any:
+        assert [config[0] == "library" for config in configs] == [False, True]
+        compared.append(question)
+        slower = times[sorted(times)[len(compared) % 3]]
+        return SimpleNamespace(before=slower * 1e-5, seconds=1e-5, reasons=())
+
+    monkeypatch.setattr(tune, "answer", answer)
+    monkeypatch.setattr("kernl.launch.capability", lambda device: 90)
+    monkeypatch.setattr("benchmarks.measure.laboratory.Laboratory", lambda device: None)
+    losses = tune.check(LINEAR, cases)
+    asked = questions(LINEAR, cases, 90)
+    assert 3 <= len(compared) < len(asked)
+    assert len(losses) == sum(number % 3 == 2 for number in range(1, len(compared) + 1))
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert f"{len(asked)} classes, {len(compared)} of them by a kernel of its own" in last
+    assert f"{len(losses)} are slower by more than 3%, the worst takes 1.500 times" in last
 
 
 def test_patterns_pick_cases() -> None:

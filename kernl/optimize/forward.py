@@ -1,6 +1,7 @@
 """What stands in the place of a model's forward."""
 
 import functools
+import itertools
 import threading
 from collections import Counter
 from collections.abc import Hashable
@@ -16,9 +17,10 @@ from kernl.optimize.padding import Padded, Padding, padded_key
 from kernl.optimize.traffic import PATIENCE, TRAFFIC
 from kernl.runtime.runner import Arena, Row, Runner
 from kernl.runtime.shelf import Shelf
-from kernl.runtime.structure import UnknownValue, key_of
+from kernl.runtime.structure import UnknownValue, key_of_call
 
 _MOST_SEEN = 4096
+_BY_GRAPH = "by graph"
 FIRST_SIGHT = "the first call of its shapes"
 
 
@@ -31,36 +33,41 @@ class OptimizedForward:
     def __init__(self, model: torch.nn.Module, options: Options) -> None:
         self.original: Forward = model.forward
         self.options = options
-        self.calls: Counter[str] = Counter()
         self._model = model
         self._first = _place_of_first_parameter(model)
-        self._device = self._first_parameter().device
+        self._weights = self._weights_now()
         self._engines: Shelf[Engine] = Shelf(options.max_graphs)
         self._cuts: Shelf[Engine] = Shelf(_MOST_SEEN)
         self._seen: Shelf[bool] = Shelf(_MOST_SEEN)
         self._twins: dict[torch.dtype, Twin] = {}
         self._counting = threading.Lock()
-        self._weights = self._weights_now()
+        self._by_graph_so_far = itertools.count()  # counts on in one step, without a lock
+        self._looks = 0
+        self._by_pytorch_so_far: Counter[str] = Counter()
+        self._device_type = self._weights[2].type
         self._arena = self._new_arena()
         folder = options.cache_dir
-        self._kept = None if folder is None else Kept(folder, self._device)
+        self._kept = None if folder is None else Kept(folder, self._weights[2])
         lengths = options.padded_lengths
         self._padding = Padding(model, self.original, lengths) if lengths else None
         # transformers reads the parameters of forward to know what a model takes.
         functools.update_wrapper(self, self.original)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """What the model's forward returns."""
+        """What the model's forward returns.
+
+        Its time is that of the host: each call by graph pays for what stands here.
+        """
         reason = self._why_original()
         if reason:
             return self._by_original(reason, args, kwargs)
         dtype = self._dtype()
         tensors: list[torch.Tensor] = []
         try:
-            key: Hashable = (key_of(args, tensors), key_of(kwargs, tensors), dtype)
+            key = key_of_call(args, kwargs, dtype, tensors)
         except UnknownValue as unknown:
             return self._by_original(unknown.seen, args, kwargs)
-        engine = self._find(key)
+        engine = self._engines.get(key) or self._find(key)
         if engine is None:
             call, padded = Call(args, kwargs, tensors), self._padded(args, kwargs)
             sight = key if padded is None else padded_key(padded[1], dtype)
@@ -78,21 +85,33 @@ class OptimizedForward:
     def _by_graph(
         self, engine: Engine, runner: Runner, tensors: Row, dtype: torch.dtype | None
     ) -> Any:
-        twin = self._twins.get(dtype) if dtype is not None else None
-        if twin is not None:
-            twin.refresh()
-        self._count("by graph")
+        if dtype is not None:
+            twin = self._twins.get(dtype)
+            if twin is not None:
+                twin.refresh()
+        next(self._by_graph_so_far)
         row = tensors if engine.take is None else engine.take(tensors)
         if self._arena is not None:  # a replay: it reads no mode and touches no module
             return engine.rebuild(runner(row))
-        with torch.autocast(self._device.type, enabled=False), TRAFFIC.calling():
+        with torch.autocast(self._device_type, enabled=False), TRAFFIC.calling():
             return engine.rebuild(runner(row))
+
+    @property
+    def calls(self) -> Counter[str]:
+        """How many calls went which way so far."""
+        with self._counting:
+            counts = Counter(self._by_pytorch_so_far)
+            by_graph = next(self._by_graph_so_far) - self._looks  # a look counts on too
+            self._looks += 1
+        if by_graph:
+            counts[_BY_GRAPH] = by_graph
+        return counts
 
     def prepare(self, *args: Any, **kwargs: Any) -> Engine:
         """The engine for such a call, built now where there is none. Raises UnknownValue."""
         tensors: list[torch.Tensor] = []
         dtype = self._dtype()
-        key = (key_of(args, tensors), key_of(kwargs, tensors), dtype)
+        key = key_of_call(args, kwargs, dtype, tensors)
         padded = self._padded(args, kwargs)
         engine = self._engine(key, Call(args, kwargs, tensors), padded, dtype, None)
         assert engine is not None
@@ -110,12 +129,9 @@ class OptimizedForward:
     ) -> tuple[Padded, dict[str, Any]] | None:
         return None if self._padding is None else self._padding.of(args, kwargs)
 
-    def _count(self, what: str) -> None:
-        with self._counting:
-            self.calls[what] += 1
-
     def _by_original(self, reason: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self._count(f"by PyTorch: {reason}")
+        with self._counting:
+            self._by_pytorch_so_far[f"by PyTorch: {reason}"] += 1
         with TRAFFIC.calling():
             return self.original(*args, **kwargs)
 
@@ -130,15 +146,12 @@ class OptimizedForward:
             self._forget()
         return ""
 
-    def _weights_now(self) -> tuple[Hashable, ...]:
+    def _weights_now(self) -> tuple[int, torch.dtype, torch.device]:
         """Changes when the weights are moved or cast, as `model.to` does to all of them."""
-        first = self._first_parameter()
-        return first.data_ptr(), first.dtype, first.device
-
-    def _first_parameter(self) -> torch.Tensor:
-        """Found anew in each call, as it may be another object; without a walk over the model."""
+        # Found anew in each call, as it may be another object; without a walk over the model.
         parameters, name = self._first
-        return parameters[name]
+        first = parameters[name]
+        return first.data_ptr(), first.dtype, first.device
 
     def _forget(self) -> None:
         """Graphs read weights where they were: build anew."""
@@ -147,19 +160,19 @@ class OptimizedForward:
         self._cuts.clear()
         self._seen.clear()
         self._twins.clear()
-        self._device = self._first_parameter().device
+        self._device_type = self._weights[2].type
         self._arena = self._new_arena()
 
     def _new_arena(self) -> Arena | None:
-        on_gpu = self._device.type == "cuda" and self.options.cuda_graphs
-        return Arena(self._device) if on_gpu else None
+        on_gpu = self._device_type == "cuda" and self.options.cuda_graphs
+        return Arena(self._weights[2]) if on_gpu else None
 
     def _dtype(self) -> torch.dtype | None:
         """The half precision that is asked for, by autocast or by option, of float32 weights."""
-        if self._weights[1] != torch.float32:
+        if self._weights[1] is not torch.float32:
             return None
-        if torch.is_autocast_enabled(self._device.type):
-            return torch.get_autocast_dtype(self._device.type)
+        if torch.is_autocast_enabled(self._device_type):
+            return torch.get_autocast_dtype(self._device_type)
         return self.options.dtype
 
     def _engine(

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from kernl.runtime.structure import key_of
+from kernl.runtime.structure import key_of_call
 
 LENGTHS = tuple(size for power in range(4, 15) for size in (2**power, 3 * 2 ** (power - 1)))
 """16, 24, 32, 48, 64, 96 …: at most half as much again."""
@@ -134,4 +134,4 @@ def _ones_then_zeros(ids: torch.Tensor, padded_length: int) -> torch.Tensor:
 
 def padded_key(arguments: Mapping[str, Any], dtype: torch.dtype | None) -> Hashable:
     """The key of a padded call, which has no positional arguments."""
-    return key_of((), []), key_of(dict(arguments), []), dtype
+    return key_of_call((), arguments, dtype, [])

@@ -13,14 +13,15 @@ from typing import Protocol
 
 import torch
 
+from kernl.errors import DeviceError
 from kernl.launch import FIRST_DEPENDENT, capability, dependent_launches
+from kernl.runtime.copy_kernel import Inputs, Outputs
 
 Row = Sequence[torch.Tensor]
 Function = Callable[..., Row]
 
 _WARM_UPS = 2
 _TIMED_REPLAYS = 10
-_SMALL = 1 << 15
 
 
 class Runner(Protocol):
@@ -48,47 +49,82 @@ class Direct:
 
 
 class Arena:
-    """What the graphs of one model on one device share: memory, a lock, the order of streams."""
+    """What the graphs of one model on one device share: memory, a lock, the order of streams.
+
+    While all replays are on one stream, that is their order, and no event is recorded. The first
+    replay on another stream waits for all that the old one was given until then; from that call on
+    each replay is followed by an event, and a change of streams waits for no more than the replay.
+    """
 
     def __init__(self, device: torch.device) -> None:
-        index = torch.cuda.current_device() if device.index is None else device.index
-        self.device = torch.device("cuda", index)
+        self.index = torch.cuda.current_device() if device.index is None else device.index
+        self.device = torch.device("cuda", self.index)
         self.lock = threading.Lock()
         with torch.cuda.device(device):
             self.pool = torch.cuda.graph_pool_handle()
             self._done = torch.cuda.Event()
         self._stream: torch.cuda.Stream | None = None
+        self._handle = -1
+        self._records = False
 
     @contextmanager
     def current(self) -> Iterator[None]:
         """Hold the lock, with this device as the current one."""
-        with self.lock:
-            if torch.cuda.current_device() == self.device.index:
-                yield
-            else:
-                with torch.cuda.device(self.device):
-                    yield
+        with self.lock, torch.cuda.device(self.device):
+            yield
 
-    def enter(self) -> None:
-        """Let the current stream wait for the last replay, where that was on another one."""
+    def enter(self) -> int:
+        """Let the current stream wait for the last replay, where that was on another one.
+
+        Returns:
+            The handle of the current stream.
+        """
         # The handle alone tells whether it is the same stream, and costs a tenth of the object.
-        handle = torch._C._cuda_getCurrentRawStream(self.device.index)
-        if self._stream is None or handle != self._stream.cuda_stream:
-            stream = torch.cuda.current_stream(self.device)
-            if self._stream is not None:
-                stream.wait_event(self._done)
-            self._stream = stream
+        handle = torch._C._cuda_getCurrentRawStream(self.index)
+        if handle != self._handle:
+            self._change_to(torch.cuda.current_stream(self.device))
+        return handle
 
     def leave(self) -> None:
         """The current stream has all of this replay's work."""
-        assert self._stream is not None
-        self._done.record(self._stream)
+        if self._records and self._stream is not None:
+            self._done.record(self._stream)
+
+    def _change_to(self, stream: torch.cuda.Stream) -> None:
+        if self._stream is not None:
+            if not self._records:
+                self._record_late(self._stream)
+            stream.wait_event(self._done)
+        # PyTorch keeps its own streams for good. One from elsewhere may be gone when an event is
+        # wanted, and its handle then be another's: it is asked about anew in each call.
+        kept = _is_pytorchs(stream)
+        self._records = self._stream is not None or not kept
+        self._stream, self._handle = stream, stream.cuda_stream if kept else -1
+
+    def _record_late(self, old: torch.cuda.Stream) -> None:
+        """While somebody captures that stream, the event would become a part of the capture."""
+        with torch.cuda.stream(old):
+            if torch.cuda.is_current_stream_capturing():
+                raise DeviceError(
+                    seen=f"a first call on another stream while {old} is being captured, the "
+                    "stream of the calls so far",
+                    allowed="another stream before that capture or after it",
+                    action="call the model once on each stream before capturing one",
+                )
+        self._done.record(old)
+
+
+def _is_pytorchs(stream: torch.cuda.Stream) -> bool:
+    """Whether it is the default stream or of PyTorch's pool; the id of any other is a pointer."""
+    return stream.stream_id == 0 or stream.stream_id % 2 == 1
 
 
 class CudaGraph:
     """A function captured once for inputs like `example`, replayed on each call.
 
     Attributes:
+        copies_in: from a call's tensors to where the graph reads them.
+        copies_out: from what the graph wrote to new tensors.
         early: whether its kernels begin while the ones before them end. Where the caller does not
             say, both are captured, and the faster one stays. False before Hopper.
     """
@@ -100,16 +136,18 @@ class CudaGraph:
         self._function = function  # a replay reads its constants, whose memory it must keep
         with arena.current(), torch.inference_mode(False), torch.no_grad():
             self._inputs = [x.clone(memory_format=torch.contiguous_format) for x in example]
+            self.copies_in = Inputs(self._inputs)
             able = capability(arena.device) >= FIRST_DEPENDENT
             self.early = able and early is not False
             if not self.early or early is None:
-                self._graph, self._outputs = self._capture(function)
+                self._graph, outputs = self._capture(function)
             if self.early:
                 with dependent_launches(arena.device):
-                    graph, outputs = self._capture(function)
+                    graph, others = self._capture(function)
                 self.early = early is True or self._is_faster(graph)
                 if self.early:
-                    self._graph, self._outputs = graph, outputs
+                    self._graph, outputs = graph, others
+            self.copies_out = Outputs(outputs)
 
     def _capture(self, function: Function) -> tuple[torch.cuda.CUDAGraph, list[torch.Tensor]]:
         stream = torch.cuda.Stream(self._arena.device)
@@ -132,25 +170,24 @@ class CudaGraph:
         self._arena.leave()
         return faster
 
-    def _take(self, tensors: Row) -> None:
-        """Copy the inputs: small ones in one launch, which is slow for large ones."""
-        if all(static.numel() <= _SMALL for static in self._inputs):
-            torch._foreach_copy_(self._inputs, list(tensors))
-        else:
-            for static, given in zip(self._inputs, tensors, strict=True):
-                static.copy_(given)
-
     def __call__(self, tensors: Row) -> list[torch.Tensor]:
         """New output tensors, in the order of the current stream."""
         arena = self._arena
-        # A replay goes to the current device, which need not be that of the model.
-        with arena.current():
-            arena.enter()
-            self._take(tensors)
+        with arena.lock:
+            # A replay goes to the current device, which need not be that of the model.
+            if torch._C._cuda_getDevice() == arena.index:
+                return self._replay(tensors)
+            with torch.cuda.device(arena.device):
+                return self._replay(tensors)
+
+    def _replay(self, tensors: Row) -> list[torch.Tensor]:
+        stream = self._arena.enter()
+        try:
+            self.copies_in.take(tensors, stream)
             self._graph.replay()
-            outputs = [out.clone() for out in self._outputs]
-            arena.leave()
-        return outputs
+            return self.copies_out.give(stream)
+        finally:
+            self._arena.leave()
 
 
 def _faster(graph: torch.cuda.CUDAGraph, other: torch.cuda.CUDAGraph) -> bool:

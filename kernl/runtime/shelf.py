@@ -14,14 +14,19 @@ class Shelf(Generic[Thing]):
     def __init__(self, most: int) -> None:
         self._most = most
         self._things: OrderedDict[Hashable, Thing] = OrderedDict()
+        self._last: tuple[Hashable, Thing] | None = None
         self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> Thing | None:
         """What is kept under this key, now the one used last; None where nothing is."""
+        last = self._last  # read once, as other threads change it
+        if last is not None and last[0] == key:
+            return last[1]  # it is at the end already: no lock, no hash
         with self._lock:
             found = self._things.get(key)
             if found is not None:
                 self._things.move_to_end(key)
+                self._last = key, found
             return found
 
     def put(self, key: Hashable, thing: Thing) -> None:
@@ -29,6 +34,7 @@ class Shelf(Generic[Thing]):
         with self._lock:
             self._things[key] = thing
             self._things.move_to_end(key)
+            self._last = key, thing
             while len(self._things) > self._most:
                 self._things.popitem(last=False)
 
@@ -41,3 +47,4 @@ class Shelf(Generic[Thing]):
         """Let go of everything."""
         with self._lock:
             self._things.clear()
+            self._last = None

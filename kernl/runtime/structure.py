@@ -7,7 +7,8 @@ function that builds them anew from another row.
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -33,6 +34,38 @@ class UnknownValue(KernlError, TypeError):
         )
 
 
+def key_of_call(
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    dtype: torch.dtype | None,
+    tensors: list[torch.Tensor],
+) -> Hashable:
+    """What a graph depends on of a call; its tensors are appended to `tensors`.
+
+    It is made anew in each call, so it is flat. A tensor takes three places, of which the first is
+    a torch.Size, another argument one, which is no torch.Size: no two kinds of calls share a key.
+
+    Args:
+        args: of the call, by position.
+        kwargs: of the call, by name.
+        dtype: in which it computes; None for that of the weights.
+        tensors: a list, to be filled.
+
+    Raises:
+        UnknownValue: a graph cannot take such an argument.
+    """
+    parts: list[Hashable] = [dtype, tuple(kwargs)]
+    for value in (*args, *kwargs.values()) if args else kwargs.values():
+        if isinstance(value, torch.Tensor):
+            tensors.append(value)
+            parts.append(value.shape)
+            parts.append(value.dtype)
+            parts.append(value.device)
+        else:
+            parts.append(key_of(value, tensors))
+    return tuple(parts)
+
+
 def key_of(value: Any, tensors: list[torch.Tensor]) -> Hashable:
     """What a graph depends on of an argument; its tensors are appended to `tensors`.
 
@@ -56,7 +89,7 @@ def rebuilder(value: Any, tensors: list[torch.Tensor], once: bool = True) -> Reb
     """How to build such a value from other tensors; its own are appended to `tensors`.
 
     With `once` a tensor that is there several times is one tensor of the row; without, the row is
-    that of `key_of`.
+    that of `key_of` and `key_of_call`.
 
     Raises:
         UnknownValue: it holds something that cannot be built anew.
@@ -64,10 +97,9 @@ def rebuilder(value: Any, tensors: list[torch.Tensor], once: bool = True) -> Reb
     if isinstance(value, torch.Tensor):
         for place, tensor in enumerate(tensors):
             if once and tensor is value:
-                return lambda row: row[place]
+                return itemgetter(place)
         tensors.append(value)
-        own = len(tensors) - 1
-        return lambda row: row[own]
+        return itemgetter(len(tensors) - 1)
     if isinstance(value, _PLAIN):
         return lambda _: value
     if type(value) in (tuple, list):
@@ -87,18 +119,17 @@ def rebuilder(value: Any, tensors: list[torch.Tensor], once: bool = True) -> Reb
 
 def _model_output(value: ModelOutput, tensors: list[torch.Tensor], once: bool) -> Rebuild:
     """Its own constructor checks every field on every call; this sets what is known to be right."""
-    kind = type(value)
-    named = {name: rebuilder(part, tensors, once) for name, part in value.items()}
-    absent = {name: None for name in vars(value) if name not in named}
+    kind, new, put = type(value), type(value).__new__, OrderedDict.__setitem__
+    named = [(name, rebuilder(part, tensors, once)) for name, part in value.items()]
+    nothing = dict.fromkeys(vars(value))
 
     def rebuild(row: Row) -> Any:
-        out = kind.__new__(kind)
-        OrderedDict.__init__(out)
-        vars(out).update(absent)
-        for name, part in named.items():
-            found = part(row)
-            OrderedDict.__setitem__(out, name, found)
-            vars(out)[name] = found
+        out = new(kind)
+        fields = out.__dict__
+        fields.update(nothing)
+        for name, part in named:
+            fields[name] = found = part(row)
+            put(out, name, found)
         return out
 
     return rebuild

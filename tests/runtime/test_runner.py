@@ -39,6 +39,30 @@ def test_a_replay_computes_anew_and_overwrites_nothing() -> None:
 
 
 @pytest.mark.gpu
+def test_only_odd_inputs_are_left_to_pytorch() -> None:
+    """What is common goes to Triton's launcher directly, which the counts prove."""
+    x = torch.randn(64, 64, device="cuda")
+    run = CudaGraph(square, [x], Arena(x.device))
+    held = []
+    for number in range(1, 4):
+        held.append((run([number * x]), square(number * x)))
+    assert run.copies_in.left_to_pytorch == run.copies_out.left_to_pytorch == 0
+    storage = torch.randn(64 * 64 + 1, device="cuda")
+    odd = [x.t(), storage[1:].reshape(64, 64), storage[:64].expand(64, 64)]
+    for count, given in enumerate(odd, start=1):
+        held.append((run([given]), square(given.contiguous())))
+        assert run.copies_in.left_to_pytorch == count
+    with torch.inference_mode():
+        held.append((run([x]), square(x)))
+    assert run.copies_in.left_to_pytorch == len(odd)
+    assert run.copies_out.left_to_pytorch == 0
+    for outputs, truth in held:
+        for out, true in zip(outputs, truth, strict=True):
+            assert (out.shape, out.stride(), out.dtype) == (true.shape, true.stride(), true.dtype)
+            torch.testing.assert_close(out, true)
+
+
+@pytest.mark.gpu
 def test_constants_of_a_graph_live_as_long_as_it() -> None:
     x = torch.randn(64, 64, device="cuda")
     constant = torch.ones(1 << 20, device="cuda")
@@ -118,3 +142,25 @@ def test_streams_and_threads_take_turns() -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def slowly_more(x: torch.Tensor) -> list[torch.Tensor]:
+    torch.cuda._sleep(50_000_000)  # cycles, tens of milliseconds
+    return [x + 1]
+
+
+@pytest.mark.gpu
+def test_the_first_change_of_streams_waits_for_the_replay_before() -> None:
+    """Else its inputs would be there before the first replay has read its own."""
+    fives, sevens = (torch.full((64,), value, device="cuda") for value in (5.0, 7.0))
+    run = CudaGraph(slowly_more, [fives], Arena(fives.device))
+    first, second = torch.cuda.Stream(), torch.cuda.Stream()
+    for _ in range(2):
+        torch.cuda.synchronize()
+        with torch.cuda.stream(first):
+            (six,) = run([fives])
+        with torch.cuda.stream(second):
+            (eight,) = run([sevens])
+        torch.cuda.synchronize()
+        assert six.tolist() == [6.0] * 64
+        assert eight.tolist() == [8.0] * 64

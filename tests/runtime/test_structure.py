@@ -7,7 +7,7 @@ import torch
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from kernl.runtime.structure import UnknownValue, key_of, rebuilder
+from kernl.runtime.structure import UnknownValue, key_of, key_of_call, rebuilder
 
 A, B = torch.ones(2, 3), torch.zeros(4)
 
@@ -30,6 +30,38 @@ def test_a_key_says_all_but_the_data() -> None:
         {"x": A, "z": (B, None), "flag": True},
     ):
         assert key(other) != one
+
+
+def key_of_this(*args: Any, dtype: torch.dtype | None = None, **kwargs: Any) -> Any:
+    return key_of_call(args, kwargs, dtype, [])
+
+
+def test_a_key_of_a_call_says_where_each_argument_stands() -> None:
+    tensors: list[torch.Tensor] = []
+    parameter = torch.nn.Parameter(A)
+    one = key_of_call((A,), {"mask": B, "flag": None, "more": [A]}, None, tensors)
+    assert [id(tensor) for tensor in tensors] == [id(A), id(B), id(A)]
+    assert one == key_of_this(parameter, mask=B + 1, flag=None, more=[A])
+    assert hash(one) == hash(key_of_this(A, mask=B, flag=None, more=[A]))
+    others = [
+        key_of_this(A, mask=B, flag=None, more=[A], dtype=torch.float16),
+        key_of_this(mask=B, flag=None, more=[A]),
+        key_of_this(A, B, flag=None, more=[A]),
+        key_of_this(A, flag=None, mask=B, more=[A]),
+        key_of_this(A, mask=B, flag=None, more=A),
+        key_of_this(A, mask=B, flag=False, more=[A]),
+        key_of_this(A, mask=tuple(A.shape), flag=None, more=[A]),
+        key_of_this(A.half(), mask=B, flag=None, more=[A]),
+        key_of_this(A[:1], mask=B, flag=None, more=[A]),
+        key_of_this(A.to("meta"), mask=B, flag=None, more=[A]),
+        key_of_this((A, B), flag=None, more=[A]),
+        key_of_this(),
+    ]
+    assert one not in others
+    assert len(set(others)) == len(others)
+    for dtype in (torch.float32, torch.float16):
+        # The same in a row, once as arguments and once as what is said of a tensor.
+        assert key_of_this(tuple(A.shape), dtype, A.device.type) != key_of_this(A.to(dtype))
 
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, DynamicCache()])

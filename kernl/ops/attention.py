@@ -30,8 +30,8 @@ from kernl.tuning import choose
 SMALLEST_SCALE = 1e-30
 """Any score times this is 0 beside the others."""
 
-_RUN = 1024
-"""Keys of a mask that are looked at together."""
+_MOST_OF_A_RUN = 1024
+"""So many keys of a mask are looked at together."""
 _FEWEST_BLOCKS = 2
 """With so few blocks of keys, asking the mask in each costs less than reading it before."""
 
@@ -123,6 +123,7 @@ def attention_launch(
     per_head = {"slopes": options["alibi_slopes"], "lengths": options["key_lengths"]}
     exact, first = options["buckets"]
     kind, most_asked = _mask_kind(mask), _FEWEST_BLOCKS * config.block_n
+    run = min(_MOST_OF_A_RUN, next_power_of_2(k.shape[2]))
     return Launch(
         kernel=attention_kernel,
         grid=(cdiv(longest, config.block_m) * sequences * heads,),
@@ -169,7 +170,7 @@ def attention_launch(
         constants={
             "MASK": kind,
             "MASK_OF_QUERY": mask_strides[2] != 0,
-            "FIND_RUN": _RUN if kind == "keys" and k.shape[2] > most_asked else 0,
+            "FIND_RUN": run if kind == "keys" and k.shape[2] > most_asked else 0,
             "HAS_LENGTHS": per_head["lengths"] is not None,
             "VARLEN": "cu_seqlens" in options,
             "CAUSAL": options["causal"],

@@ -35,8 +35,9 @@ def _fits(capability: int, key: Key, config: AttentionConfig) -> bool:
     threads = 32 * config.num_warps
     sums = config.block_m * (_head_block(key) + config.block_n) // threads
     # What changes or hides scores, rows with a tail, and GPUs before Hopper need registers that are
-    # left otherwise.
-    plain = key["extra"] != 1 and _head_block(key) == int(key["dim"])
+    # left otherwise. A mask of keys does on Blackwell alone.
+    unmasked = key["extra"] == 0 or (key["extra"] == 2 and capability < 100)
+    plain = unmasked and _head_block(key) == int(key["dim"])
     most = 48 if capability < 90 else 128 if plain else 64
     # Rows that are not aligned are read element by element, each by an address of its own.
     addresses = config.block_n * _head_block(key) // threads if int(key["dim"]) % 8 else 0

@@ -29,6 +29,11 @@ def _relative_bucket(
 
 
 @triton.jit
+def _both_runs(first_a, end_a, count_a, first_b, end_b, count_b):
+    return tl.minimum(first_a, first_b), tl.maximum(end_a, end_b), count_a + count_b
+
+
+@triton.jit
 def run_of_keys(mask_ptrs, stride_mask_k, last_key, BLOCK: tl.constexpr):
     """The first key that a boolean mask shows, the end of the last one, and whether it has holes.
 
@@ -40,9 +45,11 @@ def run_of_keys(mask_ptrs, stride_mask_k, last_key, BLOCK: tl.constexpr):
         inside = offs < last_key
         mask = tl.load(mask_ptrs + offs.to(tl.int64) * stride_mask_k, mask=inside, other=0)
         shown = mask != 0
-        first = tl.minimum(first, tl.min(tl.where(shown, offs, last_key), axis=0))
-        end = tl.maximum(end, tl.max(tl.where(shown, offs + 1, 0), axis=0))
-        count += tl.sum(shown.to(tl.int32), axis=0)
+        # All three at once: what costs is that the warps meet.
+        runs = (tl.where(shown, offs, last_key), tl.where(shown, offs + 1, 0), shown.to(tl.int32))
+        block_first, block_end, block_count = tl.reduce(runs, 0, _both_runs)
+        first, end = tl.minimum(first, block_first), tl.maximum(end, block_end)
+        count += block_count
     return first, end, count < end - first
 
 

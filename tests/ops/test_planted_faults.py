@@ -172,4 +172,4 @@ def test_the_contract_catches_a_planted_fault(name: str, tmp_path: Path) -> None
     )
     assert done.returncode == 1, done.stdout + done.stderr
     assert "test_kernel_against_float64" in done.stdout
-    assert "relative_l2" in done.stdout
+    assert "relative_l2" in done.stdout, done.stdout + done.stderr

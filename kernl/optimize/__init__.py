@@ -35,6 +35,7 @@ def optimize_model(
     max_graphs: int = 64,
     padding: bool | Sequence[int] = False,
     cache_dir: str | os.PathLike[str] | None = None,
+    weights_ahead: bool = False,
 ) -> PreTrainedModel:
     """Make a model's forward faster, in place.
 
@@ -62,6 +63,8 @@ def optimize_model(
             their outputs cut. So many lengths share few graphs.
         cache_dir: a folder for compiled kernels and for choices, so that the next process is ready
             sooner. Without it Triton keeps compiled kernels where it always does.
+        weights_ahead: capture each graph a third time, with a branch that asks for weights to be in
+            L2 before the layers that read them; it stays where that is faster.
 
     Returns:
         The same model.
@@ -81,6 +84,7 @@ def optimize_model(
         max_graphs=max_graphs,
         padding=padding if isinstance(padding, bool) else tuple(padding),
         cache_dir=None if cache_dir is None else Path(cache_dir),
+        weights_ahead=weights_ahead,
     )
     _check_model(model)
     restore_model(model)

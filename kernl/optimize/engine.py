@@ -14,6 +14,7 @@ from kernl.optimize.kept import Kept, name_of
 from kernl.optimize.options import Options
 from kernl.optimize.padding import Padded
 from kernl.optimize.verdict import disagreement, narrowest, slower
+from kernl.optimize.weights_ahead import ask_ahead
 from kernl.rewrite import Report, rewrite, trace
 from kernl.rewrite.fold import fold_constants
 from kernl.rewrite.report import left_to_pytorch
@@ -156,7 +157,7 @@ def _build(
     function = _function(graph, dtype, [tensor.dtype for tensor in truth])
     try:
         with torch.autocast(call.tensors[0].device.type, enabled=False):
-            runner = _runner(graph, function, call, arena, kept)
+            runner = _runner(graph, function, call, options, arena, kept)
             outputs = runner(call.tensors)
     except Exception as error:  # a kernel that does not compile must not take the user's call down
         return Engine(None, rebuild, report, f"the graph did not run: {_spoken(error)}")
@@ -172,16 +173,18 @@ def _runner(
     graph: fx.GraphModule,
     function: Callable[..., list[torch.Tensor]],
     call: Call,
+    options: Options,
     arena: Arena | None,
     kept: Kept | None,
 ) -> Runner:
     if arena is None:
         return Direct(function, _borrowed(graph))
+    ahead = options.weights_ahead and ask_ahead(graph) > 0
     if kept is None:
-        return CudaGraph(function, call.tensors, arena)
+        return CudaGraph(function, call.tensors, arena, ahead=ahead)
     name = name_of(graph, call.tensors)
-    captured = CudaGraph(function, call.tensors, arena, kept.early(name))
-    kept.note_early(name, captured.early)
+    captured = CudaGraph(function, call.tensors, arena, kept.capture(name), ahead)
+    kept.note_capture(name, captured.capture)
     return captured
 
 

@@ -2,7 +2,7 @@
 
     cache_dir/FINGERPRINT/triton/          compiled kernels, as Triton keeps them
                           spellings.json   of which operators each spelling consists
-                          choices.json     which of two captures of a graph was the faster one
+                          choices.json     which capture of a graph was the fastest
 
 The fingerprint changes with all that could make one of these stale: the GPU, torch, triton,
 transformers, kernl's sources.
@@ -20,6 +20,7 @@ from torch import fx
 
 from kernl.disk import is_writable, read_json, write_json
 from kernl.rewrite import known
+from kernl.runtime.runner import Capture
 from kernl.tuned_cache import fingerprint
 
 _SOURCES = Path(__file__).parent.parent
@@ -37,7 +38,7 @@ class Kept:
         gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
         self.folder = cache_dir / _fingerprint(gpu)
         known.load(self.folder / "spellings.json")
-        self._early = _read_choices(self.folder / "choices.json")
+        self._captures = _read_choices(self.folder / "choices.json")
 
     @contextmanager
     def compiling(self) -> Iterator[None]:
@@ -48,16 +49,16 @@ class Kept:
                 triton.knobs.cache.dir = str(folder)
             yield
 
-    def early(self, graph: str) -> bool | None:
-        """Whether this graph is faster with kernels that begin early; None where nobody knows."""
-        return self._early.get(graph)
+    def capture(self, graph: str) -> Capture | None:
+        """How this graph is captured to be fastest; None where nobody knows."""
+        return self._captures.get(graph)
 
-    def note_early(self, graph: str, early: bool) -> None:
-        """Keep which capture of a graph was the faster one."""
-        if self._early.get(graph) != early:
-            self._early = {**_read_choices(self.folder / "choices.json"), **self._early}
-            self._early[graph] = early
-            write_json(self.folder / "choices.json", self._early)
+    def note_capture(self, graph: str, capture: Capture) -> None:
+        """Keep which capture of a graph was the fastest."""
+        if self._captures.get(graph) != capture:
+            path = self.folder / "choices.json"
+            self._captures = {**_read_choices(path), **self._captures, graph: capture}
+            write_json(path, {name: way._asdict() for name, way in self._captures.items()})
 
     def save_spellings(self) -> None:
         """Keep of which operators each spelling consists."""
@@ -79,5 +80,11 @@ def _fingerprint(gpu: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _read_choices(path: Path) -> dict[str, bool]:
-    return {name: early for name, early in read_json(path).items() if isinstance(early, bool)}
+def _read_choices(path: Path) -> dict[str, Capture]:
+    return {
+        name: Capture(**way)
+        for name, way in read_json(path).items()
+        if isinstance(way, dict)
+        and way.keys() == set(Capture._fields)
+        and all(isinstance(value, bool) for value in way.values())
+    }

@@ -26,6 +26,7 @@ class Options:
     max_graphs: int = 64
     padding: bool | tuple[int, ...] = False
     cache_dir: Path | None = None
+    weights_ahead: bool = False
 
     @property
     def padded_lengths(self) -> tuple[int, ...]:

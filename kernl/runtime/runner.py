@@ -8,13 +8,14 @@ another graph left, which is why its outputs are copied before the next begins.
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Protocol
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import NamedTuple, Protocol
 
 import torch
 
 from kernl.errors import DeviceError
 from kernl.launch import FIRST_DEPENDENT, capability, dependent_launches
+from kernl.runtime.ahead import asking
 from kernl.runtime.copy_kernel import Inputs, Outputs
 
 Row = Sequence[torch.Tensor]
@@ -119,49 +120,80 @@ def _is_pytorchs(stream: torch.cuda.Stream) -> bool:
     return stream.stream_id == 0 or stream.stream_id % 2 == 1
 
 
+class Capture(NamedTuple):
+    """How a graph is captured.
+
+    Attributes:
+        early: its kernels begin while the ones before them end; nothing before Hopper.
+        ahead: a branch of the graph asks for weights before the kernels that read them.
+    """
+
+    early: bool
+    ahead: bool
+
+
 class CudaGraph:
     """A function captured once for inputs like `example`, replayed on each call.
 
     Attributes:
         copies_in: from a call's tensors to where the graph reads them.
         copies_out: from what the graph wrote to new tensors.
-        early: whether its kernels begin while the ones before them end. Where the caller does not
-            say, both are captured, and the faster one stays. False before Hopper.
+        capture: how. Where the caller does not say, each way is tried, and the fastest stays;
+            with `ahead` that of asking for weights too, for which the function calls `ask`.
     """
 
     def __init__(
-        self, function: Function, example: Row, arena: Arena, early: bool | None = None
+        self,
+        function: Function,
+        example: Row,
+        arena: Arena,
+        capture: Capture | None = None,
+        ahead: bool = False,
     ) -> None:
         self._arena = arena
         self._function = function  # a replay reads its constants, whose memory it must keep
         with arena.current(), torch.inference_mode(False), torch.no_grad():
             self._inputs = [x.clone(memory_format=torch.contiguous_format) for x in example]
             self.copies_in = Inputs(self._inputs)
-            able = capability(arena.device) >= FIRST_DEPENDENT
-            self.early = able and early is not False
-            if not self.early or early is None:
-                self._graph, outputs = self._capture(function)
-            if self.early:
-                with dependent_launches(arena.device):
-                    graph, others = self._capture(function)
-                self.early = early is True or self._is_faster(graph)
-                if self.early:
-                    self._graph, outputs = graph, others
+            ways = self._ways(ahead) if capture is None else iter([capture])
+            self.capture = next(ways)
+            self._graph, outputs = self._capture(function, self.capture)
+            for way in ways:
+                graph, others = self._capture(function, way)
+                if self._is_faster(graph):
+                    self.capture, self._graph, outputs = way, graph, others
             self.copies_out = Outputs(outputs)
 
-    def _capture(self, function: Function) -> tuple[torch.cuda.CUDAGraph, list[torch.Tensor]]:
-        stream = torch.cuda.Stream(self._arena.device)
-        stream.wait_stream(torch.cuda.current_stream(self._arena.device))
-        # Kernels are compiled and libraries take their workspaces before anything is recorded.
-        with torch.cuda.stream(stream):
-            for _ in range(_WARM_UPS):
-                function(*self._inputs)
-        stream.synchronize()
+    def _ways(self, ahead: bool) -> Iterator[Capture]:
+        """What to try; how the second question is asked depends on the answer to the first."""
+        yield Capture(early=False, ahead=False)
+        if capability(self._arena.device) >= FIRST_DEPENDENT:
+            yield Capture(early=True, ahead=False)
+        if ahead:
+            yield Capture(self.capture.early, ahead=True)
+
+    def _capture(
+        self, function: Function, way: Capture
+    ) -> tuple[torch.cuda.CUDAGraph, list[torch.Tensor]]:
+        device = self._arena.device
+
+        def asked() -> AbstractContextManager[None]:
+            return asking(device) if way.ahead else nullcontext()
+
+        stream = torch.cuda.Stream(device)
+        stream.wait_stream(torch.cuda.current_stream(device))
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(
+        recorded = torch.cuda.graph(
             graph, pool=self._arena.pool, stream=stream, capture_error_mode="thread_local"
-        ):
-            outputs = list(function(*self._inputs))
+        )
+        with dependent_launches(device) if way.early else nullcontext():
+            # Kernels are compiled and libraries take workspaces before anything is recorded.
+            with torch.cuda.stream(stream), asked():
+                for _ in range(_WARM_UPS):
+                    function(*self._inputs)
+            stream.synchronize()
+            with recorded, asked():
+                outputs = list(function(*self._inputs))
         return graph, outputs
 
     def _is_faster(self, graph: torch.cuda.CUDAGraph) -> bool:

@@ -84,8 +84,8 @@ FAULTS = {
     ),
     "attention counts a key behind the last one": (
         "attention_scores",
-        "seen = (n_offs < last_key)[None, :]",
-        "seen = (n_offs < last_key + 1)[None, :]",
+        "seen = n_offs < last_key",
+        "seen = n_offs < last_key + 1",
     ),
     "attention lets a query see one key too many": (
         "attention_scores",

@@ -72,9 +72,7 @@ def test_each_weight_is_asked_for_once_and_no_more_than_fits(most: int) -> None:
         assert first == reached.get(name, 0)
         reached[name] = end
         # On the way or in L2, and not read yet.
-        waiting = {
-            one: size for place, (one, size) in enumerate(reached.items()) if place >= read
-        }
+        waiting = {one: size for place, (one, size) in enumerate(reached.items()) if place >= read}
         assert sum(waiting.values()) <= most
     if most >= MIB:
         assert list(reached.values()) == [MIB] * LAYERS

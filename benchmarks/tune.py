@@ -152,7 +152,7 @@ def check(op: Op, cases: Sequence[Case]) -> list[str]:
     capability = launch.capability(torch.device("cuda"))
     lab = Laboratory("cuda")
     asked = [q for q in questions(op, cases, capability) if q.tunable.name == op.name]
-    losses, slowest, other = [], 1.0, 0
+    losses, slowest, own = [], 1.0, 0
     for number, question in enumerate(asked, 1):
         configs = beside_the_library(question, capability)
         if len(configs) < 2:
@@ -162,7 +162,7 @@ def check(op: Op, cases: Sequence[Case]) -> list[str]:
         if found is None or not found.before:
             losses.append(f"{words}: not timed: {'; '.join(found.reasons) if found else 'wrong'}")
             continue
-        other += 1
+        own += 1
         ratio = found.before / found.seconds
         slowest = max(slowest, ratio)
         line = f"{words}: {1e6 * found.before:.2f} µs, {ratio:.3f} of the faster one"
@@ -170,7 +170,7 @@ def check(op: Op, cases: Sequence[Case]) -> list[str]:
         if ratio > 1 + _NOISE:
             losses.append(line)
     print(
-        f"{op.name}: {len(asked)} classes, {other} of them by a kernel of its own; beside the "
+        f"{op.name}: {len(asked)} classes, {own} of them by a kernel of its own; beside the "
         f"library's call {len(losses)} are slower by more than {_NOISE:.0%}, the worst takes "
         f"{slowest:.3f} times as long"
     )

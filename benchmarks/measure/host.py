@@ -49,15 +49,14 @@ def measured(rounds: int) -> dict[str, float]:
     """Microseconds of each piece of a call, by name. Needs a GPU."""
     import torch
 
+    from benchmarks.measure.model_calls import in_half
     from kernl import optimize_model
     from kernl.runtime.runner import CudaGraph
     from kernl.runtime.structure import key_of_call
 
     (sample,) = BERT_BASE.samples(CASE, [0], "cuda")
     given: dict[str, torch.Tensor] = sample.half
-    model: Any = BERT_BASE.build().cuda()
-    for parameter in model.parameters():
-        parameter.data = parameter.data.half()
+    model: Any = in_half(BERT_BASE.build().cuda())
     forward: Any = optimize_model(model).forward
     with torch.inference_mode():
         engine = forward.prepare(**given)

@@ -69,7 +69,7 @@ class Weights:
     def __init__(self, model: Model, device: str) -> None:
         self.device = device
         self.full = model.build(dry=device == "cpu").to(device)
-        self.half = _in_half(self.full)
+        self.half = in_half(self.full)
         self._compiled: dict[str, Forward] = {}
 
     def compiled(self, mode: str) -> Forward:
@@ -88,7 +88,7 @@ class Weights:
             torch._dynamo.reset()
 
 
-def _in_half(full: torch.nn.Module) -> torch.nn.Module:
+def in_half(full: torch.nn.Module) -> torch.nn.Module:
     """A copy with parameters in fp16; buffers, such as rotary frequencies, stay as they are.
 
     So does `from_pretrained(dtype=torch.float16)`.

@@ -52,12 +52,11 @@ def waited(folder: str) -> float:
     """Seconds from `optimize_model` to the end of a call by graph. Needs a GPU."""
     import torch
 
+    from benchmarks.measure.model_calls import in_half
     from kernl import optimize_model
 
     (sample,) = BERT_BASE.samples(CASE, [0], "cuda")
-    model: Any = BERT_BASE.build().cuda()
-    for parameter in model.parameters():
-        parameter.data = parameter.data.half()
+    model: Any = in_half(BERT_BASE.build().cuda())
     with torch.inference_mode():
         model(**sample.half)
         torch.cuda.synchronize()

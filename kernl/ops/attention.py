@@ -21,7 +21,7 @@ import torch
 from kernl import launch
 from kernl.launch import Launch, Plan, cdiv, next_power_of_2
 from kernl.ops.attention_check import check_attention
-from kernl.ops.attention_config import ATTENTION_TUNABLE, AttentionConfig
+from kernl.ops.attention_config import ATTENTION_TUNABLE, CHANGED, KEYS, AttentionConfig
 from kernl.ops.attention_kernel import LOG2_E, attention_kernel
 from kernl.ops.relative_bias import first_distances, relative_bias_reference
 from kernl.tables import Tunable
@@ -114,6 +114,8 @@ def attention_launch(
     """The one launch, for (batch, heads, length, head_dim) or packed operands seen as such."""
     heads, head_dim = q.shape[1], q.shape[3]
     scale = head_dim**-0.5 if options["scale"] is None else options["scale"]
+    if not options["changed"]:  # part of the exponent; 0 would make NaN of the -inf of hidden keys
+        scale = max(scale * LOG2_E.value, SMALLEST_SCALE)
     block_d = max(16, next_power_of_2(head_dim))
     mask, bias = options["mask"], options["relative_bias"]
     mask_strides = (0, 0, 0, 0)
@@ -147,10 +149,7 @@ def attention_launch(
             "k_len": k.shape[2],
             "head_dim": head_dim,
             "window": options["window"] or 0,
-            # A scale of 0 would make NaN of the -inf of hidden keys.
-            "scale": float(scale)
-            if options["changed"]
-            else max(scale * LOG2_E.value, SMALLEST_SCALE),
+            "scale": float(scale),
             "softcap": float(options["softcap"] or 0.0),
             **{
                 f"stride_out_{axis}": stride
@@ -210,7 +209,7 @@ def choose_config(
     causal: bool,
     extra: int,
 ) -> AttentionConfig:
-    """The blocks for this call; `extra` as `attention_config` tells classes apart."""
+    """The blocks for this call; `extra` is `CHANGED`, `KEYS` or 0."""
     return choose(
         tunable,
         capability,
@@ -248,6 +247,9 @@ def attention_plan(
     kind = _mask_kind(mask)
     changed = any(option is not None for option in (softcap, alibi_slopes, relative_bias))
     changed = changed or kind in ("additive", "boolean")
+    extra = KEYS if kind == "keys" else 0
+    if changed or window is not None:
+        extra = CHANGED
     buckets: tuple[int, tuple[int, ...]] = (0, ())
     if relative_bias is not None:
         buckets = first_distances(relative_bias.shape[0], bidirectional, max_distance)
@@ -259,7 +261,7 @@ def attention_plan(
         q.shape[0],
         q.shape[2],
         causal,
-        1 if changed or window is not None else 2 if kind == "keys" else 0,
+        extra,
     )
     options = {
         "mask": mask,

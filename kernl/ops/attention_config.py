@@ -7,6 +7,9 @@ from kernl.launch import cdiv, next_power_of_2
 from kernl.ops.tile import FULL_GRID, shared_memory_limit
 from kernl.tables import Key, Tunable
 
+CHANGED, KEYS = 1, 2
+"""`extra` of a class: scores are changed or a window hides some; a mask hides keys alone."""
+
 
 class AttentionConfig(NamedTuple):
     """A block of block_m queries, walked over keys block_n at a time."""
@@ -36,7 +39,7 @@ def _fits(capability: int, key: Key, config: AttentionConfig) -> bool:
     sums = config.block_m * (_head_block(key) + config.block_n) // threads
     # What changes or hides scores, rows with a tail, and GPUs before Hopper need registers that are
     # left otherwise. A mask of keys does on Blackwell alone.
-    unmasked = key["extra"] == 0 or (key["extra"] == 2 and capability < 100)
+    unmasked = key["extra"] == 0 or (key["extra"] == KEYS and capability < 100)
     plain = unmasked and _head_block(key) == int(key["dim"])
     most = 48 if capability < 90 else 128 if plain else 64
     # Rows that are not aligned are read element by element, each by an address of its own.
@@ -96,6 +99,5 @@ def attention_tunable(name: str) -> Tunable[AttentionConfig]:
 
 
 ATTENTION_TUNABLE = attention_tunable("attention")
-"""`extra`: 1 where scores are changed or a window hides some, 2 with a mask of keys alone, else 0;
-`programs` is batch · heads."""
+"""`extra` is `CHANGED`, `KEYS` or 0; `programs` is batch · heads."""
 VARLEN_TUNABLE = attention_tunable("attention_varlen")

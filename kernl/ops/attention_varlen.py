@@ -18,7 +18,7 @@ from kernl.launch import Plan
 from kernl.op import Case, Dims, Op
 from kernl.ops.attention import attention_launch, attention_reference, choose_config
 from kernl.ops.attention_check import check_operands, check_scores
-from kernl.ops.attention_config import VARLEN_TUNABLE
+from kernl.ops.attention_config import CHANGED, VARLEN_TUNABLE
 from kernl.shapes import ModelShape, Workload
 
 
@@ -107,7 +107,7 @@ def attention_varlen_plan(
         sequences,
         max_seqlen,
         causal,
-        int(changed or window is not None),
+        CHANGED if changed or window is not None else 0,
     )
     options = {
         "mask": None,

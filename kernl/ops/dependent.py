@@ -31,6 +31,19 @@ def wait_for_inputs(PDL: tl.constexpr):
 
 
 @triton.jit
+def prefetch(addresses):
+    """Ask for the lines of 128 bytes at these addresses (int64) to be in L2."""
+    tl.inline_asm_elementwise(
+        "prefetch.global.L2 [$1]; mov.u32 $0, 0;",
+        "=r,l",
+        [addresses],
+        dtype=tl.int32,
+        is_pure=False,
+        pack=1,
+    )
+
+
+@triton.jit
 def prefetch_rows(row_ptrs, first, last, PDL: tl.constexpr, LINES: tl.constexpr = 16):
     """Ask for elements [first, last) of some rows to be in L2. row_ptrs (rows,): their starts.
 
@@ -39,12 +52,4 @@ def prefetch_rows(row_ptrs, first, last, PDL: tl.constexpr, LINES: tl.constexpr 
     if PDL:
         STEP: tl.constexpr = _LINE_BITS // row_ptrs.dtype.element_ty.primitive_bitwidth
         columns = tl.minimum(first + tl.arange(0, LINES).to(tl.int64) * STEP, last - 1)
-        addresses = (row_ptrs[:, None] + columns[None, :]).to(tl.int64)
-        tl.inline_asm_elementwise(
-            "prefetch.global.L2 [$1]; mov.u32 $0, 0;",
-            "=r,l",
-            [addresses],
-            dtype=tl.int32,
-            is_pure=False,
-            pack=1,
-        )
+        prefetch((row_ptrs[:, None] + columns[None, :]).to(tl.int64))

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 
 import torch
 from torch import fx
@@ -97,13 +98,6 @@ def _weights(graph_module: fx.GraphModule) -> Iterator[_Weight]:
             if source.op != "get_attr" or source in seen:
                 continue
             seen.add(source)
-            tensor = _tensor(graph_module, str(source.target))
+            tensor: torch.Tensor = attrgetter(str(source.target))(graph_module)
             if tensor.is_contiguous() and tensor.nbytes >= _LEAST:
                 yield _Weight(str(source.target), node, tensor)
-
-
-def _tensor(graph_module: fx.GraphModule, name: str) -> torch.Tensor:
-    path, _, last = name.rpartition(".")
-    found = getattr(graph_module.get_submodule(path), last)
-    assert isinstance(found, torch.Tensor)
-    return found

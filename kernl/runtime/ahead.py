@@ -18,6 +18,7 @@ import triton
 import triton.language as tl
 
 from kernl.launch import cdiv
+from kernl.ops.dependent import prefetch
 
 _LINE = 128  # bytes that L2 fetches at once
 _LINES = 1024  # of one program
@@ -35,18 +36,11 @@ _branch: ContextVar[_Branch | None] = ContextVar("branch", default=None)
 
 
 @triton.jit
-def prefetch_kernel(ptr, size, LINE: tl.constexpr, LINES: tl.constexpr):  # type: ignore[no-untyped-def]
+def prefetch_kernel(ptr, size, LINE: tl.constexpr, LINES: tl.constexpr):
     """Ask for the bytes [0, size) behind ptr to be in L2; each program for LINES lines of them."""
     lines = tl.program_id(0) * LINES + tl.arange(0, LINES)
     offs = tl.minimum(lines.to(tl.int64) * LINE, size - 1)
-    tl.inline_asm_elementwise(
-        "prefetch.global.L2 [$1]; mov.u32 $0, 0;",
-        "=r,l",
-        [(ptr + offs).to(tl.int64)],
-        dtype=tl.int32,
-        is_pure=False,
-        pack=1,
-    )
+    prefetch((ptr + offs).to(tl.int64))
 
 
 @contextmanager

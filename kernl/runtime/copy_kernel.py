@@ -38,7 +38,7 @@ _VARYING = [f"{what}{pair}" for pair in range(PAIRS) for what in ("src", "dst", 
 
 
 @triton.jit(do_not_specialize=_VARYING)
-def copy_kernel(  # type: ignore[no-untyped-def]
+def copy_kernel(
     src0,
     dst0,
     size0,
@@ -86,20 +86,52 @@ def copy_kernel(  # type: ignore[no-untyped-def]
         )
 
 
-class Inputs:
-    """Copies the tensors of a call to fixed places. For one thread at a time.
+class _Copies:
+    """Copies between fixed tensors and those of one call. For one thread at a time.
 
     Args:
-        places: where to; contiguous, on the current device.
+        fixed: on the current device.
+        side: what varies, the address to read, `_SRC`, or the one to write, `_DST`.
 
     Attributes:
         left_to_pytorch: how many tensors PyTorch copied so far.
     """
 
-    def __init__(self, places: Row) -> None:
-        self._places = places
-        self._launches, self._others = _launches(places, _SRC)
+    def __init__(self, fixed: Row, side: int) -> None:
+        self._fixed, self._side = fixed, side
+        self._launches, self._others = _launches(fixed, side)
         self.left_to_pytorch = 0
+
+    def _copy(self, tensors: Row, stream: int) -> None:
+        """All but what was never ours, one tensor of the call for each fixed one."""
+        for launch, told, args, varying in self._launches:
+            for index, at, real in varying:
+                address = self._address(tensors[index], real)
+                if address % _ALIGNMENT:
+                    self._leave([index for index, _, _ in varying], tensors)
+                    break
+                args[at] = address
+            else:
+                told[_STREAM] = stream
+                launch(*told)
+
+    def _address(self, tensor: torch.Tensor, real: bool, /) -> int:
+        """Where its bytes are; an odd number for a tensor that PyTorch must copy."""
+        raise NotImplementedError
+
+    def _leave(self, indices: Sequence[int], tensors: Row) -> None:
+        for index in indices:
+            given, fixed = tensors[index], self._fixed[index]
+            source, target = (given, fixed) if self._side == _SRC else (fixed, given)
+            target.copy_(source)
+        self.left_to_pytorch += len(indices)
+
+
+class Inputs(_Copies):
+    """Copies the tensors of a call to fixed places, which are contiguous."""
+
+    def __init__(self, places: Row) -> None:
+        super().__init__(places, _SRC)
 
     def take(self, tensors: Row, stream: int) -> None:
         """Copy.
@@ -108,49 +140,30 @@ class Inputs:
             tensors: one for each place, of its shape, dtype and device.
             stream: handle of the current stream, on which they are copied.
         """
-        for launch, told, args, varying in self._launches:
-            for index, at, real in varying:
-                given = tensors[index]
-                if (
-                    type(given) is not torch.Tensor  # its bytes may mean something else
-                    or not given.is_contiguous()
-                    or (real and given.is_neg())  # such as the imaginary part of a conjugate
-                    or (address := given.data_ptr()) % _ALIGNMENT
-                ):
-                    self._leave([index for index, _, _ in varying], tensors)
-                    break
-                args[at] = address
-            else:
-                told[_STREAM] = stream
-                launch(*told)
+        self._copy(tensors, stream)
         if self._others:
             self._leave(self._others, tensors)
 
-    def _leave(self, indices: Sequence[int], tensors: Row) -> None:
-        for index in indices:
-            self._places[index].copy_(tensors[index])
-        self.left_to_pytorch += len(indices)
+    def _address(self, tensor: torch.Tensor, real: bool, /) -> int:
+        if (
+            type(tensor) is not torch.Tensor  # its bytes may mean something else
+            or not tensor.is_contiguous()
+            or (real and tensor.is_neg())  # such as the imaginary part of a conjugate
+        ):
+            return 1
+        return tensor.data_ptr()
 
 
-class Outputs:
-    """Copies fixed tensors to new ones, as `clone` does. For one thread at a time.
-
-    Args:
-        sources: where from; on the current device.
-
-    Attributes:
-        left_to_pytorch: how many tensors PyTorch copied so far.
-    """
+class Outputs(_Copies):
+    """Copies fixed tensors to new ones, as `clone` does."""
 
     def __init__(self, sources: Row) -> None:
         # Other objects around the same memory, which stays then whatever is done to a source.
-        self._sources = [source.detach() for source in sources]
-        self._launches, self._others = _launches(self._sources, _DST)
+        super().__init__([source.detach() for source in sources], _DST)
         self._makers = [
             source.clone if index in self._others else _maker(source)
-            for index, source in enumerate(self._sources)
+            for index, source in enumerate(self._fixed)
         ]
-        self.left_to_pytorch = 0
 
     def give(self, stream: int) -> list[torch.Tensor]:
         """New tensors, one for each source.
@@ -159,24 +172,12 @@ class Outputs:
             stream: handle of the current stream, on which they are copied.
         """
         fresh = [make() for make in self._makers]
-        for launch, told, args, varying in self._launches:
-            for index, at, _ in varying:
-                address = fresh[index].data_ptr()
-                if address % _ALIGNMENT:  # an allocator that is not PyTorch's own
-                    self._leave([index for index, _, _ in varying], fresh)
-                    break
-                args[at] = address
-            else:
-                told[_STREAM] = stream
-                launch(*told)
-        if self._others:
-            self.left_to_pytorch += len(self._others)
+        self._copy(fresh, stream)
+        self.left_to_pytorch += len(self._others)
         return fresh
 
-    def _leave(self, indices: Sequence[int], fresh: Row) -> None:
-        for index in indices:
-            fresh[index].copy_(self._sources[index])
-        self.left_to_pytorch += len(indices)
+    def _address(self, tensor: torch.Tensor, _real: bool, /) -> int:
+        return tensor.data_ptr()  # not aligned by an allocator that is not PyTorch's own
 
 
 def _maker(source: torch.Tensor) -> Callable[[], torch.Tensor]:

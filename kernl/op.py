@@ -118,7 +118,7 @@ class Spelling:
             not take it refuses by a `KernlError`, whose words the user then reads.
         tensors: an example of the shape of each tensor, by the name of its parameter.
         constants: the parameters that are numbers, each with a value that occurs nowhere else, by
-            which it is found among the numbers of the pattern.
+            which it is found among the numbers of the pattern; an int stands for ints alone.
         integers: the tensors among them that hold integers.
     """
 

@@ -27,6 +27,7 @@ class ModelShape:
         causal: whether a token sees only those before it: the model decodes.
         rope: whether queries and keys are rotated by their positions.
         frames: tokens of every call of an encoder that hears, whatever is said; 0 for text.
+        mel_bins: channels of what it hears, at twice as many positions; 0 for text.
     """
 
     name: str
@@ -43,6 +44,7 @@ class ModelShape:
     causal: bool = False
     rope: bool = False
     frames: int = 0
+    mel_bins: int = 0
 
     def __post_init__(self) -> None:
         # What most models leave unsaid: as many key heads as heads, which share the width evenly.
@@ -67,7 +69,7 @@ BERT_BASE = ModelShape("bert-base-uncased", 768, 12, 3072, 30522, "gelu")
 BERT_LARGE = ModelShape("bert-large-uncased", 1024, 16, 4096, 30522, "gelu")
 MINILM = ModelShape("all-MiniLM-L6-v2", 384, 12, 1536, 30522, "gelu")
 T5_SMALL = ModelShape("t5-small", 512, 8, 2048, 32128, "relu", bias=False, norm="rms")
-WHISPER_BASE = ModelShape("whisper-base", 512, 8, 2048, 51865, "gelu", frames=1500)
+WHISPER_BASE = ModelShape("whisper-base", 512, 8, 2048, 51865, "gelu", frames=1500, mel_bins=80)
 GPT2 = ModelShape("gpt2", 768, 12, 3072, 50257, "gelu_tanh", causal=True)
 
 

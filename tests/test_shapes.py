@@ -53,6 +53,7 @@ def test_t5_small_is_the_default_of_its_class() -> None:
 def test_whisper_hears_as_many_frames_as_its_class() -> None:
     whisper = shapes.WHISPER_BASE
     assert whisper.frames == transformers.WhisperConfig().max_source_positions
+    assert whisper.mel_bins == transformers.WhisperConfig().num_mel_bins
     assert shapes.Workload(1, 1500) in shapes.workloads(whisper)
     assert shapes.workloads(shapes.BERT_BASE) == shapes.WORKLOADS
 

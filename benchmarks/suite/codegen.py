@@ -242,6 +242,16 @@ class Geglu(_Codegen):
         _sweep(self.op)
 
 
+class LinearGlu(_Codegen):
+    """kernl.ops.linear_glu."""
+
+    op = "linear_glu"
+
+    def setup_cache(self) -> None:
+        """Compile every case."""
+        _sweep(self.op)
+
+
 class Rotary(_Codegen):
     """kernl.ops.rotary."""
 
@@ -296,6 +306,16 @@ class ArgmaxSample(_Codegen):
     """kernl.ops.argmax_sample."""
 
     op = "argmax_sample"
+
+    def setup_cache(self) -> None:
+        """Compile every case."""
+        _sweep(self.op)
+
+
+class Conv1d(_Codegen):
+    """kernl.ops.conv1d."""
+
+    op = "conv1d"
 
     def setup_cache(self) -> None:
         """Compile every case."""

@@ -175,6 +175,16 @@ class Geglu(_Kernels):
         return measure_op(self.op, Path.cwd())
 
 
+class LinearGlu(_Kernels):
+    """kernl.ops.linear_glu."""
+
+    op = "linear_glu"
+
+    def setup_cache(self) -> str:
+        """Measure every case."""
+        return measure_op(self.op, Path.cwd())
+
+
 class Rotary(_Kernels):
     """kernl.ops.rotary."""
 
@@ -229,6 +239,16 @@ class ArgmaxSample(_Kernels):
     """kernl.ops.argmax_sample."""
 
     op = "argmax_sample"
+
+    def setup_cache(self) -> str:
+        """Measure every case."""
+        return measure_op(self.op, Path.cwd())
+
+
+class Conv1d(_Kernels):
+    """kernl.ops.conv1d."""
+
+    op = "conv1d"
 
     def setup_cache(self) -> str:
         """Measure every case."""

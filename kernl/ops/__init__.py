@@ -7,6 +7,7 @@ from kernl.ops.attention_cases import ATTENTION
 from kernl.ops.attention_varlen import ATTENTION_VARLEN, attention_varlen
 from kernl.ops.batched_matmul import BATCHED_MATMUL, batched_matmul
 from kernl.ops.clamp_overflow import CLAMP_OVERFLOW, clamp_overflow
+from kernl.ops.conv1d import CONV1D, conv1d
 from kernl.ops.cross_entropy import CROSS_ENTROPY, cross_entropy
 from kernl.ops.decode_attention import DECODE_ATTENTION, decode_attention
 from kernl.ops.embedding_layer_norm import EMBEDDING_LAYER_NORM, embedding_layer_norm
@@ -15,6 +16,7 @@ from kernl.ops.gated import GEGLU, SWIGLU, geglu, swiglu
 from kernl.ops.layer_norm import LAYER_NORM, layer_norm
 from kernl.ops.linear import LINEAR, linear
 from kernl.ops.linear_add_layer_norm import LINEAR_ADD_LAYER_NORM, linear_add_layer_norm
+from kernl.ops.linear_glu import LINEAR_GLU, linear_glu
 from kernl.ops.linear_layer_norm import LINEAR_LAYER_NORM, linear_layer_norm
 from kernl.ops.linear_rms_norm import LINEAR_RMS_NORM, linear_rms_norm
 from kernl.ops.quantize import quantize_weight
@@ -42,10 +44,12 @@ ALL: tuple[Op, ...] = (
     DECODE_ATTENTION,
     SWIGLU,
     GEGLU,
+    LINEAR_GLU,
     ROTARY,
     ROTARY_CACHE,
     EMBEDDING_LAYER_NORM,
     CLAMP_OVERFLOW,
+    CONV1D,
     CROSS_ENTROPY,
     ARGMAX_SAMPLE,
 )
@@ -57,6 +61,7 @@ __all__ = [
     "attention_varlen",
     "batched_matmul",
     "clamp_overflow",
+    "conv1d",
     "cross_entropy",
     "decode_attention",
     "embedding_layer_norm",
@@ -65,6 +70,7 @@ __all__ = [
     "layer_norm",
     "linear",
     "linear_add_layer_norm",
+    "linear_glu",
     "linear_layer_norm",
     "linear_rms_norm",
     "quantize_fp8",

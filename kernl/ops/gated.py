@@ -23,6 +23,7 @@ from kernl.launch import Launch, Plan, cdiv, next_power_of_2
 from kernl.op import Case, Dims, Op, Spelling
 from kernl.ops.activation import activate, activation_reference
 from kernl.ops.dependent import wait_for_inputs
+from kernl.ops.linear_spellings import gelu_written_out
 from kernl.ops.rows import as_rows
 from kernl.shapes import ModelShape, Workload
 
@@ -278,6 +279,10 @@ def _spelled_geglu_tanh(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.gelu(gate, approximate="tanh") * up
 
 
+def _spelled_geglu_written_out(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    return gelu_written_out(gate) * up
+
+
 SWIGLU = _op(
     "swiglu",
     swiglu,
@@ -305,5 +310,6 @@ GEGLU = _op(
     spellings=(
         Spelling(_spelled_geglu, geglu, _TENSORS),
         Spelling(_spelled_geglu_tanh, partial(geglu, activation="gelu_tanh"), _TENSORS),
+        Spelling(_spelled_geglu_written_out, partial(geglu, activation="gelu_tanh"), _TENSORS),
     ),
 )

@@ -20,14 +20,14 @@ def _gelu_tanh(x: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.gelu(x, approximate="tanh")
 
 
-def _gelu_written_out(x: torch.Tensor) -> torch.Tensor:
-    """As GPT-2 and Phi write it."""
+def gelu_written_out(x: torch.Tensor) -> torch.Tensor:
+    """As GPT-2, Phi and T5 v1.1 write it."""
     inner = math.sqrt(2.0 / math.pi) * (x + 0.044715 * torch.pow(x, 3.0))
     return 0.5 * x * (1.0 + torch.tanh(inner))
 
 
 _ACTIVATIONS: tuple[tuple[str, Activation], ...] = (
-    ("gelu_tanh", _gelu_written_out),
+    ("gelu_tanh", gelu_written_out),
     ("gelu_tanh", _gelu_tanh),
     ("gelu", torch.nn.functional.gelu),
     ("relu", torch.relu),

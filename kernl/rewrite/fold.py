@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import fx
 
-from kernl.rewrite.nodes import VIEWS, aten, value
+from kernl.rewrite.nodes import VIEWS, arguments, aten, value
 from kernl.rewrite.normal import normalize
 
 MOST_BYTES = 256 << 20
@@ -127,6 +127,39 @@ def _index_in_order(graph_module: fx.GraphModule, node: fx.Node) -> None:
             return
         place = own + 1 if wide else place
     _put(node, aten.reshape.default, (source, list(value(node).shape)))
+
+
+def look_at_tables(graph_module: fx.GraphModule) -> None:
+    """Rows of a table that follow each other, as all positions do, are looked at where they lie.
+
+    Args:
+        graph_module: after spellings were found, some of which look rows up; changed in place.
+    """
+    for node in list(graph_module.graph.nodes):
+        if node.target not in (aten.embedding.default, aten.index.Tensor):
+            continue
+        table, rows = arguments(node)[:2]
+        if isinstance(rows, list | tuple):
+            if len(rows) != 1:
+                continue
+            (rows,) = rows
+        found = constant_value(graph_module, rows)
+        if found is None or found.dtype != torch.int64 or found.numel() == 0:
+            continue
+        start, count = int(found.flatten()[0]), found.numel()
+        end, size = start + count, value(table).shape[0]
+        in_order = torch.arange(start, end, device=found.device)
+        if start < 0 or end > size or not torch.equal(found.flatten(), in_order):
+            continue
+        if count < size:
+            with graph_module.graph.inserting_before(node):
+                part = graph_module.graph.call_function(
+                    aten.slice.Tensor, (table, 0, start, end, 1)
+                )
+            part.meta["val"] = value(table)[start:end]
+            table = part
+        _put(node, aten.reshape.default, (table, list(value(node).shape)))
+    normalize(graph_module)
 
 
 def _put(node: fx.Node, target: Any, args: tuple[Any, ...]) -> None:

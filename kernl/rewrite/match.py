@@ -183,13 +183,23 @@ def _unify(
         if isinstance(found, list | tuple) and len(pattern) == len(found):
             yield from _unify_all(pattern, found, binding, marks)
     elif _same_literal(pattern, found, marks):
-        name = (marks or {}).get(pattern) if isinstance(pattern, float) else None
+        name = _constant_at(pattern, marks)
         if name is None:
             yield binding
-        elif binding.constants.get(name, float(found)) == float(found):
-            bound = binding.copy()
-            bound.constants[name] = float(found)
-            yield bound
+        # A constant that is an int, such as a stride, stands for ints alone.
+        elif isinstance(pattern, float) or isinstance(found, int):
+            number = type(pattern)(found)
+            if binding.constants.get(name, number) == number:
+                bound = binding.copy()
+                bound.constants[name] = number
+                yield bound
+
+
+def _constant_at(pattern: Any, marks: Mapping[float, str] | None) -> str | None:
+    """Which constant's mark this literal of the pattern is."""
+    if isinstance(pattern, bool) or not isinstance(pattern, int | float):
+        return None
+    return (marks or {}).get(pattern)
 
 
 def _same_literal(pattern: Any, found: Any, marks: Mapping[float, str] | None) -> bool:

@@ -3,6 +3,8 @@
 The weights move into one tensor, and the parameters become views of it: a parameter that is
 changed in place is still seen, and no weight is there twice. A parameter that an earlier graph
 reads where it lies is never moved.
+
+Weights of convolutions move too, each for itself, to where they are read in rows.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +21,7 @@ from kernl.rewrite.trace import Spec
 _read_in_place: WeakIdKeyDictionary = WeakIdKeyDictionary()
 """The parameters of all graphs so far."""
 _moved: WeakIdKeyDictionary = WeakIdKeyDictionary()
-"""Those that are views of a packed tensor."""
+"""Those that are views of a packed tensor, or of one in another order."""
 
 Part = torch.nn.Parameter | None
 
@@ -53,6 +55,32 @@ def pack_linears(graph_module: fx.GraphModule) -> int:
     return count
 
 
+def lay_out_convolutions(graph_module: fx.GraphModule) -> int:
+    """Let weights lie in rows of channels where the inputs do, in place; how many were moved.
+
+    A weight (out_channels, in_channels, kernel_size) becomes a view of memory (out_channels,
+    kernel_size, in_channels), which `kernl.conv1d` reads as its inner dimension counts.
+
+    Args:
+        graph_module: after `kernl.conv1d` was put in, before `pack_linears`.
+    """
+    count = 0
+    for node in graph_module.graph.nodes:
+        if node.target is not torch.ops.kernl.conv1d.default:
+            continue
+        x, weight, *_ = arguments(node)
+        own = _parameter(graph_module, weight)
+        if own is None or value(x).stride(1) != 1 or not own.is_contiguous():
+            continue
+        if own.transpose(1, 2).is_contiguous() or own in _read_in_place or own.is_inference():
+            continue
+        with torch.inference_mode(False), torch.no_grad():
+            own.data = own.transpose(1, 2).contiguous().transpose(1, 2)
+        _moved[own] = True
+        count += 1
+    return count
+
+
 def unpack_linears(module: torch.nn.Module) -> None:
     """Give every parameter memory of its own again. Graphs that read the packed ones are void."""
     _unpack(list(module.parameters()))
@@ -73,7 +101,7 @@ def _unpack(parameters: Sequence[torch.nn.Parameter]) -> None:
         for parameter in parameters:
             _read_in_place.pop(parameter, None)
             if _moved.pop(parameter, None):
-                parameter.data = parameter.data.clone()
+                parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
 
 
 def _groups(graph_module: fx.GraphModule) -> list[list[fx.Node]]:

@@ -46,6 +46,12 @@ class Report:
         self.fused[op] += 1
         self.refused = [one for one in self.refused if (one.op, one.place) != (op, place)]
 
+    def note_joined(self, op: str, *parts: str) -> None:
+        """An operator stands where one of each of these stood, which no longer count."""
+        self.fused[op] += 1
+        self.fused.subtract(parts)
+        self.fused = +self.fused
+
     def __str__(self) -> str:
         lines = ["replaced:"]
         lines += [f"  {count:4d} × {name}" for name, count in self.fused.most_common()]

@@ -7,10 +7,11 @@ from torch import fx
 
 from kernl.op import Spelling
 from kernl.ops import ALL
-from kernl.rewrite.fold import fold_constants
+from kernl.rewrite.fold import fold_constants, look_at_tables
+from kernl.rewrite.glu import join_glus
 from kernl.rewrite.known import parts_of, targets
 from kernl.rewrite.masks import place_masks
-from kernl.rewrite.pack import pack_linears
+from kernl.rewrite.pack import lay_out_convolutions, pack_linears
 from kernl.rewrite.replace import Kind, apply_spelling, kinds
 from kernl.rewrite.report import Report, left_to_pytorch
 from kernl.rewrite.scale import fold_scales
@@ -41,7 +42,10 @@ def rewrite(graph_module: fx.GraphModule) -> Report:
             apply_spelling(graph_module, name, spelling, report, possible)
     fold_scales(graph_module)
     place_masks(graph_module, report)
+    look_at_tables(graph_module)
+    lay_out_convolutions(graph_module)
     report.packed = pack_linears(graph_module)
+    join_glus(graph_module, report)
     report.left = left_to_pytorch(graph_module.graph)
     return report
 

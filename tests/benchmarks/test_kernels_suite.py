@@ -38,7 +38,7 @@ def test_every_frozen_op_has_a_class_with_a_cache_of_its_own(suite: Any) -> None
     lines = {each.setup_cache.__code__.co_firstlineno for each in classes.values()}
     assert len(lines) == len(classes)
     for op, each in classes.items():
-        assert each.__name__ == op.title().replace("_", "")
+        assert each.__name__ == "".join(part.capitalize() for part in op.split("_"))
         assert each.params == (frozen.kernel_cases(op), frozen.implementations(op))
         assert each.version == frozen.version(op)
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from kernl import ops
+from kernl import ops, tuning
 from kernl.op import Op
 from kernl.ops import ALL, quantize_fp8
+from kernl.ops.linear_glu_config import LINEAR_GLU_TUNABLE, GluConfig
 
 BY_NAME = {op.name: op for op in ALL}
 ROWS, COLS = 2**16 + 1, 2**15 + 1
@@ -85,6 +86,30 @@ def _linear_add_layer_norm() -> Outcome:
     summed = x[LAST].double() @ weight.double().t() + residual[LAST].double()
     normed = torch.nn.functional.layer_norm(summed, (32,), norm.double())
     return torch.cat([out[LAST], kept[LAST]]), torch.cat([normed, summed])
+
+
+def _linear_glu() -> Outcome:
+    x, weight = random(TOKENS, WIDTH), random(64, WIDTH) / 32
+    gate, up = (x[LAST].double() @ weight.double().t()).chunk(2, dim=-1)
+    return ops.linear_glu(x, weight)[LAST], torch.nn.functional.silu(gate) * up
+
+
+def _linear_glu_with_a_wide_result() -> Outcome:
+    x, weight = random(ROWS, 16), random(2 * COLS, 16)
+    with tuning.forcing(LINEAR_GLU_TUNABLE, GluConfig("fused", 64, 64, 16, 4, 3)):
+        out = ops.linear_glu(x, weight)[LAST]
+    gate, up = (x[LAST].double() @ weight.double().t()).chunk(2, dim=-1)
+    return out, torch.nn.functional.silu(gate) * up
+
+
+def _linear_glu_of_one_row() -> Outcome:
+    x, weight = random(1, WIDTH), random(2 * TOKENS, WIDTH) / 32
+    with tuning.forcing(LINEAR_GLU_TUNABLE, GluConfig("fused", 16, 64, 64, 4, 3)):
+        out = ops.linear_glu(x, weight)[:, LAST]
+    gate, up = (
+        x.double() @ weight[half].double().t() for half in (slice(TOKENS - 3, TOKENS), LAST)
+    )
+    return out, torch.nn.functional.silu(gate) * up
 
 
 def _stream_k_matmul() -> Outcome:
@@ -172,6 +197,14 @@ def _embedding_layer_norm() -> Outcome:
     return out, torch.nn.functional.layer_norm(summed, (64,), *wide)
 
 
+def _conv1d() -> Outcome:
+    """Of one long sequence."""
+    x, weight = random(1, 1, 2**31 + 9), random(1, 1, 3)
+    out = ops.conv1d(x, weight, padding=1)[..., LAST]
+    end = torch.nn.functional.conv1d(x[..., -4:].double(), weight.double(), padding=1)
+    return out, end[..., LAST]
+
+
 def _clamp_overflow() -> Outcome:
     x = random(ROWS, COLS)
     x[0, 0] = float("inf")
@@ -205,6 +238,9 @@ CALLS: dict[str, Callable[[], Outcome]] = {
     "linear": _linear_of_many_rows,
     "linear, wide result": _linear_with_a_wide_result,
     "linear, one row": _linear_of_one_row,
+    "linear_glu": _linear_glu,
+    "linear_glu, wide result": _linear_glu_with_a_wide_result,
+    "linear_glu, one row": _linear_glu_of_one_row,
     "linear_layer_norm": _linear_layer_norm,
     "linear_add_layer_norm": _linear_add_layer_norm,
     "linear_rms_norm": _linear_rms_norm,
@@ -221,6 +257,7 @@ CALLS: dict[str, Callable[[], Outcome]] = {
     "rotary_cache": _rotary_cache,
     "embedding_layer_norm": _embedding_layer_norm,
     "clamp_overflow": _clamp_overflow,
+    "conv1d": _conv1d,
     "cross_entropy": _cross_entropy,
     "argmax_sample": _argmax_sample,
 }

@@ -72,6 +72,16 @@ FAULTS = {
         "acc = activate(acc, ACTIVATION)",
         "acc = acc",
     ),
+    "linear_glu reads the next row where k ends inside a block": (
+        "linear_glu",
+        "k_mask = k_offs < k % BLOCK_K // K_UNIT * K_UNIT",
+        "k_mask = k_offs < BLOCK_K",
+    ),
+    "linear_glu multiplies with the bias of gate": (
+        "linear_glu",
+        "bias_ptrs += tl.cast(n, tl.int64) * stride_bias",
+        "bias_ptrs += 0",
+    ),
     "linear_rms_norm adds up all parts but the last": (
         "linear_layer_norm_finish",
         "tl.static_range(SPLIT_K)",
@@ -126,6 +136,16 @@ FAULTS = {
         "clamp_overflow",
         "mask=note_offs < blocks",
         "mask=note_offs < blocks - 1",
+    ),
+    "conv1d sees one position behind the last": (
+        "conv1d",
+        "tl.maximum(length - first, 0)",
+        "tl.maximum(length + 1 - first, 0)",
+    ),
+    "conv1d takes the channels of one tap for taps of one channel": (
+        "conv1d",
+        "tap, channel = k // CHANNELS, k % CHANNELS",
+        "channel, tap = k // TAPS, k % TAPS",
     ),
     "cross_entropy merges the first chunk alone": (
         "cross_entropy",

@@ -1,10 +1,11 @@
 """What is computed once, and what must not be."""
 
+import pytest
 import torch
 from torch import fx
 
 from kernl.rewrite import trace
-from kernl.rewrite.fold import fold_constants
+from kernl.rewrite.fold import fold_constants, look_at_tables
 from tests.tiny_models import DEVICE
 
 
@@ -103,3 +104,62 @@ def test_weights_that_a_function_holds_are_no_constants() -> None:
     with torch.no_grad():
         layer.weight.mul_(3)
         torch.testing.assert_close(graph(X)[0], X * (layer.weight * 2).sum())
+
+
+class Table(torch.nn.Module):
+    """Rows of a table that a model learns, by a constant."""
+
+    def __init__(self, rows: torch.Tensor, by_index: bool) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(6, 8))
+        self.register_buffer("rows", rows, persistent=False)
+        self.by_index = by_index
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = self.get_buffer("rows")
+        if self.by_index:
+            return x + self.weight[rows]
+        return x + torch.nn.functional.embedding(rows, self.weight)
+
+
+@pytest.mark.parametrize("by_index", [False, True])
+@pytest.mark.parametrize(
+    ("rows", "found"),
+    [
+        (torch.arange(6), ["add"]),
+        (torch.arange(4), ["slice", "add"]),
+        (torch.arange(2, 6)[None], ["slice", "reshape", "add"]),
+    ],
+)
+def test_rows_in_order_are_looked_at_where_they_lie(
+    rows: torch.Tensor, found: list[str], by_index: bool
+) -> None:
+    model, x = Table(rows.to(DEVICE), by_index).eval(), torch.randn(*rows.shape, 8)
+    graph = trace(model, [x])
+    fold_constants(graph)
+    look_at_tables(graph)
+    assert targets(graph) == found
+    with torch.no_grad():
+        model.weight.mul_(3)
+        torch.testing.assert_close(graph(x)[0], model(x))
+
+
+@pytest.mark.parametrize("by_index", [False, True])
+@pytest.mark.parametrize("rows", [[0, 0], [1, 0], [0, 2], [[0, 1], [0, 1]]])
+def test_rows_in_another_order_are_looked_up(rows: list[object], by_index: bool) -> None:
+    places = torch.tensor(rows, device=DEVICE)
+    model, x = Table(places, by_index).eval(), torch.randn(*places.shape, 8)
+    graph = trace(model, [x])
+    fold_constants(graph)
+    look_at_tables(graph)
+    assert targets(graph) == ["index" if by_index else "embedding", "add"]
+    with torch.no_grad():
+        torch.testing.assert_close(graph(x)[0], model(x))
+
+
+def test_rows_that_an_input_names_are_looked_up() -> None:
+    table = torch.nn.Embedding(6, 8)
+    graph = trace(table, [torch.arange(6)])
+    fold_constants(graph)
+    look_at_tables(graph)
+    assert targets(graph) == ["embedding"]

@@ -153,6 +153,25 @@ def test_a_pattern_of_ones_own() -> None:
     torch.testing.assert_close(graph(X)[0], torch.softmax((X * 2).sin() + 0.25, dim=-1))
 
 
+@pytest.mark.parametrize(
+    ("mark", "number", "count"),
+    [(7919, 2, 1), (7919, 2.5, 0), (7919, float("inf"), 0), (0.7310585, 2, 1), (0.7310585, 2.5, 1)],
+)
+def test_a_constant_that_is_an_integer_stands_for_integers_alone(
+    mark: float, number: float, count: int
+) -> None:
+    def pattern(x: torch.Tensor, shift: float) -> torch.Tensor:
+        return (x + shift).sin()
+
+    def replacement(x: torch.Tensor, shift: float) -> torch.Tensor:
+        assert type(shift) is type(mark)
+        return torch.sin(x + shift)
+
+    graph = trace(lambda x: (x + number).sin(), [X])
+    report = replace_pattern(graph, pattern, replacement, {"x": (4, 8)}, {"shift": mark})
+    assert report.fused["replacement"] == count
+
+
 def test_a_pattern_that_is_a_module() -> None:
     class Block(torch.nn.Module):
         def __init__(self) -> None:

@@ -24,8 +24,13 @@ CONSTANTS = {
     "divisor": 2.5,
     "limit": 1.5,
     "overflow_limit": 0.5,
+    "stride": 2,
+    "padding": 1,
 }
-FUNCTIONS = ("attention", "linear", "layer_norm", "rms_norm", "softmax", "swiglu", "geglu")
+FUNCTIONS = (
+    *("attention", "linear", "layer_norm", "rms_norm", "softmax", "swiglu", "geglu"),
+    "conv1d",
+)
 
 
 def cases() -> Iterator[Any]:

@@ -1,0 +1,139 @@
+"""How `linear_glu` computes a gated pair of linear layers: in one kernel or in two.
+
+| path | what runs | for |
+| --- | --- | --- |
+| `fused` | one program computes one tile of gate and the same tile of up | few rows |
+| `two` | `linear` of the packed weight, by its own choice, then `swiglu` or `geglu` | the rest |
+
+A choice is read from the table `kernl/tuned/linear_glu.csv` where the GPU's architecture has rows
+in it. Where none speaks, `_fused_pays` decides between the two.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from kernl.launch import next_power_of_2
+from kernl.ops.tile import MOST_UNALIGNED_ELEMENTS, accumulators_limit, shared_memory_limit
+from kernl.tables import Key, Tunable
+
+_SMALL_WEIGHT = 1 << 17
+"""Elements of gate and up together; half a microsecond's worth of memory, less than a launch."""
+_SOME_ROWS = 512
+"""With more of them the tuner tries the tallest blocks alone."""
+_TALL = 128
+
+
+class GluConfig(NamedTuple):
+    """A path, a block of (block_m, block_n) outputs, block_k of k at a time."""
+
+    path: str
+    block_m: int
+    block_n: int
+    block_k: int
+    num_warps: int
+    num_stages: int
+
+
+TWO = GluConfig("two", 16, 32, 64, 4, 3)
+"""`linear` and the gated activation choose their own blocks; those here are not read."""
+
+# Largest first. block_n is that of the output: a program reads as many rows of gate and of up.
+_HALF_TILES = (
+    GluConfig("fused", 128, 128, 64, 8, 3),
+    GluConfig("fused", 128, 64, 64, 8, 4),
+    GluConfig("fused", 128, 64, 64, 4, 4),
+    GluConfig("fused", 128, 32, 64, 8, 4),
+    GluConfig("fused", 64, 128, 64, 8, 4),
+    GluConfig("fused", 64, 64, 64, 8, 4),
+    GluConfig("fused", 64, 64, 64, 4, 4),
+    GluConfig("fused", 64, 32, 128, 4, 4),
+    GluConfig("fused", 32, 128, 64, 8, 4),
+    GluConfig("fused", 32, 64, 128, 8, 3),
+    GluConfig("fused", 32, 64, 64, 4, 4),
+    GluConfig("fused", 32, 32, 128, 4, 4),
+    GluConfig("fused", 16, 128, 64, 8, 4),
+    GluConfig("fused", 16, 64, 128, 8, 4),
+    GluConfig("fused", 16, 64, 64, 4, 5),
+    GluConfig("fused", 16, 32, 128, 4, 5),
+    GluConfig("fused", 16, 32, 128, 4, 4),
+    GluConfig("fused", 16, 32, 64, 4, 4),
+    GluConfig("fused", 16, 16, 128, 4, 5),
+)
+# Rows that start anywhere are read element by element: few of them, or the addresses spill.
+_UNALIGNED_TILES = (
+    GluConfig("fused", 64, 32, 32, 4, 3),
+    GluConfig("fused", 32, 32, 32, 4, 3),
+    GluConfig("fused", 16, 32, 64, 4, 3),
+)
+_FLOAT_TILES = (
+    GluConfig("fused", 64, 32, 16, 4, 3),
+    GluConfig("fused", 32, 32, 32, 4, 3),
+    GluConfig("fused", 16, 32, 32, 4, 3),
+)
+
+
+def _fused_pays(capability: int, key: Key) -> bool:
+    """Where no table speaks: whether one kernel beats two.
+
+    No GPU has been asked yet, so only where a second launch takes longer than the product itself.
+    """
+    return 2 * int(key["n"]) * int(key["k"]) <= _SMALL_WEIGHT
+
+
+def _default(capability: int, key: Key) -> GluConfig:
+    """Two kernels; one, in the smallest of its blocks, where `_fused_pays`."""
+    if not _fused_pays(capability, key):
+        return TWO
+    *_, smallest = _fused(capability, key)
+    return smallest
+
+
+def _candidates(capability: int, key: Key) -> Iterator[GluConfig]:
+    """What the tuner times for one class."""
+    yield TWO
+    yield from _fused(capability, key)
+
+
+def _fused(capability: int, key: Key) -> Iterator[GluConfig]:
+    """Blocks that fit, and are tall enough that the weight is not read once too often."""
+    m = int(key["m"])
+    tiles = _HALF_TILES if key["aligned"] else _UNALIGNED_TILES
+    if key["bits"] == 32:
+        tiles = _FLOAT_TILES
+    fitting = [config for config in tiles if _fits(capability, key, config)]
+    tallest = max(config.block_m for config in fitting)
+    wanted = _TALL if m > _SOME_ROWS else min(64, m)
+    yield from (config for config in fitting if config.block_m >= min(wanted, tallest))
+
+
+def _fits(capability: int, key: Key, config: GluConfig) -> bool:
+    if config.path == "two":
+        return True
+    m, itemsize = int(key["m"]), int(key["bits"]) // 8
+    threads = 32 * config.num_warps
+    sums = 2 * config.block_m * config.block_n // threads
+    # Those of one product; two spill earlier before Hopper, where blocks are tall.
+    most = accumulators_limit(capability) // (1 if capability >= 90 else 2)
+    # A block of x, one of gate and one of up.
+    stage = (config.block_m + 2 * config.block_n) * config.block_k
+    # A rest of k that no 16 divide is read through more addresses: spills where it is deep.
+    shallow = config.block_k <= 64 or int(key["k"]) % 16 == 0
+    return bool(
+        shallow
+        and (key["aligned"] or itemsize == 4 or stage // threads <= MOST_UNALIGNED_ELEMENTS)
+        and config.block_m <= max(16, next_power_of_2(m))
+        and config.num_stages * stage * itemsize <= shared_memory_limit(capability)
+        and sums <= most
+    )
+
+
+LINEAR_GLU_TUNABLE: Tunable[GluConfig] = Tunable(
+    name="linear_glu",
+    exact=("bits", "aligned"),
+    sizes=("m", "n", "k"),
+    config=GluConfig,
+    default=_default,
+    candidates=_candidates,
+    fits=_fits,
+)
+"""`n` counts columns of the output; `aligned`: rows start and end at multiples of 16 bytes."""

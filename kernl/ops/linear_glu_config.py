@@ -6,7 +6,9 @@
 | `two` | `linear` of the packed weight, by its own choice, then `swiglu` or `geglu` | the rest |
 
 A choice is read from the table `kernl/tuned/linear_glu.csv` where the GPU's architecture has rows
-in it. Where none speaks, `_fused_pays` decides between the two.
+in it. Where none speaks, `_default` decides: as a model reads its weights from memory once, a
+second kernel is a tenth of the time where rows fill one block of tensor cores, and nothing where
+there are many.
 """
 
 from collections.abc import Iterator
@@ -16,8 +18,8 @@ from kernl.launch import next_power_of_2
 from kernl.ops.tile import MOST_UNALIGNED_ELEMENTS, accumulators_limit, shared_memory_limit
 from kernl.tables import Key, Tunable
 
-_SMALL_WEIGHT = 1 << 17
-"""Elements of gate and up together; half a microsecond's worth of memory, less than a launch."""
+_FEW = range(5, 17)
+"""Rows of one block of tensor cores; with fewer, each is a product of its own in `linear`."""
 _SOME_ROWS = 512
 """With more of them the tuner tries the tallest blocks alone."""
 _TALL = 128
@@ -37,6 +39,7 @@ class GluConfig(NamedTuple):
 TWO = GluConfig("two", 16, 32, 64, 4, 3)
 """`linear` and the gated activation choose their own blocks; those here are not read."""
 
+_ONE_BLOCK = GluConfig("fused", 16, 32, 128, 4, 4)
 # Largest first. block_n is that of the output: a program reads as many rows of gate and of up.
 _HALF_TILES = (
     GluConfig("fused", 128, 128, 64, 8, 3),
@@ -55,7 +58,7 @@ _HALF_TILES = (
     GluConfig("fused", 16, 64, 128, 8, 4),
     GluConfig("fused", 16, 64, 64, 4, 5),
     GluConfig("fused", 16, 32, 128, 4, 5),
-    GluConfig("fused", 16, 32, 128, 4, 4),
+    _ONE_BLOCK,
     GluConfig("fused", 16, 32, 64, 4, 4),
     GluConfig("fused", 16, 16, 128, 4, 5),
 )
@@ -72,20 +75,12 @@ _FLOAT_TILES = (
 )
 
 
-def _fused_pays(capability: int, key: Key) -> bool:
-    """Where no table speaks: whether one kernel beats two.
-
-    No GPU has been asked yet, so only where a second launch takes longer than the product itself.
-    """
-    return 2 * int(key["n"]) * int(key["k"]) <= _SMALL_WEIGHT
-
-
 def _default(capability: int, key: Key) -> GluConfig:
-    """Two kernels; one, in the smallest of its blocks, where `_fused_pays`."""
-    if not _fused_pays(capability, key):
-        return TWO
-    *_, smallest = _fused(capability, key)
-    return smallest
+    """One kernel where rows are few and lie at multiples of 16 bytes; else two."""
+    if key["bits"] == 16 and key["aligned"] and int(key["m"]) in _FEW:
+        if _fits(capability, key, _ONE_BLOCK):
+            return _ONE_BLOCK
+    return TWO
 
 
 def _candidates(capability: int, key: Key) -> Iterator[GluConfig]:

@@ -17,7 +17,8 @@ def distances(queries: int, keys: int) -> torch.Tensor:
 def places(matrix: torch.Tensor) -> list[tuple[int, int]]:
     """Corners, and some between them."""
     rows, cols = matrix.shape
-    some = torch.randint(0, rows * cols, (6,), generator=torch.Generator().manual_seed(0))
+    random = torch.Generator("cpu").manual_seed(0)
+    some = torch.randint(0, rows * cols, (6,), generator=random, device="cpu")
     corners = [(0, 0), (0, cols - 1), (rows - 1, 0), (rows - 1, cols - 1)]
     return [*corners, *((int(one) // cols, int(one) % cols) for one in some)]
 

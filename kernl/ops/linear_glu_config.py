@@ -77,10 +77,8 @@ _FLOAT_TILES = (
 
 def _default(capability: int, key: Key) -> GluConfig:
     """One kernel where rows are few and lie at multiples of 16 bytes; else two."""
-    if key["bits"] == 16 and key["aligned"] and int(key["m"]) in _FEW:
-        if _fits(capability, key, _ONE_BLOCK):
-            return _ONE_BLOCK
-    return TWO
+    few = key["bits"] == 16 and key["aligned"] and int(key["m"]) in _FEW
+    return _ONE_BLOCK if few and _fits(capability, key, _ONE_BLOCK) else TWO
 
 
 def _candidates(capability: int, key: Key) -> Iterator[GluConfig]:

@@ -1,10 +1,14 @@
-"""Copies of a few tensors, as raw bytes, in one launch that costs the host little.
+"""Copies into a CUDA graph and out of it, by a first and a last kernel of the graph itself.
 
-A call by CUDA graph copies its inputs to where the graph reads them, and its outputs to tensors
-that the user may keep. At batch 1 the device does that in no time, so what counts is the host's: a
-`torch._foreach_copy_` and a `clone` for each output took it longer than all else beside the replay.
-Here one launch copies up to four tensors, and calls Triton's launcher directly: `kernel[grid](…)`
-looks the compiled kernel up by its arguments, which takes several times as long as to launch it.
+A graph reads its inputs at fixed places and leaves its outputs at fixed places, while each call
+brings tensors of its own and wants new ones. At batch 1 the device copies those in no time, and
+what counts is the host: a launch before the replay and one behind it took it longer than all else
+in between. Here both are captured with the graph, and a call only says where its tensors are, to a
+`KernelNode`; not even that where they are where the last call's were.
+
+Two other ways lost on the H200 runner. Launches of their own take the host 4 µs each. A kernel that
+reads addresses in host memory costs the host nothing and takes 20 µs instead of one, as the first
+look at such memory after a while does.
 
 PyTorch copies what are not plain bytes (other strides, an address that is no multiple of 16) and
 tensors of more than 4 MiB, beside which the host's time is nothing.
@@ -12,19 +16,17 @@ tensors of more than 4 MiB, beside which the host's time is nothing.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 
 from kernl import interpreter
-from kernl.launch import cdiv, interpreting
+from kernl.launch import Launch, cdiv, interpreting
+from kernl.ops.dependent import wait_for_inputs
+from kernl.runtime.graph_node import KernelNode, captured_last
 
 Row = Sequence[torch.Tensor]
-
-Told = tuple[Callable[..., object], list[Any], list[Any]]
-"""A launcher, what it is told, and the list in there that ends in the kernel's arguments."""
 
 PAIRS = 4
 """How many tensors one launch copies."""
@@ -33,7 +35,7 @@ _BLOCK = 512  # words of 8 bytes
 _MOST_BYTES = 4 << 20
 _ALIGNMENT = 16  # bytes, of which a thread moves so many at once
 _SRC, _DST = 0, 1  # places among the three arguments of a pair
-_STREAM = 3  # the place behind the grid among what a launcher is told
+_NOWHERE = 0  # instead of an address: PyTorch copies this one
 _VARYING = [f"{what}{pair}" for pair in range(PAIRS) for what in ("src", "dst", "size")]
 
 
@@ -52,12 +54,14 @@ def copy_kernel(
     dst3,
     size3,
     BLOCK: tl.constexpr,
+    PDL: tl.constexpr = False,
 ):
     """dst[i] = src[i] for the bytes i < size of each of four pairs. Grid: (blocks, pairs).
 
     Addresses are integers, multiples of 16, so that one binary serves every dtype. Whole vectors
     of 16 bytes are moved as words of 8; the bytes behind them, one by one, by the first program.
     """
+    wait_for_inputs(PDL)
     pair = tl.program_id(1)
     src, dst, size = src0, dst0, size0
     if pair == 1:
@@ -86,45 +90,91 @@ def copy_kernel(
         )
 
 
-class _Copies:
-    """Copies between fixed tensors and those of one call. For one thread at a time.
+class _Group:
+    """One kernel of a graph, which copies between fixed tensors and those of one call.
 
     Args:
-        fixed: on the current device.
-        side: what varies, the address to read, `_SRC`, or the one to write, `_DST`.
+        fixed: up to four plain tensors.
+        side: which address of a pair varies, `_SRC` or `_DST`.
+    """
+
+    def __init__(self, fixed: Row, side: int) -> None:
+        pairs = [(tensor.data_ptr(), tensor.nbytes) for tensor in fixed]
+        # A pair that is left copies nothing.
+        pairs += [(pairs[0][0], 0)] * (PAIRS - len(pairs))
+        numbers = [number for place, size in pairs for number in (place, place, size)]
+        self._arguments = dict(zip(_VARYING, numbers, strict=True))
+        self._grid = max(cdiv(tensor.nbytes, 8 * _BLOCK) for tensor in fixed), len(fixed)
+        self._varying = [3 * pair + side for pair in range(len(fixed))]
+        self._captured: int | None = None
+        self._node: KernelNode | None = None
+        self.places = [place for place, _ in pairs[: len(fixed)]]
+        """Where the fixed tensors are; from there and to there nothing is copied."""
+        self.addresses = self.places
+
+    def record(self) -> None:
+        """Launch it on the current stream, to copy where `point` said so far."""
+        launch = Launch(copy_kernel, self._grid, self._arguments, {"BLOCK": _BLOCK}, num_warps=4)
+        with interpreter.LOCK:
+            launch.run()
+        if not interpreting(copy_kernel) and torch.cuda.is_current_stream_capturing():
+            self._captured = captured_last(torch.cuda.current_stream().cuda_stream)
+
+    def bind(self, graph: torch.cuda.CUDAGraph) -> None:
+        """From now on it is a kernel of that graph, in whose capture it was recorded last.
+
+        Raises:
+            OSError: `graph_node` cannot do that here.
+        """
+        if self._captured is None:
+            raise OSError("the driver did not tell the kernel's node")
+        self._node = KernelNode(graph, self._captured, self._varying)
+
+    def point(self, addresses: list[int]) -> None:
+        """Where the other tensors of replays to come are."""
+        if addresses == self.addresses:
+            return
+        for place, address in zip(self._varying, addresses, strict=True):
+            self._arguments[_VARYING[place]] = address
+        if self._node is not None:
+            self._node.set(addresses)
+        self.addresses = addresses
+
+
+class _Copies:
+    """Copies between fixed tensors and those of one call. For one thread at a time.
 
     Attributes:
         left_to_pytorch: how many tensors PyTorch copied so far.
     """
 
     def __init__(self, fixed: Row, side: int) -> None:
-        self._fixed, self._side = fixed, side
-        self._launches, self._others = _launches(fixed, side)
+        self._fixed = fixed
+        plain = [index for index, tensor in enumerate(fixed) if _is_plain(tensor)]
+        self._others = [index for index in range(len(fixed)) if index not in plain]
+        parts = [plain[start : start + PAIRS] for start in range(0, len(plain), PAIRS)]
+        self._groups = [(_Group([fixed[index] for index in part], side), part) for part in parts]
         self.left_to_pytorch = 0
 
-    def _copy(self, tensors: Row, stream: int) -> None:
-        """All but what was never ours, one tensor of the call for each fixed one."""
-        for launch, told, args, varying in self._launches:
-            for index, at, real in varying:
-                address = self._address(tensors[index], real)
-                if address % _ALIGNMENT:
-                    self._leave([index for index, _, _ in varying], tensors)
-                    break
-                args[at] = address
-            else:
-                told[_STREAM] = stream
-                launch(*told)
+    def record(self) -> None:
+        """Launch the kernels on the current stream, which may be captured."""
+        for group, _ in self._groups:
+            group.record()
 
-    def _address(self, tensor: torch.Tensor, real: bool, /) -> int:
-        """Where its bytes are; an odd number for a tensor that PyTorch must copy."""
-        raise NotImplementedError
+    def bind(self, graph: torch.cuda.CUDAGraph) -> None:
+        """Copy by this graph, in whose capture `record` was called.
 
-    def _leave(self, indices: Sequence[int], tensors: Row) -> None:
-        for index in indices:
-            given, fixed = tensors[index], self._fixed[index]
-            source, target = (given, fixed) if self._side == _SRC else (fixed, given)
-            target.copy_(source)
-        self.left_to_pytorch += len(indices)
+        Where the driver is too old for that, PyTorch copies; the graph's kernels then copy tensors
+        to themselves.
+
+        Args:
+            graph: captured with `keep_graph` and instantiated.
+        """
+        try:
+            for group, _ in self._groups:
+                group.bind(graph)
+        except OSError:
+            self._others, self._groups = list(range(len(self._fixed))), []
 
 
 class Inputs(_Copies):
@@ -133,25 +183,22 @@ class Inputs(_Copies):
     def __init__(self, places: Row) -> None:
         super().__init__(places, _SRC)
 
-    def take(self, tensors: Row, stream: int) -> None:
-        """Copy.
+    def take(self, tensors: Row) -> None:
+        """Let the next replay read these, one for each place, of its shape, dtype and device."""
+        for group, indices in self._groups:
+            addresses = [_address(tensors[index]) for index in indices]
+            if _NOWHERE in addresses:
+                for at, (index, place) in enumerate(zip(indices, group.places, strict=True)):
+                    if addresses[at] == _NOWHERE:
+                        addresses[at] = place
+                        self._copy(index, tensors)
+            group.point(addresses)
+        for index in self._others:
+            self._copy(index, tensors)
 
-        Args:
-            tensors: one for each place, of its shape, dtype and device.
-            stream: handle of the current stream, on which they are copied.
-        """
-        self._copy(tensors, stream)
-        if self._others:
-            self._leave(self._others, tensors)
-
-    def _address(self, tensor: torch.Tensor, real: bool, /) -> int:
-        if (
-            type(tensor) is not torch.Tensor  # its bytes may mean something else
-            or not tensor.is_contiguous()
-            or (real and tensor.is_neg())  # such as the imaginary part of a conjugate
-        ):
-            return 1
-        return tensor.data_ptr()
+    def _copy(self, index: int, tensors: Row) -> None:
+        self._fixed[index].copy_(tensors[index])
+        self.left_to_pytorch += 1
 
 
 class Outputs(_Copies):
@@ -161,23 +208,52 @@ class Outputs(_Copies):
         # Other objects around the same memory, which stays then whatever is done to a source.
         super().__init__([source.detach() for source in sources], _DST)
         self._makers = [
-            source.clone if index in self._others else _maker(source)
+            functools.partial(torch.empty_like, source) if index in self._others else _maker(source)
             for index, source in enumerate(self._fixed)
         ]
+        self._missing: list[int] = []
 
-    def give(self, stream: int) -> list[torch.Tensor]:
-        """New tensors, one for each source.
-
-        Args:
-            stream: handle of the current stream, on which they are copied.
-        """
+    def give(self) -> list[torch.Tensor]:
+        """New tensors, one for each source, which the next replay and `rest` behind it fill."""
         fresh = [make() for make in self._makers]
-        self._copy(fresh, stream)
-        self.left_to_pytorch += len(self._others)
+        self._missing = self._others
+        for group, indices in self._groups:
+            addresses = [fresh[index].data_ptr() for index in indices]
+            for at, address in enumerate(addresses):
+                if address % _ALIGNMENT:  # of an allocator that is not PyTorch's own
+                    addresses[at] = group.places[at]
+                    self._missing = [*self._missing, indices[at]]
+            group.point(addresses)
         return fresh
 
-    def _address(self, tensor: torch.Tensor, _real: bool, /) -> int:
-        return tensor.data_ptr()  # not aligned by an allocator that is not PyTorch's own
+    def rest(self, fresh: Row) -> None:
+        """Fill those that the replay did not."""
+        for index in self._missing:
+            fresh[index].copy_(self._fixed[index])
+            self.left_to_pytorch += 1
+
+
+def _address(tensor: torch.Tensor, /) -> int:
+    """Where a call's tensor is; `_NOWHERE` for one that is not its bytes in a row from there on."""
+    if (
+        type(tensor) is not torch.Tensor  # its bytes may mean something else
+        or not tensor.is_contiguous()
+        or tensor.is_neg()  # such as the imaginary part of a conjugate
+    ):
+        return _NOWHERE
+    address = tensor.data_ptr()
+    return _NOWHERE if address % _ALIGNMENT else address
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether it is what its bytes are, in a row from an aligned address on, within reach."""
+    if tensor.layout is not torch.strided or not 0 < tensor.nbytes <= _MOST_BYTES:
+        return False
+    if tensor.is_complex() or tensor.is_neg() or tensor.is_quantized:
+        return False
+    if tensor.stride() != torch.empty_like(tensor, device="meta").stride():
+        return False
+    return tensor.data_ptr() % _ALIGNMENT == 0
 
 
 def _maker(source: torch.Tensor) -> Callable[[], torch.Tensor]:
@@ -189,120 +265,3 @@ def _maker(source: torch.Tensor) -> Callable[[], torch.Tensor]:
     if quick is None:
         return functools.partial(torch.empty_like, source)
     return functools.partial(quick, tuple(source.shape), source.stride(), source.dtype)
-
-
-class _Launch(NamedTuple):
-    """One launch for up to four fixed tensors: `launch(*told)`.
-
-    Attributes:
-        launch: the launcher.
-        told: what it is told: the grid, the stream, and more that ends in what the kernel is told.
-        args: the list, `told` or one in it, that holds the addresses.
-        varying: each tensor's index in the row, the place of the other address in `args`, and
-            whether it is a floating one.
-    """
-
-    launch: Callable[..., object]
-    told: list[Any]
-    args: list[Any]
-    varying: list[tuple[int, int, bool]]
-
-
-def _launches(fixed: Row, side: int) -> tuple[list[_Launch], list[int]]:
-    """Launches that copy from or to fixed tensors, and the indices of those that they do not.
-
-    Args:
-        fixed: tensors on the current device.
-        side: which address of a pair varies, `_SRC` or `_DST`.
-    """
-    ours = [index for index, tensor in enumerate(fixed) if _is_plain(tensor)]
-    others = [index for index in range(len(fixed)) if index not in ours]
-    parts = [ours[start : start + PAIRS] for start in range(0, len(ours), PAIRS)]
-    return [_launch(fixed, part, side) for part in parts], others
-
-
-def _is_plain(tensor: torch.Tensor) -> bool:
-    """Whether it is what its bytes are, in a row from an aligned address on, within reach."""
-    if tensor.layout is not torch.strided or not 0 < tensor.nbytes <= _MOST_BYTES:
-        return False
-    if tensor.is_complex() or tensor.is_neg() or tensor.is_quantized:
-        return False
-    if tensor.stride() != torch.empty_like(tensor).stride() or tensor.data_ptr() % _ALIGNMENT:
-        return False
-    if interpreting(copy_kernel):
-        return tensor.device.type == "cpu"
-    return tensor.device.type == "cuda" and _compiled(tensor.device.index) is not None
-
-
-def _launch(fixed: Row, indices: Sequence[int], side: int) -> _Launch:
-    tensors = [fixed[index] for index in indices]
-    args, grid = _arguments(tensors), _grid(tensors)
-    if interpreting(copy_kernel):
-        launch, told, args = _interpreted(grid, args)
-    else:
-        launch, told, args = _direct(_compiled(tensors[0].device.index), grid, args)
-    first = len(args) - 3 * PAIRS - 1
-    varying = [
-        (index, first + 3 * pair + side, fixed[index].is_floating_point())
-        for pair, index in enumerate(indices)
-    ]
-    return _Launch(launch, told, args, varying)
-
-
-def _arguments(tensors: Row) -> list[Any]:
-    """Of a launch that copies tensors to themselves, and nothing in the pairs that are left."""
-    pairs = [(tensor.data_ptr(), tensor.nbytes) for tensor in tensors]
-    pairs += [(pairs[0][0], 0)] * (PAIRS - len(pairs))
-    return [number for address, size in pairs for number in (address, address, size)] + [_BLOCK]
-
-
-def _grid(tensors: Row) -> tuple[int, int]:
-    return max(cdiv(tensor.nbytes, 8 * _BLOCK) for tensor in tensors), len(tensors)
-
-
-@functools.cache
-def _compiled(index: int) -> Any:
-    """The kernel, compiled for this device, the current one; None where it cannot be launched.
-
-    That is tried once: what a launcher takes is no promise of Triton's. PyTorch's copies then cost
-    the host less than a launch by `kernel[grid](…)`.
-    """
-    source = torch.arange(3 * _BLOCK, device=torch.device("cuda", index))
-    target = torch.zeros_like(source)
-    args, grid = _arguments([source]), _grid([source])
-    try:
-        kernel = copy_kernel[grid](*args)
-        args[_DST] = target.data_ptr()
-        launch, told, _ = _direct(kernel, grid, args)
-        told[_STREAM] = torch._C._cuda_getCurrentRawStream(index)
-        launch(*told)
-    except Exception:
-        return None
-    return kernel if torch.equal(source, target) else None
-
-
-def _direct(kernel: Any, grid: tuple[int, int], args: list[Any]) -> Told:
-    """The launcher in C, past Triton's binder and hooks. Raises where it is another one."""
-    launcher = kernel.run  # loads the binary, so it comes first
-    if launcher.global_scratch_size or launcher.profile_scratch_size:
-        raise ValueError("it wants memory of its own")
-    place = [*grid, 1, 0]
-    kind = (kernel.function, launcher.launch_cooperative_grid, launcher.launch_pdl)
-    # Scratch memory of two kinds; metadata for hooks, a hook before, a hook behind.
-    scratch, hooks = (None, None), (None, None, None)
-    if hasattr(launcher, "kernel_signature"):  # Triton 3.7: one launcher, told each signature
-        signature = (launcher.arg_annotations, launcher.kernel_signature)
-        front = [*place, *kind, kernel.packed_metadata, *hooks, *scratch, *signature]
-        return launcher.launch, [*front, args], args
-    # Triton 3.6: one launcher for each signature
-    told = [*place, *kind, *scratch, kernel.packed_metadata, *hooks, *args]
-    return launcher.launch, told, told
-
-
-def _interpreted(grid: tuple[int, int], args: list[Any]) -> Told:
-    def launch(x: int, y: int, z: int, _stream: int, *args: int) -> None:
-        with interpreter.LOCK:
-            copy_kernel[(x, y, z)](*args)
-
-    told = [*grid, 1, 0, *args]
-    return launch, told, told

@@ -1,9 +1,9 @@
 """Run a graph: as it is, or as a CUDA graph that is captured once and replayed.
 
-A replay reads static inputs and writes static outputs. Each call copies its inputs in and the
-outputs out, so what a user holds is never overwritten; weights are read where they are, so what
-changes in place is seen. All graphs of one `Arena` share one pool of memory: a replay may use what
-another graph left, which is why its outputs are copied before the next begins.
+A graph reads static inputs and writes static outputs. Its first kernel copies a call's inputs in
+and its last one the outputs out, so what a user holds is never overwritten; weights are read where
+they are, so what changes in place is seen. All graphs of one `Arena` share one pool of memory: a
+replay may use what another graph left, which is why it copies its outputs before the next begins.
 """
 
 import threading
@@ -74,17 +74,12 @@ class Arena:
         with self.lock, torch.cuda.device(self.device):
             yield
 
-    def enter(self) -> int:
-        """Let the current stream wait for the last replay, where that was on another one.
-
-        Returns:
-            The handle of the current stream.
-        """
+    def enter(self) -> None:
+        """Let the current stream wait for the last replay, where that was on another one."""
         # The handle alone tells whether it is the same stream, and costs a tenth of the object.
         handle = torch._C._cuda_getCurrentRawStream(self.index)
         if handle != self._handle:
             self._change_to(torch.cuda.current_stream(self.device))
-        return handle
 
     def leave(self) -> None:
         """The current stream has all of this replay's work."""
@@ -132,10 +127,27 @@ class Capture(NamedTuple):
     ahead: bool
 
 
+class _Captured(NamedTuple):
+    """A graph, and the copies into it and out of it, which are its first and last kernels."""
+
+    graph: torch.cuda.CUDAGraph
+    copies_in: Inputs
+    copies_out: Outputs
+
+    def replay(self, tensors: Row) -> list[torch.Tensor]:
+        """New output tensors, in the order of the current stream."""
+        outputs = self.copies_out.give()
+        self.copies_in.take(tensors)
+        self.graph.replay()
+        self.copies_out.rest(outputs)
+        return outputs
+
+
 class CudaGraph:
     """A function captured once for inputs like `example`, replayed on each call.
 
     Attributes:
+        graph: the CUDA graph. A replay by itself writes to the outputs of the last call.
         copies_in: from a call's tensors to where the graph reads them.
         copies_out: from what the graph wrote to new tensors.
         capture: how. Where the caller does not say, each way is tried, and the fastest stays;
@@ -154,15 +166,15 @@ class CudaGraph:
         self._function = function  # a replay reads its constants, whose memory it must keep
         with arena.current(), torch.inference_mode(False), torch.no_grad():
             self._inputs = [x.clone(memory_format=torch.contiguous_format) for x in example]
-            self.copies_in = Inputs(self._inputs)
             ways = self._ways(ahead) if capture is None else iter([capture])
             self.capture = next(ways)
-            self._graph, outputs = self._capture(function, self.capture)
+            captured = self._capture(function, self.capture)
             for way in ways:
-                graph, others = self._capture(function, way)
-                if self._is_faster(graph):
-                    self.capture, self._graph, outputs = way, graph, others
-            self.copies_out = Outputs(outputs)
+                other = self._capture(function, way)
+                if self._is_faster(other, captured):
+                    self.capture, captured = way, other
+            self._captured = captured
+            self.graph, self.copies_in, self.copies_out = captured
 
     def _ways(self, ahead: bool) -> Iterator[Capture]:
         """What to try; how the second question is asked depends on the answer to the first."""
@@ -172,9 +184,7 @@ class CudaGraph:
         if ahead:
             yield Capture(self.capture.early, ahead=True)
 
-    def _capture(
-        self, function: Function, way: Capture
-    ) -> tuple[torch.cuda.CUDAGraph, list[torch.Tensor]]:
+    def _capture(self, function: Function, way: Capture) -> _Captured:
         device = self._arena.device
 
         def asked() -> AbstractContextManager[None]:
@@ -182,23 +192,31 @@ class CudaGraph:
 
         stream = torch.cuda.Stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
-        graph = torch.cuda.CUDAGraph()
+        graph = torch.cuda.CUDAGraph(keep_graph=True)
         recorded = torch.cuda.graph(
             graph, pool=self._arena.pool, stream=stream, capture_error_mode="thread_local"
         )
         with dependent_launches(device) if way.early else nullcontext():
             # Kernels are compiled and libraries take workspaces before anything is recorded.
             with torch.cuda.stream(stream), asked():
+                copies_in = Inputs(self._inputs)
+                copies_in.record()
                 for _ in range(_WARM_UPS):
-                    function(*self._inputs)
+                    outputs = function(*self._inputs)
+                Outputs(outputs).record()
             stream.synchronize()
             with recorded, asked():
-                outputs = list(function(*self._inputs))
-        return graph, outputs
+                copies_in.record()
+                copies_out = Outputs(function(*self._inputs))
+                copies_out.record()
+        graph.instantiate()
+        copies_in.bind(graph)
+        copies_out.bind(graph)
+        return _Captured(graph, copies_in, copies_out)
 
-    def _is_faster(self, graph: torch.cuda.CUDAGraph) -> bool:
+    def _is_faster(self, one: _Captured, other: _Captured) -> bool:
         self._arena.enter()
-        faster = _faster(graph, self._graph)
+        faster = _faster(lambda: one.replay(self._inputs), lambda: other.replay(self._inputs))
         self._arena.leave()
         return faster
 
@@ -213,24 +231,30 @@ class CudaGraph:
                 return self._replay(tensors)
 
     def _replay(self, tensors: Row) -> list[torch.Tensor]:
-        stream = self._arena.enter()
+        if torch._C._cuda_isCurrentStreamCapturing():
+            return self._recorded(tensors)
+        self._arena.enter()
         try:
-            self.copies_in.take(tensors, stream)
-            self._graph.replay()
-            return self.copies_out.give(stream)
+            return self._captured.replay(tensors)
         finally:
             self._arena.leave()
 
+    def _recorded(self, tensors: Row) -> list[torch.Tensor]:
+        """In somebody's capture: the kernels become part of that graph, which we do not replay."""
+        with torch.no_grad():
+            outputs = self._function(*[tensor.contiguous() for tensor in tensors])
+            return [output.clone() for output in outputs]
 
-def _faster(graph: torch.cuda.CUDAGraph, other: torch.cuda.CUDAGraph) -> bool:
-    """Whether the first takes less time: the least of several replays of each, in turns."""
-    times: dict[torch.cuda.CUDAGraph, list[float]] = {graph: [], other: []}
+
+def _faster(one: Callable[[], object], other: Callable[[], object]) -> bool:
+    """Whether the first takes less time: the least of several calls of each, in turns."""
+    times: dict[Callable[[], object], list[float]] = {one: [], other: []}
     for _ in range(_TIMED_REPLAYS):
-        for one in times:
+        for call in times:
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record()
-            one.replay()
+            call()
             end.record()
             end.synchronize()
-            times[one].append(start.elapsed_time(end))
-    return min(times[graph]) < min(times[other])
+            times[call].append(start.elapsed_time(end))
+    return min(times[one]) < min(times[other])

@@ -63,7 +63,7 @@ def test_a_wrong_graph_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_graph_that_does_not_run_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise RuntimeError("no such kernel")
 
     model: Any = tiny("bert")

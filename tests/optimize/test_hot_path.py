@@ -12,7 +12,6 @@ from kernl import optimize_model
 from kernl.optimize.engine import Engine
 from kernl.optimize.forward import FIRST_SIGHT, OptimizedForward
 from kernl.optimize.options import Options
-from kernl.runtime.copy_kernel import Inputs, Outputs
 from kernl.runtime.runner import CudaGraph
 from kernl.runtime.structure import key_of_call, rebuilder
 from tests.optimize.calls import BY_GRAPH, forward_of, furthest, twice
@@ -126,7 +125,7 @@ def test_calls_of_many_threads_are_all_counted_however_often_one_looks() -> None
 
 
 @pytest.mark.gpu
-def test_a_models_inputs_and_outputs_take_one_launch_each() -> None:
+def test_a_models_inputs_and_outputs_are_copied_by_its_graph() -> None:
     model: Any = tiny("bert")
     optimize_model(model)
     held = [twice(model, **inputs("bert", seed=seed)) for seed in range(3)]
@@ -135,7 +134,25 @@ def test_a_models_inputs_and_outputs_take_one_launch_each() -> None:
         truths = [forward_of(model).original(**inputs("bert", seed=seed)) for seed in range(3)]
     assert isinstance(runner, CudaGraph)
     for copies in (runner.copies_in, runner.copies_out):
-        assert isinstance(copies, Inputs | Outputs)
-        assert len(copies._launches) == 1
+        assert len(copies._groups) == 1
         assert copies.left_to_pytorch == 0
     assert max(map(furthest, held, truths)) < 1e-5
+
+
+@pytest.mark.gpu
+def test_a_call_can_be_a_part_of_somebodys_graph() -> None:
+    model: Any = tiny("bert")
+    optimize_model(model)
+    given, other = inputs("bert"), inputs("bert", seed=1)
+    place = {name: tensor.clone() for name, tensor in given.items()}
+    twice(model, **given)
+    graph = torch.cuda.CUDAGraph()
+    with torch.inference_mode():
+        with torch.cuda.graph(graph):
+            out = model(**place)
+        for tensors in (given, other, given):
+            for name, tensor in tensors.items():
+                place[name].copy_(tensor)
+            graph.replay()
+            assert furthest(out, forward_of(model).original(**tensors)) < 1e-5
+        assert furthest(model(**other), forward_of(model).original(**other)) < 1e-5

@@ -63,7 +63,7 @@ class Device:
         """What one replay on this stream asks for."""
         self.current = stream
         self.log.clear()
-        assert arena.enter() == stream.cuda_stream
+        arena.enter()
         arena.leave()
         return list(self.log)
 

@@ -1,7 +1,8 @@
 """Copies as raw bytes: exact, into fresh memory, and left to PyTorch where bytes are not enough."""
 
 import math
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -15,8 +16,32 @@ DTYPES = (torch.bool, torch.uint8, torch.float16, torch.bfloat16, torch.float32,
 POISON = 0xA5
 
 
-def stream(device: str) -> int:
-    return torch.cuda.current_stream().cuda_stream if device == "cuda" else 0
+class Graph:
+    """Copies around a graph without kernels, which leaves `left`, or its inputs."""
+
+    def __init__(
+        self, places: Sequence[torch.Tensor], left: Sequence[torch.Tensor] | None = None
+    ) -> None:
+        self.copies_in = Inputs(places)
+        self.copies_out = Outputs(places if left is None else left)
+
+    def __call__(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
+        fresh = self.copies_out.give()
+        self.copies_in.take(tensors)
+        self.copies_in.record()
+        self.copies_out.record()
+        self.copies_out.rest(fresh)
+        return fresh
+
+    @property
+    def left_to_pytorch(self) -> int:
+        return self.copies_in.left_to_pytorch + self.copies_out.left_to_pytorch
+
+
+def delivered(left: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], Graph]:
+    place = torch.zeros(1, device=left[0].device)
+    graph = Graph([place], left)
+    return graph(torch.ones_like(place)), graph
 
 
 def random(shape: tuple[int, ...], dtype: torch.dtype, device: str, seed: int = 0) -> torch.Tensor:
@@ -32,50 +57,69 @@ def is_same(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 @pytest.mark.edge
 @pytest.mark.parametrize("size", SIZES)
-def test_every_byte_is_copied_and_none_beyond(size: int, device: str) -> None:
-    around = torch.full((size + 64,), POISON, dtype=torch.uint8, device=device)
-    place, given = around[32 : 32 + size], random((size,), torch.uint8, device)
-    copies = Inputs([place])
-    copies.take([given], stream(device))
-    assert copies.left_to_pytorch == 0
-    assert torch.equal(place, given)
-    assert bool((around[:32] == POISON).all())
-    assert bool((around[32 + size :] == POISON).all())
+def test_every_byte_is_copied_and_none_beyond(
+    size: int, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = slice(32, 32 + size)
+    around, beyond = (
+        torch.full((size + 64,), POISON, dtype=torch.uint8, device=device) for _ in range(2)
+    )
+    monkeypatch.setattr(copy_kernel, "_maker", lambda _: lambda: beyond[inside])
+    graph, given = Graph([around[inside]]), random((size,), torch.uint8, device)
+    graph(given)
+    assert graph.left_to_pytorch == 0
+    for memory in (around, beyond):
+        assert torch.equal(memory[inside], given)
+        assert bool((memory[:32] == POISON).all())
+        assert bool((memory[32 + size :] == POISON).all())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (1, 17), (2, 3, 257)])
 def test_dtypes_and_shapes(dtype: torch.dtype, shape: tuple[int, ...], device: str) -> None:
     given = random(shape, dtype, device)
-    copies, place = Outputs([given]), torch.zeros_like(given)
-    (fresh,) = copies.give(stream(device))
-    assert is_same(fresh, given.clone())
-    back = Inputs([place])
-    back.take([fresh], stream(device))
-    assert torch.equal(place, given)
-    assert copies.left_to_pytorch == back.left_to_pytorch == 0
+    graph = Graph([torch.zeros_like(given)])
+    (fresh,) = graph(given)
+    assert is_same(fresh, given)
+    assert fresh.data_ptr() != given.data_ptr()
+    assert graph.left_to_pytorch == 0
 
 
-@pytest.mark.parametrize("count", [0, 1, PAIRS, PAIRS + 1, 2 * PAIRS + 3])
-def test_more_tensors_than_one_launch_takes(count: int, device: str) -> None:
-    given = [random((3 * n + 1,), DTYPES[n % 6], device, seed=n) for n in range(count)]
+@pytest.mark.parametrize(
+    ("inputs", "outputs"),
+    [(0, 1), (1, 0), (PAIRS, PAIRS + 1), (PAIRS + 1, PAIRS), (2 * PAIRS + 3, 1)],
+)
+def test_any_number_of_tensors(inputs: int, outputs: int, device: str) -> None:
+    given = [random((3 * n + 1,), DTYPES[n % 6], device, seed=n) for n in range(inputs)]
+    left = [random((5 * n + 1,), DTYPES[n % 6], device, seed=n) for n in range(outputs)]
     places = [torch.zeros_like(x) for x in given]
-    copies_in, copies_out = Inputs(places), Outputs(places)
-    copies_in.take(given, stream(device))
+    graph = Graph(places, left)
+    assert all(map(is_same, graph(*given), left))
     assert all(map(is_same, places, given))
-    assert all(map(is_same, copies_out.give(stream(device)), given))
-    assert copies_in.left_to_pytorch == copies_out.left_to_pytorch == 0
+    assert graph.left_to_pytorch == 0
 
 
 def test_what_a_user_holds_is_not_overwritten(device: str) -> None:
     source = random((1, 5, 7), torch.float16, device)
-    copies, held = Outputs([source, source[0]]), []
+    graph, held = Graph([source], [source, source[0]]), []
     for value in range(4):
-        source.fill_(value)
-        held += copies.give(stream(device))
+        held += graph(torch.full_like(source, value))
     assert [int(x.max()) for x in held] == [int(x.min()) for x in held] == [0, 0, 1, 1, 2, 2, 3, 3]
     addresses = {x.untyped_storage().data_ptr() for x in (*held, source)}
     assert len(addresses) == len(held) + 1
+
+
+def test_tensors_of_the_call_before_are_not_pointed_at_again(
+    monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    graph, x = Graph([torch.zeros(3, device=device)]), torch.ones(3, device=device)
+    groups = [graph.copies_in._groups[0][0], graph.copies_out._groups[0][0]]
+    told: list[list[int]] = []
+    for group in groups:
+        monkeypatch.setattr(group, "_node", types.SimpleNamespace(set=told.append))
+    first = graph(x)
+    second = graph(x)
+    assert told == [[first[0].data_ptr()], [x.data_ptr()], [second[0].data_ptr()]]
 
 
 def numbers(*shape: int) -> torch.Tensor:
@@ -102,11 +146,11 @@ def test_outputs_are_what_clone_gives(
 ) -> None:
     with torch.device(device):
         source = make()
-    copies = Outputs([source])
-    (fresh,) = copies.give(stream(device))
+    (fresh,), graph = delivered([source])
     assert is_same(fresh, source.clone())
     assert type(fresh) is torch.Tensor
-    assert copies.left_to_pytorch == by_pytorch
+    assert fresh.data_ptr() != source.data_ptr() or not source.numel()
+    assert graph.left_to_pytorch == by_pytorch
 
 
 def odd_ones(device: str) -> list[tuple[str, torch.Tensor]]:
@@ -125,28 +169,34 @@ def odd_ones(device: str) -> list[tuple[str, torch.Tensor]]:
 
 def test_odd_inputs_are_left_to_pytorch(device: str) -> None:
     places = [torch.zeros(4, 3, device=device), torch.zeros(5, device=device)]
-    copies, beside = Inputs(places), torch.ones(5, device=device)
+    graph, beside = Graph(places), torch.ones(5, device=device)
     for turn, (name, given) in enumerate(odd_ones(device), start=1):
-        copies.take([given, beside], stream(device))
-        assert torch.equal(places[0], given), name
-        assert copies.left_to_pytorch == 2 * turn, name
-    copies.take([torch.full((4, 3), 7.0, device=device), beside], stream(device))
-    assert bool((places[0] == 7).all())
-    assert copies.left_to_pytorch == 2 * turn
+        assert torch.equal(graph(given, beside)[0], given), name
+        assert graph.left_to_pytorch == turn, name
+    (sevens, _) = graph(torch.full((4, 3), 7.0, device=device), beside)
+    assert bool((sevens == 7).all())
+    assert graph.left_to_pytorch == turn
 
 
-def test_large_tensors_and_complex_ones_are_left_to_pytorch(device: str) -> None:
-    given = [
+@pytest.mark.parametrize(("size", "by_pytorch"), [(4 << 20, 0), ((4 << 20) + 1, 1)])
+def test_large_inputs_are_left_to_pytorch(size: int, by_pytorch: int, device: str) -> None:
+    given = torch.full((size,), 3, dtype=torch.uint8, device=device)
+    graph = Graph([torch.zeros_like(given)], [])
+    graph(given)
+    assert torch.equal(graph.copies_in._fixed[0], given)
+    assert graph.left_to_pytorch == by_pytorch
+
+
+def test_large_outputs_and_complex_ones_are_left_to_pytorch(device: str) -> None:
+    left = [
         torch.ones((4 << 20) + 1, dtype=torch.uint8, device=device),
         torch.ones(4 << 20, dtype=torch.uint8, device=device),
         torch.ones(3, dtype=torch.complex64, device=device),
     ]
-    places = [torch.zeros_like(x) for x in given]
-    copies_in, copies_out = Inputs(places), Outputs(given)
-    copies_in.take(given, stream(device))
-    assert all(map(torch.equal, places, given))
-    assert all(map(torch.equal, copies_out.give(stream(device)), given))
-    assert copies_in.left_to_pytorch == copies_out.left_to_pytorch == 2
+    fresh, graph = delivered(left)
+    assert all(map(torch.equal, fresh, left))
+    assert all(one.data_ptr() != other.data_ptr() for one, other in zip(fresh, left, strict=True))
+    assert graph.left_to_pytorch == 2
 
 
 def test_a_memory_that_is_not_aligned_is_left_to_pytorch(
@@ -157,25 +207,24 @@ def test_a_memory_that_is_not_aligned_is_left_to_pytorch(
 
     monkeypatch.setattr(torch._C._dynamo.guards, f"_empty_strided_{device}", beside)
     source = torch.arange(5.0, device=device)
-    copies = Outputs([source])
-    assert torch.equal(copies.give(stream(device))[0], source)
-    assert copies.left_to_pytorch == 1
+    (fresh,), graph = delivered([source])
+    assert torch.equal(fresh, source)
+    assert graph.left_to_pytorch == 1
 
 
 def test_tensors_of_inference_mode_stay_such(device: str) -> None:
-    copies = Outputs([torch.ones(3, device=device)])
+    x = torch.ones(3, device=device)
+    graph = Graph([torch.zeros_like(x)])
     with torch.inference_mode():
-        assert copies.give(stream(device))[0].is_inference()
-    assert not copies.give(stream(device))[0].is_inference()
+        assert graph(x)[0].is_inference()
+    assert not graph(x)[0].is_inference()
 
 
 @pytest.mark.gpu
 def test_the_kernel_moves_16_bytes_at_a_time_and_is_compiled_once() -> None:
-    kernel = copy_kernel._compiled(torch.cuda.current_device())
-    assert kernel is not None, "the launcher was not called directly"
-    assert "ld.global.v2.b64" in kernel.asm["ptx"]
     for size in SIZES:
         x = random((size,), torch.uint8, "cuda")
-        Outputs([x, x]).give(stream("cuda"))
+        Graph([x, x])(x, x)
     compiled, *_ = copy_kernel.copy_kernel.device_caches[torch.cuda.current_device()]
-    assert len(compiled) == 1
+    (kernel,) = compiled.values()
+    assert "ld.global.v2.b64" in kernel.asm["ptx"]

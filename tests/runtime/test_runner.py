@@ -3,12 +3,14 @@
 import functools
 import gc
 import threading
+from typing import Any
 
 import pytest
 import torch
 
 from kernl.launch import dependent_launches
 from kernl.ops import layer_norm, linear, linear_layer_norm, swiglu
+from kernl.runtime import graph_node
 from kernl.runtime.runner import Arena, CudaGraph, Direct
 
 
@@ -40,7 +42,7 @@ def test_a_replay_computes_anew_and_overwrites_nothing() -> None:
 
 @pytest.mark.gpu
 def test_only_odd_inputs_are_left_to_pytorch() -> None:
-    """What is common goes to Triton's launcher directly, which the counts prove."""
+    """What is common is copied by the graph, which the counts prove."""
     x = torch.randn(64, 64, device="cuda")
     run = CudaGraph(square, [x], Arena(x.device))
     held = []
@@ -63,6 +65,32 @@ def test_only_odd_inputs_are_left_to_pytorch() -> None:
 
 
 @pytest.mark.gpu
+def test_the_host_may_be_any_number_of_replays_ahead() -> None:
+    x = torch.randn(64, 64, device="cuda")
+    run = CudaGraph(square, [x], Arena(x.device))
+    numbers = torch.arange(400.0, device="cuda")
+    given = list(numbers[:, None, None].expand(-1, 64, 64).clone())
+    torch.cuda.synchronize()
+    torch.cuda._sleep(100_000_000)  # cycles, tens of milliseconds
+    held = [run([y])[0] for y in given]
+    assert torch.equal(torch.stack(held)[:, 0, 0], numbers * numbers)
+    assert all(bool((out == out[0, 0]).all()) for out in held)
+
+
+@pytest.mark.gpu
+def test_a_graph_may_go_while_its_replays_wait() -> None:
+    x = torch.full((64, 64), 3.0, device="cuda")
+    run = CudaGraph(square, [x], Arena(x.device))
+    torch.cuda._sleep(100_000_000)
+    held = [run([x])[0] for _ in range(5)]
+    del run
+    gc.collect()
+    others = [torch.full((1 << n,), 7, device="cuda") for n in range(16)]
+    assert all(bool((out == 9).all()) for out in held)
+    assert all(bool((other == 7).all()) for other in others)
+
+
+@pytest.mark.gpu
 def test_constants_of_a_graph_live_as_long_as_it() -> None:
     x = torch.randn(64, 64, device="cuda")
     constant = torch.ones(1 << 20, device="cuda")
@@ -74,6 +102,38 @@ def test_constants_of_a_graph_live_as_long_as_it() -> None:
     (out,) = run([x])
     assert place not in [other.data_ptr() for other in others]
     torch.testing.assert_close(out, x + (1 << 20))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("missing", ["cuStreamGetCaptureInfo_v2", "cuFuncGetParamInfo"])
+def test_pytorch_copies_where_the_driver_is_too_old(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Driver:
+        def __getattr__(self, name: str) -> Any:
+            if name == missing:
+                raise AttributeError
+            return getattr(driver, name)
+
+    driver = graph_node._driver()
+    monkeypatch.setattr(graph_node, "_driver", Driver)
+    x = torch.randn(64, 64, device="cuda")
+    run = CudaGraph(square, [x], Arena(x.device))
+    for given in (x, x + 1, x - 1):
+        for out, true in zip(run([given]), square(given), strict=True):
+            torch.testing.assert_close(out, true)
+    assert run.copies_in.left_to_pytorch >= 3
+    assert run.copies_out.left_to_pytorch >= 6
+
+
+@pytest.mark.gpu
+def test_arguments_of_a_kernel_are_8_bytes_or_refused() -> None:
+    x = torch.randn(64, device="cuda")
+    run = CudaGraph(square, [x], Arena(x.device))
+    ((group, _),) = run.copies_in._groups
+    assert group._captured is not None
+    with pytest.raises(OSError, match="8 are wanted"):
+        graph_node.KernelNode(run.graph, group._captured, [2])  # its size, of 4 bytes
 
 
 def sum_with(constant: torch.Tensor, x: torch.Tensor) -> list[torch.Tensor]:

@@ -125,6 +125,7 @@ test-gpu: environment ## Run the tests with the kernels on the NVIDIA GPU
 	@env -u TRITON_INTERPRET $(RUN) -m pytest $(PYTEST_ARGS)
 
 # Without PyTorch's cache every tensor is an allocation of its own, so reading past one is seen.
+# In one process: each further one takes compute-sanitizer longer to start than it saves.
 .PHONY: memcheck
 memcheck: environment ## Run every operator's edge cases under compute-sanitizer on the NVIDIA GPU
 	@env -u TRITON_INTERPRET PYTORCH_NO_CUDA_MEMORY_CACHING=1 \

@@ -8,6 +8,7 @@ compiles a kernel for a GPU has to do so in a process of its own, without the va
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -30,6 +31,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 
+MOST_KEPT = 1 << 30
+"""Bytes of GPU memory that a worker keeps from one test to the next."""
+
 settings.register_profile(
     "kernl",
     deadline=None,
@@ -45,6 +49,17 @@ settings.load_profile("kernl")
 def device() -> str:
     """Where the kernels run: "cuda", or "cpu" under Triton's interpreter."""
     return DEVICE
+
+
+@pytest.fixture(autouse=True)
+def memory_for_others() -> Iterator[None]:
+    """Give back GPU memory after a large test: PyTorch keeps it, and other workers wait for it."""
+    yield
+    if DEVICE == "cuda":
+        import torch
+
+        if torch.cuda.memory_reserved() > MOST_KEPT:
+            torch.cuda.empty_cache()
 
 
 def pytest_report_header() -> str:

@@ -24,7 +24,9 @@ from kernl import checks, launch
 from kernl.launch import Launch, Plan
 from kernl.op import Case, Dims, Op
 from kernl.ops.dependent import prefetch_rows, wait_for_inputs
+from kernl.ops.norm_rows import empty_outputs, load_sum, norm_args, store_scaled
 from kernl.ops.norm_spellings import layer_norm_spellings
+from kernl.ops.odd_rows import cut_row, row_begin, row_edges, vector_of_rows
 from kernl.ops.rows import SWEEP, as_rows, row_tile, row_tunable
 from kernl.shapes import ModelShape, Workload
 
@@ -123,47 +125,66 @@ def _layer_norm_loop_kernel(
     KEEP_SUM: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     BLOCK_COLS: tl.constexpr,
+    VECTOR: tl.constexpr,
 ):
-    """One program walks one row in blocks of BLOCK_COLS."""
+    """One program walks one row in blocks of BLOCK_COLS; VECTOR: see `kernl.ops.odd_rows`."""
     row = tl.program_id(0).to(tl.int64)
-    x_row_ptr = x_ptr + row * stride_x_row
-    residual_row_ptr = residual_ptr + row * stride_residual_row
+    head, inner = cut_row(row, stride_x_row, cols, VECTOR)
+    x_ptr += row_begin(row, stride_x_row, VECTOR)
+    residual_ptr += row_begin(row, stride_residual_row, VECTOR)
+    out_ptr += row_begin(row, cols, VECTOR)
+    summed_ptr += row_begin(row, cols, VECTOR)
+    weight_ptr += head * stride_weight
+    bias_ptr += head * stride_bias
     block_offs = tl.arange(0, BLOCK_COLS)
 
     lane_mean = tl.zeros((BLOCK_COLS,), tl.float32)
     lane_m2 = tl.zeros((BLOCK_COLS,), tl.float32)
-    for start in range(0, cols, BLOCK_COLS):
-        col_offs = start + block_offs
-        mask = col_offs < cols
-        x = tl.load(x_row_ptr + col_offs * stride_x_col, mask=mask, other=0.0).to(tl.float32)
-        if HAS_RESIDUAL:
-            residual_ptrs = residual_row_ptr + col_offs * stride_residual_col
-            x += tl.load(residual_ptrs, mask=mask, other=0.0).to(tl.float32)
+    for start in range(0, inner, BLOCK_COLS):
+        offs = start + block_offs
+        mask = offs < inner
+        x = load_sum(
+            x_ptr, residual_ptr, offs, mask, stride_x_col, stride_residual_col, HAS_RESIDUAL
+        )
         if KEEP_SUM:
-            summed = x.to(summed_ptr.dtype.element_ty)
-            tl.store(summed_ptr + row * cols + col_offs, summed, mask=mask)
+            tl.store(summed_ptr + offs, x.to(summed_ptr.dtype.element_ty), mask=mask)
         # Welford's update, in the lanes that have an element in this block.
         delta = tl.where(mask, x - lane_mean, 0.0)
         lane_mean += delta * (1.0 / (start // BLOCK_COLS + 1))
         lane_m2 += delta * tl.where(mask, x - lane_mean, 0.0)
 
-    lane_count = cols // BLOCK_COLS + tl.where(block_offs < cols % BLOCK_COLS, 1.0, 0.0)
-    mean = tl.sum(lane_mean * lane_count, axis=0) / cols
+    lane_count = inner // BLOCK_COLS + tl.where(block_offs < inner % BLOCK_COLS, 1.0, 0.0)
+    total = tl.sum(lane_mean * lane_count, axis=0)
+    if VECTOR > 1:
+        edge_offs, edge_mask = row_edges(head, inner, cols, VECTOR)
+        edge = load_sum(x_ptr, residual_ptr, edge_offs, edge_mask, 1, 1, HAS_RESIDUAL)
+        if KEEP_SUM:
+            tl.store(summed_ptr + edge_offs, edge.to(summed_ptr.dtype.element_ty), mask=edge_mask)
+        total += tl.sum(edge, axis=0)
+    mean = total / cols
     between = (lane_mean - mean) * (lane_mean - mean) * lane_count
-    inverse_std = 1.0 / tl.sqrt(tl.sum(lane_m2 + between, axis=0) / cols + eps)
+    m2 = tl.sum(lane_m2 + between, axis=0)
+    if VECTOR > 1:
+        m2 += tl.sum(tl.where(edge_mask, (edge - mean) * (edge - mean), 0.0), axis=0)
+    inverse_std = 1.0 / tl.sqrt(m2 / cols + eps)
 
-    for start in range(0, cols, BLOCK_COLS):
-        col_offs = start + block_offs
-        mask = col_offs < cols
-        x = tl.load(x_row_ptr + col_offs * stride_x_col, mask=mask, other=0.0).to(tl.float32)
-        if HAS_RESIDUAL:
-            residual_ptrs = residual_row_ptr + col_offs * stride_residual_col
-            x += tl.load(residual_ptrs, mask=mask, other=0.0).to(tl.float32)
-        weight = tl.load(weight_ptr + col_offs * stride_weight, mask=mask).to(tl.float32)
-        out = (x - mean) * inverse_std * weight
-        if HAS_BIAS:
-            out += tl.load(bias_ptr + col_offs * stride_bias, mask=mask).to(tl.float32)
-        tl.store(out_ptr + row * cols + col_offs, out.to(out_ptr.dtype.element_ty), mask=mask)
+    # fmt: off
+    for start in range(0, inner, BLOCK_COLS):
+        offs = start + block_offs
+        mask = offs < inner
+        x = load_sum(
+            x_ptr, residual_ptr, offs, mask, stride_x_col, stride_residual_col, HAS_RESIDUAL
+        )
+        store_scaled(
+            (x - mean) * inverse_std, weight_ptr, bias_ptr, out_ptr, offs, mask, stride_weight,
+            stride_bias, HAS_BIAS,
+        )
+    if VECTOR > 1:
+        store_scaled(
+            (edge - mean) * inverse_std, weight_ptr, bias_ptr, out_ptr, edge_offs, edge_mask,
+            stride_weight, stride_bias, HAS_BIAS,
+        )
+    # fmt: on
 
 
 def layer_norm_plan(
@@ -179,30 +200,13 @@ def layer_norm_plan(
 
     Without `keep_sum` there is no `summed`.
     """
-    outputs = _empty_outputs(x, residual if keep_sum else None)
+    outputs = empty_outputs(x, residual if keep_sum else None)
     flat = as_rows(x)
-    rows, cols = flat.shape
+    rows = flat.shape[0]
     if rows == 0:
         return Plan(outputs, ())
 
-    # Absent tensors are stood in for by x: their pointers are never read.
-    flat_residual = flat if residual is None else as_rows(residual)
-    args = {
-        "x_ptr": flat,
-        "residual_ptr": flat_residual,
-        "weight_ptr": weight,
-        "bias_ptr": flat if bias is None else bias,
-        "out_ptr": outputs[0],
-        "summed_ptr": outputs[-1],
-        "cols": cols,
-        "stride_x_row": flat.stride(0),
-        "stride_x_col": flat.stride(1),
-        "stride_residual_row": flat_residual.stride(0),
-        "stride_residual_col": flat_residual.stride(1),
-        "stride_weight": weight.stride(0),
-        "stride_bias": 1 if bias is None else bias.stride(0),
-        "eps": float(eps),
-    }
+    args = norm_args(flat, residual, weight, bias, outputs, eps)
     tile = row_tile(LAYER_NORM_TUNABLE, capability, flat, variant=int(residual is not None))
     constants = {
         "HAS_RESIDUAL": residual is not None,
@@ -211,6 +215,7 @@ def layer_norm_plan(
         "BLOCK_COLS": tile.block_cols,
     }
     if tile.path == "loop":
+        constants["VECTOR"] = vector_of_rows(flat, args["residual_ptr"])
         looped = Launch(_layer_norm_loop_kernel, (rows,), args, constants, tile.num_warps)
         return Plan(outputs, (looped,))
     tiled = Launch(
@@ -221,11 +226,6 @@ def layer_norm_plan(
         num_warps=tile.num_warps,
     )
     return Plan(outputs, (tiled,))
-
-
-def _empty_outputs(x: torch.Tensor, residual: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
-    count = 1 if residual is None else 2
-    return tuple(torch.empty(x.shape, dtype=x.dtype, device=x.device) for _ in range(count))
 
 
 @torch.library.custom_op("kernl::layer_norm", mutates_args=())
@@ -248,7 +248,7 @@ def _layer_norm_fake(
     residual: torch.Tensor | None,
     eps: float,
 ) -> list[torch.Tensor]:
-    return list(_empty_outputs(x, residual))
+    return list(empty_outputs(x, residual))
 
 
 def check_layer_norm(

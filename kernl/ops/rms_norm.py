@@ -22,7 +22,9 @@ from kernl import checks, launch
 from kernl.launch import Launch, Plan
 from kernl.op import Case, Dims, Op
 from kernl.ops.dependent import prefetch_rows, wait_for_inputs
+from kernl.ops.norm_rows import empty_outputs, load_sum, norm_args, store_scaled
 from kernl.ops.norm_spellings import rms_norm_spellings
+from kernl.ops.odd_rows import cut_row, row_begin, row_edges, vector_of_rows
 from kernl.ops.rows import SWEEP, as_rows, row_tile, row_tunable
 from kernl.shapes import ModelShape, Workload
 
@@ -134,38 +136,55 @@ def _rms_norm_loop_kernel(
     HAS_RESIDUAL: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     BLOCK_COLS: tl.constexpr,
+    VECTOR: tl.constexpr,
 ):
-    """One program walks one row in blocks of BLOCK_COLS."""
+    """One program walks one row in blocks of BLOCK_COLS; VECTOR: see `kernl.ops.odd_rows`."""
     row = tl.program_id(0).to(tl.int64)
-    x_row_ptr = x_ptr + row * stride_x_row
-    residual_row_ptr = residual_ptr + row * stride_residual_row
+    head, inner = cut_row(row, stride_x_row, cols, VECTOR)
+    x_ptr += row_begin(row, stride_x_row, VECTOR)
+    residual_ptr += row_begin(row, stride_residual_row, VECTOR)
+    out_ptr += row_begin(row, cols, VECTOR)
+    summed_ptr += row_begin(row, cols, VECTOR)
+    weight_ptr += head * stride_weight
+    bias_ptr += head * stride_bias
     block_offs = tl.arange(0, BLOCK_COLS)
 
     lane_squares = tl.zeros((BLOCK_COLS,), tl.float32)
-    for start in range(0, cols, BLOCK_COLS):
-        col_offs = start + block_offs
-        mask = col_offs < cols
-        x = tl.load(x_row_ptr + col_offs * stride_x_col, mask=mask, other=0.0).to(tl.float32)
+    for start in range(0, inner, BLOCK_COLS):
+        offs = start + block_offs
+        mask = offs < inner
+        x = load_sum(
+            x_ptr, residual_ptr, offs, mask, stride_x_col, stride_residual_col, HAS_RESIDUAL
+        )
         if HAS_RESIDUAL:
-            residual_ptrs = residual_row_ptr + col_offs * stride_residual_col
-            x += tl.load(residual_ptrs, mask=mask, other=0.0).to(tl.float32)
-            summed = x.to(summed_ptr.dtype.element_ty)
-            tl.store(summed_ptr + row * cols + col_offs, summed, mask=mask)
+            tl.store(summed_ptr + offs, x.to(summed_ptr.dtype.element_ty), mask=mask)
         lane_squares += x * x
-    inverse = 1.0 / tl.sqrt(tl.sum(lane_squares, axis=0) / cols + eps)
-
-    for start in range(0, cols, BLOCK_COLS):
-        col_offs = start + block_offs
-        mask = col_offs < cols
-        x = tl.load(x_row_ptr + col_offs * stride_x_col, mask=mask, other=0.0).to(tl.float32)
+    squares = tl.sum(lane_squares, axis=0)
+    if VECTOR > 1:
+        edge_offs, edge_mask = row_edges(head, inner, cols, VECTOR)
+        edge = load_sum(x_ptr, residual_ptr, edge_offs, edge_mask, 1, 1, HAS_RESIDUAL)
         if HAS_RESIDUAL:
-            residual_ptrs = residual_row_ptr + col_offs * stride_residual_col
-            x += tl.load(residual_ptrs, mask=mask, other=0.0).to(tl.float32)
-        weight = tl.load(weight_ptr + col_offs * stride_weight, mask=mask).to(tl.float32)
-        out = x * inverse * (weight + offset)
-        if HAS_BIAS:
-            out += tl.load(bias_ptr + col_offs * stride_bias, mask=mask).to(tl.float32)
-        tl.store(out_ptr + row * cols + col_offs, out.to(out_ptr.dtype.element_ty), mask=mask)
+            tl.store(summed_ptr + edge_offs, edge.to(summed_ptr.dtype.element_ty), mask=edge_mask)
+        squares += tl.sum(edge * edge, axis=0)
+    inverse = 1.0 / tl.sqrt(squares / cols + eps)
+
+    # fmt: off
+    for start in range(0, inner, BLOCK_COLS):
+        offs = start + block_offs
+        mask = offs < inner
+        x = load_sum(
+            x_ptr, residual_ptr, offs, mask, stride_x_col, stride_residual_col, HAS_RESIDUAL
+        )
+        store_scaled(
+            x * inverse, weight_ptr, bias_ptr, out_ptr, offs, mask, stride_weight,
+            stride_bias, HAS_BIAS, offset,
+        )
+    if VECTOR > 1:
+        store_scaled(
+            edge * inverse, weight_ptr, bias_ptr, out_ptr, edge_offs, edge_mask, stride_weight,
+            stride_bias, HAS_BIAS, offset,
+        )
+    # fmt: on
 
 
 def rms_norm_plan(
@@ -178,30 +197,12 @@ def rms_norm_plan(
     offset: float = 0.0,
 ) -> Plan:
     """`out` and, with a residual, `summed`, both contiguous, and the one launch that fills them."""
-    outputs = _empty_outputs(x, residual)
+    outputs = empty_outputs(x, residual)
     flat = as_rows(x)
     if flat.shape[0] == 0:
         return Plan(outputs, ())
 
-    # Absent tensors are stood in for by x: their pointers are never read.
-    flat_residual = flat if residual is None else as_rows(residual)
-    args = {
-        "x_ptr": flat,
-        "residual_ptr": flat_residual,
-        "weight_ptr": weight,
-        "bias_ptr": flat if bias is None else bias,
-        "out_ptr": outputs[0],
-        "summed_ptr": outputs[-1],
-        "cols": flat.shape[1],
-        "stride_x_row": flat.stride(0),
-        "stride_x_col": flat.stride(1),
-        "stride_residual_row": flat_residual.stride(0),
-        "stride_residual_col": flat_residual.stride(1),
-        "stride_weight": weight.stride(0),
-        "stride_bias": 1 if bias is None else bias.stride(0),
-        "eps": float(eps),
-        "offset": float(offset),
-    }
+    args = norm_args(flat, residual, weight, bias, outputs, eps) | {"offset": float(offset)}
     tile = row_tile(RMS_NORM_TUNABLE, capability, flat, variant=int(residual is not None))
     constants = {
         "HAS_RESIDUAL": residual is not None,
@@ -209,6 +210,7 @@ def rms_norm_plan(
         "BLOCK_COLS": tile.block_cols,
     }
     if tile.path == "loop":
+        constants["VECTOR"] = vector_of_rows(flat, args["residual_ptr"])
         looped = Launch(_rms_norm_loop_kernel, (tile.programs,), args, constants, tile.num_warps)
         return Plan(outputs, (looped,))
     tiled = Launch(
@@ -219,11 +221,6 @@ def rms_norm_plan(
         num_warps=tile.num_warps,
     )
     return Plan(outputs, (tiled,))
-
-
-def _empty_outputs(x: torch.Tensor, residual: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
-    count = 1 if residual is None else 2
-    return tuple(torch.empty(x.shape, dtype=x.dtype, device=x.device) for _ in range(count))
 
 
 @torch.library.custom_op("kernl::rms_norm", mutates_args=())
@@ -248,7 +245,7 @@ def _rms_norm_fake(
     eps: float,
     offset: float,
 ) -> list[torch.Tensor]:
-    return list(_empty_outputs(x, residual))
+    return list(empty_outputs(x, residual))
 
 
 def check_rms_norm(

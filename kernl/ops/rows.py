@@ -7,7 +7,8 @@
 | `split` | takes one block of a row, in two launches (softmax alone) | few of them |
 
 Which, how many rows a program takes and how many warps it has come from the operator's table in
-`kernl/tuned`, or from `default` below where a GPU has none.
+`kernl/tuned`, or from `default` below where a GPU has none. On the path `loop` rows that start
+anywhere, as those of an odd width do, are cut first: `kernl.ops.odd_rows`.
 """
 
 from collections.abc import Iterator

@@ -23,6 +23,7 @@ from kernl import checks, launch
 from kernl.errors import OptionError
 from kernl.launch import Launch, Plan
 from kernl.op import Case, Dims, Op, Spelling
+from kernl.ops.odd_rows import cut_row, row_begin, row_edges, vector_of_rows
 from kernl.ops.rows import SWEEP, as_rows, row_tile, row_tunable
 from kernl.ops.softmax_scores import block_of_scores
 from kernl.ops.softmax_split import split_launches
@@ -81,11 +82,12 @@ def _softmax_tile_kernel(
     row_offs = (tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)).to(tl.int64)
     col_offs = tl.arange(0, BLOCK_COLS)
     inside = (row_offs < rows)[:, None] & (col_offs < cols)[None, :]
+    x_offs = row_offs[:, None] * stride_x_row + col_offs[None, :] * stride_x_col
     # fmt: off
     x = block_of_scores(
-        x_ptr, mask_ptr, row_offs, col_offs, inside, cols, heads, queries, stride_x_row,
-        stride_x_col, stride_mask_batch, stride_mask_head, stride_mask_query, stride_mask_col,
-        scale, MASK, CAUSAL,
+        x_ptr + x_offs, mask_ptr, row_offs, col_offs, inside, cols, heads, queries,
+        stride_mask_batch, stride_mask_head, stride_mask_query, stride_mask_col, scale, MASK,
+        CAUSAL,
     )
     # fmt: on
     row_max = tl.max(x, axis=1)
@@ -119,20 +121,24 @@ def _softmax_loop_kernel(
     MASK: tl.constexpr,
     CAUSAL: tl.constexpr,
     BLOCK_COLS: tl.constexpr,
+    VECTOR: tl.constexpr,
 ):
-    """One program walks one row in blocks of BLOCK_COLS."""
+    """One program walks one row in blocks of BLOCK_COLS; VECTOR: see `kernl.ops.odd_rows`."""
     row_offs = (tl.program_id(0) + tl.arange(0, 1)).to(tl.int64)
+    head, inner = cut_row(tl.program_id(0).to(tl.int64), stride_x_row, cols, VECTOR)
+    x_row_offs = row_begin(row_offs, stride_x_row, VECTOR)[:, None]
+    out_ptrs = out_ptr + row_begin(row_offs, cols, VECTOR)[:, None]
     block_offs = tl.arange(0, BLOCK_COLS)
 
     lane_max = tl.full((1, BLOCK_COLS), float("-inf"), tl.float32)
     lane_sum = tl.zeros((1, BLOCK_COLS), tl.float32)
-    for start in range(0, cols, BLOCK_COLS):
-        col_offs = start + block_offs
+    for start in range(0, inner, BLOCK_COLS):
+        offs = start + block_offs
         # fmt: off
         x = block_of_scores(
-            x_ptr, mask_ptr, row_offs, col_offs, (col_offs < cols)[None, :], cols, heads, queries,
-            stride_x_row, stride_x_col, stride_mask_batch, stride_mask_head, stride_mask_query,
-            stride_mask_col, scale, MASK, CAUSAL,
+            x_ptr + (x_row_offs + offs[None, :] * stride_x_col), mask_ptr, row_offs, head + offs,
+            (offs < inner)[None, :], cols, heads, queries, stride_mask_batch, stride_mask_head,
+            stride_mask_query, stride_mask_col, scale, MASK, CAUSAL,
         )
         # fmt: on
         new_max = tl.maximum(lane_max, x)
@@ -142,26 +148,41 @@ def _softmax_loop_kernel(
         lane_max = new_max
 
     row_max = tl.max(lane_max, axis=1)
+    if VECTOR > 1:
+        edge_offs, edge_mask = row_edges(head, inner, cols, VECTOR)
+        # fmt: off
+        edge = block_of_scores(
+            x_ptr + (x_row_offs + edge_offs[None, :]), mask_ptr, row_offs, head + edge_offs,
+            edge_mask[None, :], cols, heads, queries, stride_mask_batch, stride_mask_head,
+            stride_mask_query, stride_mask_col, scale, MASK, CAUSAL,
+        )
+        # fmt: on
+        row_max = tl.maximum(row_max, tl.max(edge, axis=1))
     if MASK != "none" or CAUSAL:
         row_max = tl.where(row_max == float("-inf"), 0.0, row_max)
     row_sum = tl.sum(lane_sum * tl.exp(lane_max - row_max[:, None]), axis=1)
+    if VECTOR > 1:
+        row_sum += tl.sum(tl.exp(edge - row_max[:, None]), axis=1)
     if MASK != "none" or CAUSAL:
         row_sum = tl.where(row_sum == 0.0, 1.0, row_sum)
     inverse_sum = (1.0 / row_sum)[:, None]
 
-    for start in range(0, cols, BLOCK_COLS):
-        col_offs = start + block_offs
-        inside = (col_offs < cols)[None, :]
+    for start in range(0, inner, BLOCK_COLS):
+        offs = start + block_offs
+        inside = (offs < inner)[None, :]
         # fmt: off
         x = block_of_scores(
-            x_ptr, mask_ptr, row_offs, col_offs, inside, cols, heads, queries,
-            stride_x_row, stride_x_col, stride_mask_batch, stride_mask_head, stride_mask_query,
+            x_ptr + (x_row_offs + offs[None, :] * stride_x_col), mask_ptr, row_offs, head + offs,
+            inside, cols, heads, queries, stride_mask_batch, stride_mask_head, stride_mask_query,
             stride_mask_col, scale, MASK, CAUSAL,
         )
         # fmt: on
         out = tl.exp(x - row_max[:, None]) * inverse_sum
-        out_ptrs = out_ptr + row_offs[:, None] * cols + col_offs[None, :]
-        tl.store(out_ptrs, out.to(out_ptr.dtype.element_ty), mask=inside)
+        tl.store(out_ptrs + offs[None, :], out.to(out_ptr.dtype.element_ty), mask=inside)
+    if VECTOR > 1:
+        out = tl.exp(edge - row_max[:, None]) * inverse_sum
+        edge_ptrs = out_ptrs + edge_offs[None, :]
+        tl.store(edge_ptrs, out.to(out_ptr.dtype.element_ty), mask=edge_mask[None, :])
 
 
 def softmax_plan(
@@ -195,6 +216,7 @@ def softmax_plan(
     if tile.path == "split":
         return Plan((out,), split_launches(args, constants, tile, flat.shape))
     if tile.path == "loop":
+        constants["VECTOR"] = vector_of_rows(flat)
         looped = Launch(_softmax_loop_kernel, (tile.programs,), args, constants, tile.num_warps)
         return Plan((out,), (looped,))
     args["rows"], constants["BLOCK_ROWS"] = flat.shape[0], tile.block_rows

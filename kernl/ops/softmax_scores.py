@@ -6,7 +6,7 @@ import triton.language as tl
 
 @triton.jit
 def block_of_scores(
-    x_ptr,
+    x_ptrs,
     mask_ptr,
     row_offs,
     col_offs,
@@ -14,8 +14,6 @@ def block_of_scores(
     cols,
     heads,
     queries,
-    stride_x_row,
-    stride_x_col,
     stride_mask_batch,
     stride_mask_head,
     stride_mask_query,
@@ -25,8 +23,7 @@ def block_of_scores(
     CAUSAL: tl.constexpr,
 ):
     """A block of scores (rows, cols) in float32, -inf outside of the row and where masked."""
-    x_offs = row_offs[:, None] * stride_x_row + col_offs[None, :] * stride_x_col
-    x = tl.load(x_ptr + x_offs, mask=inside, other=float("-inf")).to(tl.float32) * scale
+    x = tl.load(x_ptrs, mask=inside, other=float("-inf")).to(tl.float32) * scale
     # A row of x (batch, head, query, :) by its number.
     query = row_offs % queries
     if MASK != "none":

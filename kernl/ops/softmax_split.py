@@ -44,11 +44,12 @@ def _softmax_partial_kernel(
     row_offs = (tl.program_id(0) + tl.arange(0, 1)).to(tl.int64)
     block = tl.program_id(1)
     col_offs = block * BLOCK_COLS + tl.arange(0, BLOCK_COLS)
+    x_offs = row_offs[:, None] * stride_x_row + col_offs[None, :] * stride_x_col
     # fmt: off
     x = block_of_scores(
-        x_ptr, mask_ptr, row_offs, col_offs, (col_offs < cols)[None, :], cols, heads, queries,
-        stride_x_row, stride_x_col, stride_mask_batch, stride_mask_head, stride_mask_query,
-        stride_mask_col, scale, MASK, CAUSAL,
+        x_ptr + x_offs, mask_ptr, row_offs, col_offs, (col_offs < cols)[None, :], cols, heads,
+        queries, stride_mask_batch, stride_mask_head, stride_mask_query, stride_mask_col, scale,
+        MASK, CAUSAL,
     )
     # fmt: on
     block_max = tl.max(x, axis=1)
@@ -98,11 +99,12 @@ def _softmax_spread_kernel(
 
     col_offs = block * BLOCK_COLS + tl.arange(0, BLOCK_COLS)
     inside = (col_offs < cols)[None, :]
+    x_offs = row_offs[:, None] * stride_x_row + col_offs[None, :] * stride_x_col
     # fmt: off
     x = block_of_scores(
-        x_ptr, mask_ptr, row_offs, col_offs, inside, cols, heads, queries,
-        stride_x_row, stride_x_col, stride_mask_batch, stride_mask_head, stride_mask_query,
-        stride_mask_col, scale, MASK, CAUSAL,
+        x_ptr + x_offs, mask_ptr, row_offs, col_offs, inside, cols, heads, queries,
+        stride_mask_batch, stride_mask_head, stride_mask_query, stride_mask_col, scale, MASK,
+        CAUSAL,
     )
     # fmt: on
     out = tl.exp(x - row_max[:, None]) * (1.0 / row_sum)[:, None]

@@ -3,6 +3,8 @@
 What lies behind the 2^31st element is compared with float64, so the operands are one and a bit.
 """
 
+import fcntl
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -264,13 +266,19 @@ CALLS: dict[str, Callable[[], Outcome]] = {
 
 
 @pytest.fixture
-def room() -> Iterator[None]:
-    """Skip in words where the GPU is too small; leave the memory free."""
-    free: Any = torch.cuda.mem_get_info()[0]
-    if free < 40 << 30:
-        pytest.skip(f"needs 40 GiB of GPU memory, {free >> 30} are free")
-    yield
-    torch.cuda.empty_cache()
+def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One such test at a time, however many workers there are; skip where the GPU is too small."""
+    base = tmp_path_factory.getbasetemp()
+    # Each worker's folder lies in one of the whole run.
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with (shared / "large.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
+        torch.cuda.empty_cache()
+        free: Any = torch.cuda.mem_get_info()[0]
+        if free < 40 << 30:
+            pytest.skip(f"needs 40 GiB of GPU memory, {free >> 30} are free")
+        yield
+        torch.cuda.empty_cache()
 
 
 @pytest.mark.gpu

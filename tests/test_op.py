@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from kernl import errors
-from kernl.op import Case
+from kernl.op import Case, Op
+from kernl.ops import ALL
 
 
 def test_a_name_is_the_dims() -> None:
@@ -52,3 +53,9 @@ def test_errors_cross_process_boundaries() -> None:
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is errors.ShapeError
     assert str(again) == str(error) == "a; allowed: b; c."
+
+
+@pytest.mark.parametrize("op", ALL, ids=lambda op: op.name)
+def test_all_cases_of_an_operator_have_the_same_dims(op: Op) -> None:
+    """A worker takes only cases whose dims its commit knows."""
+    assert len({tuple(name for name, _ in case.dims) for case in op.cases()}) == 1

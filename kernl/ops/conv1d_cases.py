@@ -41,8 +41,8 @@ def _case(
         "out_channels": out_channels,
         "kernel_size": kernel_size,
         "stride": stride,
-        # A size is 1 or more: without padding the name says nothing of it.
-        **({"padding": padding} if padding else {}),
+        # A size is 1 or more, and a flag that is off is left out of the name.
+        "padding": padding or False,
         "time_major": time_major,
         "bias": bias,
         "activation": activation,
@@ -72,12 +72,8 @@ SWEEP: tuple[Dims, ...] = tuple(
 """Whisper's other sizes: tiny, small, medium, large-v3."""
 
 
-def _padding(case: Case) -> int:
-    return int(dict(case.dims).get("padding", 0))
-
-
 def _rows(case: Case) -> int:
-    return positions(case["length"], case["kernel_size"], case["stride"], _padding(case))
+    return positions(case["length"], case["kernel_size"], case["stride"], int(case["padding"]))
 
 
 def conv1d_inputs(case: Case, device: str, seed: int) -> dict[str, Any]:
@@ -102,7 +98,7 @@ def conv1d_inputs(case: Case, device: str, seed: int) -> dict[str, Any]:
         "weight": weight,
         "bias": random(outs) if case["bias"] else None,
         "stride": case["stride"],
-        "padding": _padding(case),
+        "padding": int(case["padding"]),
         "activation": case["activation"],
         # One for all sequences, as positions are.
         "residual": random(rows, outs).t().expand(batch, outs, rows) if case["residual"] else None,

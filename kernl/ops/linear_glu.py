@@ -332,6 +332,7 @@ LINEAR_GLU = Op(
             (129, 130, 257, True, "gelu"),
             (16, 96, 1000, False, "gelu"),
             (5, 48, 1100, True, "silu"),
+            (9, 40, 200, True, "gelu_tanh"),
         )
     ),
     bytes=_bytes,

@@ -39,7 +39,7 @@ class GluConfig(NamedTuple):
 TWO = GluConfig("two", 16, 32, 64, 4, 3)
 """`linear` and the gated activation choose their own blocks; those here are not read."""
 
-_ONE_BLOCK = GluConfig("fused", 16, 32, 128, 4, 4)
+_FEW_ROWS = (GluConfig("fused", 16, 32, 128, 4, 4), GluConfig("fused", 16, 32, 64, 4, 4))
 # Largest first. block_n is that of the output: a program reads as many rows of gate and of up.
 _HALF_TILES = (
     GluConfig("fused", 128, 128, 64, 8, 3),
@@ -58,8 +58,7 @@ _HALF_TILES = (
     GluConfig("fused", 16, 64, 128, 8, 4),
     GluConfig("fused", 16, 64, 64, 4, 5),
     GluConfig("fused", 16, 32, 128, 4, 5),
-    _ONE_BLOCK,
-    GluConfig("fused", 16, 32, 64, 4, 4),
+    *_FEW_ROWS,
     GluConfig("fused", 16, 16, 128, 4, 5),
 )
 # Rows that start anywhere are read element by element: few of them, or the addresses spill.
@@ -78,7 +77,8 @@ _FLOAT_TILES = (
 def _default(capability: int, key: Key) -> GluConfig:
     """One kernel where rows are few and lie at multiples of 16 bytes; else two."""
     few = key["bits"] == 16 and key["aligned"] and int(key["m"]) in _FEW
-    return _ONE_BLOCK if few and _fits(capability, key, _ONE_BLOCK) else TWO
+    fitting = [config for config in _FEW_ROWS if few and _fits(capability, key, config)]
+    return (*fitting, TWO)[0]
 
 
 def _candidates(capability: int, key: Key) -> Iterator[GluConfig]:

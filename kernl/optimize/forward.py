@@ -91,7 +91,8 @@ class OptimizedForward:
                 twin.refresh()
         next(self._by_graph_so_far)
         row = tensors if engine.take is None else engine.take(tensors)
-        if self._arena is not None:  # a replay: it reads no mode and touches no module
+        # A replay reads no mode and touches no module. In somebody's capture there is none.
+        if self._arena is not None and not torch._C._cuda_isCurrentStreamCapturing():
             return engine.rebuild(runner(row))
         with torch.autocast(self._device_type, enabled=False), TRAFFIC.calling():
             return engine.rebuild(runner(row))

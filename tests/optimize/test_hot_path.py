@@ -140,19 +140,22 @@ def test_a_models_inputs_and_outputs_are_copied_by_its_graph() -> None:
 
 
 @pytest.mark.gpu
-def test_a_call_can_be_a_part_of_somebodys_graph() -> None:
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_call_can_be_a_part_of_somebodys_graph(autocast: bool) -> None:
     model: Any = tiny("bert")
     optimize_model(model)
     given, other = inputs("bert"), inputs("bert", seed=1)
     place = {name: tensor.clone() for name, tensor in given.items()}
-    twice(model, **given)
     graph = torch.cuda.CUDAGraph()
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast("cuda", dtype=torch.float16, enabled=autocast):
+        truths = [forward_of(model).original(**tensors) for tensors in (given, other)]
+        twice(model, **given)
         with torch.cuda.graph(graph):
             out = model(**place)
-        for tensors in (given, other, given):
+        for tensors, truth in zip((given, other, given), (*truths, truths[0]), strict=True):
             for name, tensor in tensors.items():
                 place[name].copy_(tensor)
             graph.replay()
-            assert furthest(out, forward_of(model).original(**tensors)) < 1e-5
-        assert furthest(model(**other), forward_of(model).original(**other)) < 1e-5
+            assert furthest(out, truth) < (1e-2 if autocast else 1e-5)
+        assert furthest(model(**other), truths[1]) < (1e-2 if autocast else 1e-5)
+    assert forward_of(model).calls[BY_GRAPH] == 3

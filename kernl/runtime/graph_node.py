@@ -82,7 +82,7 @@ class KernelNode:
             places[place] = ctypes.addressof(self._values) + 8 * index
         self._places = (ctypes.c_void_p * len(places))(*places)
         self._parameters.arguments = ctypes.cast(self._places, ctypes.POINTER(ctypes.c_void_p))
-        self._set = _driver().cuGraphExecKernelNodeSetParams_v2
+        self._set = _named("cuGraphExecKernelNodeSetParams_v2")
         self._told = (ctypes.c_void_p(executable()), handle, ctypes.byref(self._parameters))
 
     def set(self, values: Sequence[int]) -> None:

@@ -47,6 +47,10 @@ class RowConfig(NamedTuple):
     num_warps: int
 
 
+SHARED = RowConfig("split", 1, 4096, 8)
+"""How few wide rows are walked where the operator lets several programs share one."""
+
+
 class RowTile(NamedTuple):
     """What a launch needs: the grid, the block of (block_rows, block_cols), and warps."""
 
@@ -79,9 +83,8 @@ def default(capability: int, key: Key, widest: int, split: bool) -> RowConfig:
     """8 elements a thread, several rows where they are narrow."""
     rows, cols = int(key["rows"]), int(key["cols"])
     if cols > widest:
-        shared = RowConfig("split", 1, 4096, 8)
-        if rows <= FULL_GRID and fits(capability, key, shared, widest, split):
-            return shared
+        if rows <= FULL_GRID and fits(capability, key, SHARED, widest, split):
+            return SHARED
         return RowConfig("loop", 1, 8192, 16)
     block_cols = next_power_of_2(cols)
     block_rows = min(max(1, 1024 // block_cols), next_power_of_2(rows))
@@ -111,11 +114,19 @@ def candidates(capability: int, key: Key) -> Iterator[RowConfig]:
 
 
 def fits(capability: int, key: Key, config: RowConfig, widest: int, split: bool) -> bool:
-    """Whether a program's rows fit its registers, and there is such a path."""
-    cols = int(key["cols"])
+    """Whether a program's rows fit its registers, there is such a path, and it is one for so few.
+
+    The nearest row of a table may have been timed with many more rows. A loop gains by the programs
+    beside it on a multiprocessor: rows that do not fill the GPU are better shared, or held whole.
+    """
+    rows, cols = int(key["rows"]), int(key["cols"])
     block_cols = next_power_of_2(cols)
     if config.path == "split" and (not split or cdiv(cols, config.loop_cols) > MOST_BLOCKS):
         return False
+    if config.path == "loop" and block_cols <= widest and rows < 4 * FULL_GRID:
+        return False
+    if config.path == "loop" and split and 4 * rows <= 3 * FULL_GRID:
+        return not fits(capability, key, SHARED, widest, split)
     if config.path != "tile":
         return config.loop_cols // (_WARP * config.num_warps) <= MAX_VALUES_PER_THREAD
     values = config.block_rows * block_cols // (_WARP * config.num_warps)

@@ -127,6 +127,17 @@ def test_norms_have_no_such_path() -> None:
     assert not RMS_NORM_TUNABLE.fits(90, key, SPLIT)
 
 
+@pytest.mark.parametrize(("cols", "path"), [(131072, "split"), (32768, "tile"), (16384, "tile")])
+def test_few_rows_are_not_walked_because_many_were_timed(cols: int, path: str) -> None:
+    """The table's nearest rows of these widths have 128 to 1,024 rows, and most of them loop."""
+    key = {"bits": 16, "variant": 0, "cols": cols}
+    for rows in (16, 64):
+        chosen = tuning.choose(SOFTMAX_TUNABLE, 90, torch.device("cpu"), rows=rows, **key)
+        assert chosen.path == path
+        norm = tuning.choose(RMS_NORM_TUNABLE, 90, torch.device("cpu"), rows=rows, **key)
+        assert norm.path == ("tile" if cols <= MAX_TILE_COLS // 2 else "loop")
+
+
 @pytest.mark.parametrize("cols", [8192, 32769, 131073])
 def test_wide_rows(cols: int) -> None:
     x, weight = _random(1, cols), _random(cols)

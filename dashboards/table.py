@@ -123,13 +123,13 @@ def _joined(cells: Iterable[str]) -> str:
 
 
 def report(
-    source: Source, machine: str, revision: str, losses: int = 0, suite: Suite = KERNELS
+    source: Source, machine: str | None, revision: str, losses: int = 0, suite: Suite = KERNELS
 ) -> list[str]:
     """The lines that the command prints.
 
     Args:
         source: all results.
-        machine: whose times.
+        machine: whose times; None where the commit has times on one machine alone.
         revision: what git or the results know as a commit.
         losses: how many of the cases that kernl loses are listed, worst first.
         suite: of operators or of models.
@@ -137,7 +137,7 @@ def report(
     Raises:
         TableError: the machine or the commit is unknown, is not one alone, or was not timed.
     """
-    commit = _commit(source, machine, revision, suite)
+    machine, commit = _place(source, machine, revision, suite)
     rows = source.rows[(source.rows["machine"] == machine) & (source.rows["commit"] == commit.id)]
     frame, times = ratios(rows, suite), summary.timings(rows, suite.name)
     run, left = _run(frame, times, list(source.frozen_of(suite) or ()))
@@ -201,29 +201,41 @@ def _losses(frame: pd.DataFrame, source: Source, most: int, suite: Suite) -> lis
     return ["", said, "", *markdown(shown)]
 
 
-def _commit(source: Source, machine: str, revision: str, suite: Suite) -> Commit:
-    """The one commit that `revision` names and that has times of the suite on `machine`."""
+def _place(source: Source, machine: str | None, revision: str, suite: Suite) -> tuple[str, Commit]:
+    """The machine and the one commit that `revision` names, with times of the suite there."""
     machines = source.machine_names(suite.name)
-    if machine not in machines:
+    if not machines or (machine is not None and machine not in machines):
         allowed = ", ".join(machines) or "none yet"
         raise TableError(
-            f"machine {machine!r} has no {suite.times}; allowed: {allowed}. Name one of these, or "
-            "run `make bench` on a GPU"
+            f"machine {machine or 'any'!r} has no {suite.times}; allowed: {allowed}. Name one of "
+            "these, or run `make bench` on a GPU"
         )
-    timed = {commit.id: commit for commit in source.measured_commits(suite.name, machine)}
-    newest = [commit.short for commit in reversed(timed.values())]
-    more = f" and {len(newest) - MOST_COMMITS} more" if len(newest) > MOST_COMMITS else ""
-    allowed = f"those with {suite.times} on {machine}: {', '.join(newest[:MOST_COMMITS])}{more}"
+    looked = machines if machine is None else [machine]
+    timed = {one: source.measured_commits(suite.name, one) for one in looked}
+    allowed = "; ".join(_timed_on(one, timed[one], suite) for one in looked)
     try:
         found = resolve(revision, (commit.id for commit in source.commits))
     except GateError as error:
         raise TableError(f"{error}; {allowed}") from error
-    if found not in timed:
+    places = [(one, each) for one in looked for each in timed[one] if each.id == found]
+    if not places:
         raise TableError(
-            f"commit {found[:8]} has no {suite.times} on {machine}; {allowed}. Name one of these, "
-            "or run `make bench` on it there"
+            f"commit {found[:8]} has no {suite.times} on {' or '.join(looked)}; {allowed}. Name "
+            "one of these, or run `make bench` on it there"
         )
-    return timed[found]
+    if len(places) > 1:
+        raise TableError(
+            f"commit {found[:8]} has {suite.times} on {' and '.join(one for one, _ in places)}; "
+            "one table is of one machine. Name it by --machine"
+        )
+    return places[0]
+
+
+def _timed_on(machine: str, commits: Sequence[Commit], suite: Suite) -> str:
+    """The newest commits of a machine, for an error."""
+    newest = [commit.short for commit in reversed(commits)]
+    more = f" and {len(newest) - MOST_COMMITS} more" if len(newest) > MOST_COMMITS else ""
+    return f"those with {suite.times} on {machine}: {', '.join(newest[:MOST_COMMITS])}{more}"
 
 
 def _count(word: str) -> int:
@@ -242,7 +254,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--suite", choices=sorted(SUITES), default=KERNELS.name, help="default: %(default)s"
     )
-    parser.add_argument("--machine", default="nvidia-h200", help="default: %(default)s")
+    parser.add_argument("--machine", help="default: the one that timed the commit")
     parser.add_argument(
         "--losses", type=_count, default=0, metavar="N", help="list the N worst losses by case"
     )

@@ -156,7 +156,9 @@ def test_only_one_machine_and_commit_are_read() -> None:
     assert lines_of([*ROWS, *others]) == lines_of(ROWS)
 
 
-def refusal(rows: list[dict[str, object]], revision: str = COMMIT, machine: str = MACHINE) -> str:
+def refusal(
+    rows: list[dict[str, object]], revision: str = COMMIT, machine: str | None = MACHINE
+) -> str:
     with pytest.raises(table.TableError) as refused:
         table.report(source(rows), machine, revision)
     return str(refused.value)
@@ -169,6 +171,20 @@ def test_an_unknown_machine_is_refused_with_those_known() -> None:
     assert "allowed: none yet." in refusal([])
     compiled = row(machine="compile-only", suite="codegen", metric="spills", commit=COMMIT)
     assert "compile-only" in refusal([*ROWS, compiled], machine="compile-only")
+
+
+def test_a_machine_is_named_only_where_a_commit_was_timed_on_several() -> None:
+    other = [
+        {**each, "machine": "nvidia-a100"} for each in times("softmax", "a.fp16", OTHER, kernl=1.0)
+    ]
+    assert table.report(source([*ROWS, *other]), None, COMMIT) == lines_of([*ROWS, *other])
+    assert "nvidia-a100" in table.report(source([*ROWS, *other]), None, OTHER)[0]
+    both = [*ROWS, *({**each, "commit": COMMIT} for each in other)]
+    said = refusal(both, machine=None)
+    assert f"has device times on nvidia-a100 and {MACHINE}; " in said
+    assert "--machine" in said
+    assert "those with device times on nvidia-a100: " in refusal(both, "cafe", machine=None)
+    assert "allowed: none yet." in refusal([], machine=None)
 
 
 def test_an_unknown_or_ambiguous_commit_is_refused_with_those_known() -> None:

@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kernl import tuning
-from kernl.op import Case
+from kernl.op import DTYPES, Case
 from kernl.ops import attention, attention_varlen
 from kernl.ops.attention_config import VARLEN_TUNABLE, AttentionConfig
 from kernl.ops.attention_varlen import (
@@ -14,7 +16,7 @@ from kernl.ops.attention_varlen import (
     attention_varlen_library,
     attention_varlen_reference,
 )
-from tests.ops.attention_operands import TOLERANCE, random, whole
+from tests.ops.attention_operands import TOLERANCE, in_float64, random, whole
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -57,6 +59,48 @@ def test_packed_sequences_take_options(options: dict[str, Any]) -> None:
         **options,
     )
     assert (out.double() - truth).norm() <= TOLERANCE["fp32"] * truth.norm()
+
+
+@given(st.data())
+def test_whatever_a_user_passes(data: st.DataObject) -> None:
+    draw = data.draw
+    dtype = draw(st.sampled_from(sorted(DTYPES)))
+    lengths = draw(st.lists(st.integers(0, 40), min_size=1, max_size=3))
+    kv_heads, group, dim = (
+        draw(st.integers(1, 2)),
+        draw(st.integers(1, 3)),
+        draw(st.integers(1, 40)),
+    )
+    heads, tokens = kv_heads * group, sum(lengths)
+    layout = draw(st.sampled_from(["apart", "packed", "heads first", "one value for all"]))
+    packed = random(tokens, heads + 2 * kv_heads, dim, dtype=DTYPES[dtype])
+    parts = packed.split([heads, kv_heads, kv_heads], dim=1)
+    q, k, v = (part if layout == "packed" else part.contiguous() for part in parts)
+    if layout == "heads first":
+        q, k, v = (x.transpose(0, 1).contiguous().transpose(0, 1) for x in (q, k, v))
+    if layout == "one value for all" and tokens:
+        v = v[:1].expand(v.shape)
+    options: dict[str, Any] = {
+        "causal": draw(st.booleans()),
+        "scale": draw(st.sampled_from([None, 0.3])),
+        "window": draw(st.one_of(st.none(), st.integers(1, 50))),
+        "softcap": draw(st.sampled_from([None, 2.0])),
+        "alibi_slopes": random(heads).abs() if draw(st.booleans()) else None,
+    }
+    starts = whole(
+        *(sum(lengths[:place]) for place in range(len(lengths) + 1)),
+        dtype=draw(st.sampled_from([torch.int32, torch.int64])),
+    )
+    longest = max(lengths) + draw(st.integers(0, 20))
+    with tuning.forcing(VARLEN_TUNABLE, AttentionConfig(16, 16, 4, 1)):
+        out = attention_varlen(q, k, v, starts, longest, **options)
+    truth = attention_varlen_reference(
+        q.double(), k.double(), v.double(), starts, longest, **in_float64(options)
+    )
+    assert (out.dtype, out.shape, out.is_contiguous()) == (q.dtype, truth.shape, True)
+    # A single value has no norm to average its rounding over.
+    limit = TOLERANCE[dtype] * max(1.0, 30 / max(out.numel(), 1))
+    assert (out.double() - truth).norm() <= limit * truth.norm()
 
 
 def test_no_tokens_at_all() -> None:

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kernl import errors
 from kernl.op import DTYPES
@@ -90,6 +92,20 @@ def test_any_strides(layout: str, infinite: bool) -> None:
     before = x.clone()
     assert _same(x, 65504.0, 64504.0)
     assert torch.equal(x, before)
+
+
+@given(st.data())
+def test_whatever_a_user_passes(data: st.DataObject) -> None:
+    draw = data.draw
+    dtype = DTYPES[draw(st.sampled_from(sorted(DTYPES)))]
+    shape = tuple(draw(st.lists(st.integers(1, 20), min_size=1, max_size=4)))
+    step = draw(st.integers(1, 3))
+    wide = _wild(*shape[:-1], step * shape[-1], dtype=dtype)
+    x = wide[..., ::step].permute(draw(st.permutations(range(len(shape)))))
+    for value in draw(st.lists(st.sampled_from([INF, -INF, NAN]), max_size=3)):
+        x[tuple(draw(st.integers(0, size - 1)) for size in x.shape)] = value
+    limit = draw(st.floats(0, LARGEST[dtype]))
+    assert _same(x, limit, draw(st.floats(0, limit)))
 
 
 def test_more_blocks_than_notes_are_read_at_once_and_programs_there_are() -> None:

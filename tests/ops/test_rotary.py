@@ -138,6 +138,42 @@ def test_a_slot_outside_of_the_cache_is_written_nowhere() -> None:
     assert written.sum() == 2 * 2 * 2 * 8
 
 
+@given(st.data())
+def test_any_cache(data: st.DataObject) -> None:
+    draw = data.draw
+    batch, seq, kv_heads = draw(st.integers(1, 3)), draw(st.integers(1, 6)), draw(st.integers(1, 3))
+    heads, pairs, style = (
+        kv_heads * draw(st.integers(1, 3)),
+        draw(st.integers(1, 20)),
+        draw(st.sampled_from(["half", "interleaved"])),
+    )
+    dim, capacity = 2 * pairs + draw(st.integers(0, 9)), seq + draw(st.integers(0, 9))
+    slots = [draw(st.permutations(range(-1, capacity + 1)))[:seq] for _ in range(batch)]
+    shared = draw(st.booleans())
+    cos, sin = _angles(1 if shared else batch, seq, pairs, style)
+    order = draw(st.sampled_from([(0, 1, 2, 3), (0, 2, 1, 3), (2, 0, 1, 3), (0, 1, 3, 2)]))
+    inverse = tuple(order.index(place) for place in range(4))
+    sizes = (batch, kv_heads, capacity, dim)
+    inputs = {
+        "q": _random(batch, seq, heads, dim).transpose(1, 2),
+        "k": _random(batch, seq, kv_heads, dim).transpose(1, 2),
+        "v": _random(batch, kv_heads, seq, 2 * dim)[..., ::2],
+        "cos": cos,
+        "sin": sin,
+        "k_cache": _random(*(sizes[place] for place in order)).permute(inverse),
+        "v_cache": 1 + _random(*(sizes[place] for place in order)).permute(inverse),
+        "positions": torch.tensor(slots[0] if shared else slots, device=DEVICE),
+    }
+    # The reference writes every slot, so it has a cache with one more at either end.
+    roomy = {name: x.double() if x.is_floating_point() else x + 1 for name, x in inputs.items()}
+    for name in ("k_cache", "v_cache"):
+        roomy[name] = torch.nn.functional.pad(roomy[name], (0, 0, 1, 1))
+    truth = rotary_cache_reference(**roomy, style=style)
+    assert _close(rotary_cache(**inputs, style=style), truth)
+    for name in ("k_cache", "v_cache"):
+        assert _close(inputs[name], roomy[name][:, :, 1:-1])
+
+
 def test_one_launch_does_it_all() -> None:
     plan = rotary_cache_plan(80, **_cache_call(torch.arange(4)))
     assert len(plan.launches) == 1

@@ -36,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print; exits with a message where nothing fits."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    chosen = [(model, _cases(model, options)) for model in _models(parser, options.models)]
+    chosen = [
+        (model, cases_named(model, options)) for model in models_named(parser, options.models)
+    ]
     chosen = [(model, cases) for model, cases in chosen if cases]
     if not chosen:
         parser.error(f"no case of {', '.join(options.models)} matches {options.match!r}")
@@ -45,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if options.device == "cuda" and device.gpu() is None:
         parser.error("no NVIDIA GPU on this machine; --device cpu tries the machinery without one")
-    names = _implementations(parser, options)
+    names = implementations_named(parser, options)
     with tempfile.TemporaryDirectory() as directory:
         path = options.journal or Path(directory) / "points.jsonl"
         workshop = Workshop()
@@ -85,7 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _models(parser: argparse.ArgumentParser, asked: Sequence[str]) -> list[Model]:
+def models_named(parser: argparse.ArgumentParser, asked: Sequence[str]) -> list[Model]:
+    """The models whose names begin so, in the order of the suite."""
     wanted = []
     for name in asked:
         found = [model for model in MODELS if name == "all" or model.name.startswith(name)]
@@ -96,7 +99,8 @@ def _models(parser: argparse.ArgumentParser, asked: Sequence[str]) -> list[Model
     return [model for model in MODELS if model in wanted]
 
 
-def _cases(model: Model, options: argparse.Namespace) -> list[ModelCase]:
+def cases_named(model: Model, options: argparse.Namespace) -> list[ModelCase]:
+    """The cases of a model that `--quick` and `--match` leave."""
     cases = model.quick if options.quick else model.cases
     return [
         case
@@ -106,7 +110,7 @@ def _cases(model: Model, options: argparse.Namespace) -> list[ModelCase]:
     ]
 
 
-def _implementations(
+def implementations_named(
     parser: argparse.ArgumentParser, options: argparse.Namespace
 ) -> tuple[str, ...]:
     """Those that were asked for, in the order of the suite."""

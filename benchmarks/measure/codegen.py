@@ -8,6 +8,8 @@ Sources: CUDA C++ Programming Guide, "Technical Specifications per Compute Capab
 Utilities, the resource usage and SASS listings of cuobjdump.
 """
 
+import hashlib
+import json
 import re
 import subprocess
 import tempfile
@@ -18,6 +20,7 @@ from typing import Any
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
+from triton.runtime.cache import get_cache_manager
 from triton.runtime.jit import create_function_from_signature
 
 from kernl.launch import Launch, interpreting
@@ -28,6 +31,7 @@ _REGISTERS = re.compile(r"\bREG:(\d+)")
 # `/*0a10*/   @!P0 LDG.E.128 R4, [R2] ;`: an address, a predicate where there is one, an opcode.
 _INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", re.M)
 _LOCAL_MEMORY = ("LDL", "STL")
+_COUNTS = "kernl_counts.json"
 
 
 @dataclass(frozen=True)
@@ -116,16 +120,14 @@ def compile_launch(launch: Launch, architecture: str) -> Metrics:
         target=target,
         options={"num_warps": launch.num_warps, "num_stages": launch.num_stages},
     )
-    usage, sass = _read_binary(compiled.asm["cubin"])
-    registers = int(_REGISTERS.findall(usage)[-1])
+    counts = _counts_kept(compiled.asm["cubin"])
     shared_memory = int(compiled.metadata.shared)
-    opcodes = [opcode for opcode in _INSTRUCTION.findall(sass) if opcode != "NOP"]
     return Metrics(
-        registers=registers,
-        spills=sum(opcode.startswith(_LOCAL_MEMORY) for opcode in opcodes),
+        registers=counts["registers"],
+        spills=counts["spills"],
         shared_memory=shared_memory,
-        instructions=len(opcodes),
-        occupancy=occupancy(architecture, launch.num_warps, registers, shared_memory),
+        instructions=counts["instructions"],
+        occupancy=occupancy(architecture, launch.num_warps, counts["registers"], shared_memory),
     )
 
 
@@ -142,16 +144,37 @@ def _source(launch: Launch, target: GPUTarget) -> Any:
     return ASTSource(kernel, signature, constants, attributes)
 
 
-def _read_binary(cubin: bytes) -> tuple[str, str]:
-    """Resource usage and machine code of a cubin, as cuobjdump lists them."""
+def _counts_kept(cubin: bytes) -> dict[str, int]:
+    """`_counts`, once for each machine code: the tool takes as long to start as the compiler works.
+
+    They lie in Triton's cache, where a commit finds what its parent left.
+    """
+    rules = f"{triton.__version__} {_REGISTERS.pattern} {_INSTRUCTION.pattern} {_LOCAL_MEMORY}"
+    kept = get_cache_manager(hashlib.sha256(rules.encode() + cubin).hexdigest())
+    try:
+        return dict(json.loads(Path(kept.get_file(_COUNTS) or "").read_text(encoding="utf-8")))
+    except (OSError, ValueError):  # not there, or a broken file
+        found = _counts(cubin)
+        kept.put(json.dumps(found), _COUNTS, binary=False)
+        return found
+
+
+def _counts(cubin: bytes) -> dict[str, int]:
+    """Registers of a thread, and instructions, of them those of spills, as cuobjdump lists them."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        return _cuobjdump("-res-usage", file.name), _cuobjdump("-sass", file.name)
+        listing = _cuobjdump("-res-usage", "-sass", file.name)
+    opcodes = [opcode for opcode in _INSTRUCTION.findall(listing) if opcode != "NOP"]
+    return {
+        "registers": int(_REGISTERS.findall(listing)[-1]),
+        "spills": sum(opcode.startswith(_LOCAL_MEMORY) for opcode in opcodes),
+        "instructions": len(opcodes),
+    }
 
 
-def _cuobjdump(option: str, path: str) -> str:
-    command = [str(_CUOBJDUMP), option, path]
+def _cuobjdump(*arguments: str) -> str:
+    command = [str(_CUOBJDUMP), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 

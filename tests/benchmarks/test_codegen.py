@@ -88,6 +88,30 @@ def test_shared_memory_fits_every_architecture(tmp_path: Path) -> None:
     assert max(outcome["values"]["shared_memory"] for _, outcome in compiled) > 50_000
 
 
+def test_machine_code_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listing = (
+        "  REG:9 STACK:0\n        /*0000*/   @!P0 LDL.64 R4, [R1] ;\n        /*0010*/   EXIT ;\n"
+        "        /*0020*/   NOP ;\n"
+    )
+    read: list[tuple[str, ...]] = []
+
+    def tool(*arguments: str) -> str:
+        read.append(arguments)
+        return listing
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(codegen, "_cuobjdump", tool)
+    counts = {"registers": 9, "spills": 1, "instructions": 2}
+    assert codegen._counts_kept(b"one") == codegen._counts_kept(b"one") == counts
+    assert len(read) == 1
+    listing = listing.replace("REG:9", "REG:10")
+    assert codegen._counts_kept(b"other") == {**counts, "registers": 10}
+    for kept in tmp_path.rglob("*.json"):
+        kept.write_text("{broken")
+    assert codegen._counts_kept(b"one") == {**counts, "registers": 10}
+    assert len(read) == 3
+
+
 def test_a_case_of_a_library_has_nothing_to_compile(tmp_path: Path) -> None:
     calls = (c.name for c in LINEAR.cases() if not LINEAR.plan_on_meta(c, 90).kernels)
     compiled = set(cases.load().codegen_cases("linear"))

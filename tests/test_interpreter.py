@@ -1,9 +1,12 @@
-"""bfloat16 under Triton's interpreter: what the interpreter gets wrong, mended."""
+"""Triton's interpreter: what it gets wrong in narrow floats, and does too often, mended."""
+
+from typing import Any
 
 import pytest
 import torch
 import triton
 import triton.language as tl
+from triton.runtime import interpreter as triton_interpreter
 from triton.runtime.interpreter import InterpreterBuilder
 
 from kernl import interpreter, launch
@@ -23,6 +26,20 @@ def _dot(a_ptr, b_ptr, out_ptr, SIZE: tl.constexpr):  # type: ignore[no-untyped-
 def _cast(x_ptr, out_ptr, SIZE: tl.constexpr):  # type: ignore[no-untyped-def]
     offs = tl.arange(0, SIZE)
     tl.store(out_ptr + offs, tl.load(x_ptr + offs).to(out_ptr.dtype.element_ty))
+
+
+@triton.jit
+def _twice(x):  # type: ignore[no-untyped-def]
+    return x + tl.sum(x, axis=0)
+
+
+@triton.jit
+def _calls(x_ptr, out_ptr, SIZE: tl.constexpr):  # type: ignore[no-untyped-def]
+    offs = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
+    x = tl.load(x_ptr + offs)
+    for _ in range(5):
+        x = _twice(x)
+    tl.store(out_ptr + offs, x)
 
 
 def test_bf16_dot_multiplies_numbers_not_bits() -> None:
@@ -57,6 +74,39 @@ def test_the_mend_is_made_once() -> None:
     before = InterpreterBuilder.create_dot, InterpreterBuilder.cast_impl
     interpreter.mend()
     assert (InterpreterBuilder.create_dot, InterpreterBuilder.cast_impl) == before
+
+
+def test_the_language_is_patched_once_in_a_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    patched: list[str] = []
+    mended: Any = triton_interpreter._patch_lang
+    patch = mended._patch
+
+    def counted(fn: Any) -> Any:
+        patched.append(fn.__name__)
+        return patch(fn)
+
+    monkeypatch.setattr(mended, "_patch", counted)
+    load, x, out = tl.load, torch.randn(48), torch.full((48,), float("nan"))
+    for launches in (1, 2):
+        _calls[(3,)](x, out, SIZE=16)
+        truth = x.double().view(3, 16)
+        for _ in range(5):
+            truth = truth + truth.sum(dim=1, keepdim=True)
+        assert (out.double() - truth.flatten()).norm() <= 1e-6 * truth.norm()
+        assert patched.count("_calls") == launches
+        assert patched.count("_twice") == 0
+        assert len(patched) <= 2 * launches  # `tl.sum` sees a module that the kernel does not
+        assert tl.load is load
+
+
+def test_a_launch_that_fails_leaves_the_language_as_it_was() -> None:
+    load = tl.load
+    with pytest.raises(triton_interpreter.InterpreterError):
+        _calls[(1,)](torch.randn(16), torch.randn(16), SIZE=15)
+    assert tl.load is load
+    out = torch.zeros(16)
+    _calls[(1,)](torch.ones(16), out, SIZE=16)
+    assert out.tolist() == [17.0**5] * 16
 
 
 def test_kernels_here_are_interpreted() -> None:

@@ -101,7 +101,9 @@ def mend() -> None:
             return cast_impl(self, src, dst_type)
         return convert(self, src, dst_type, rounding_mode)
 
-    interpreter._patch_lang = _PatchOnce(interpreter._patch_lang)
+    # Private to Triton, and for speed alone: a version without it is as right.
+    if hasattr(interpreter, "_patch_lang") and hasattr(interpreter, "_LangPatchScope"):
+        interpreter._patch_lang = _PatchOnce(interpreter._patch_lang)
     create_dot.mended = True  # type: ignore[attr-defined]
     builder.create_dot, builder.cast_impl = create_dot, cast_impl
     builder.create_fp_to_fp = create_fp_to_fp

@@ -4,6 +4,7 @@
     python -m benchmarks.tune linear softmax     these operators
     python -m benchmarks.tune linear --match 'm1_*' --match 'm8_*'    these cases of it
     python -m benchmarks.tune linear --check     write nothing: is a library's call ever faster?
+    python -m benchmarks.tune --untimed          which classes take another one's row; needs no GPU
 
 Each class of shapes of an operator's cases is timed in every candidate configuration; the fastest
 right one becomes a row. Rows of other architectures and of classes not timed are kept. A table is
@@ -193,6 +194,22 @@ def classes_to_time(
     ]
 
 
+def untimed(op: Op, cases: Sequence[Case], capability: int, folder: Path) -> list[str]:
+    """Name the classes of the operator's own table that have no row; the last line counts them.
+
+    Empty for an operator that lets nothing be tuned.
+    """
+    asked = [q for q in questions(op, cases, capability) if q.tunable.name == op.name]
+    if not asked:
+        return []
+    table = Table(asked[0].tunable, folder)
+    left = [q for q in asked if not table.has(capability, q.key)]
+    words = (", ".join(f"{name}={value}" for name, value in q.key.items()) for q in left)
+    lines = [f"{op.name}: {one} ({q.case.name})" for one, q in zip(words, left, strict=True)]
+    count = f"{len(left)} of {len(asked)} classes have no row for sm_{capability}"
+    return [*lines, f"{op.name}: {count}"]
+
+
 def _compile(op: Op, classes: Sequence[tuple[Case, dict[str, Any]]], capability: int) -> None:
     """Run every candidate once on many processes: compiled kernels stay in Triton's cache."""
     processes = min(MOST_PROCESSES, (os.cpu_count() or 2) - 1, len(classes))
@@ -246,6 +263,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="write nothing: time what is chosen beside the library's call; exits with 1 on a loss",
     )
+    parser.add_argument(
+        "--untimed",
+        action="store_true",
+        help="time nothing: name the classes without a row of their own; needs no GPU",
+    )
+    parser.add_argument(
+        "--architecture", type=int, default=90, help="for --untimed: whose rows (%(default)s)"
+    )
     parser.add_argument("--half-only", action="store_true", help="no classes of float32")
     parser.add_argument(
         "--match",
@@ -255,6 +280,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(argv)
     chosen = _named(options.ops, parser)
+
+    if options.untimed:
+        for op in chosen:
+            cases = cases_to_tune(op, options.half_only, options.match or ["*"])
+            for line in untimed(op, cases, options.architecture, options.tables):
+                print(line, flush=True)
+        return 0
 
     import torch
 

@@ -63,6 +63,9 @@ def _fits(capability: int, key: Key, config: QuantizedConfig) -> bool:
         return int(key["m"]) <= GEMV_MOST_ROWS
     if config.path == "library":
         return True
+    # The nearest row of a table may have been timed with fewer: it says nothing about these.
+    if int(key["m"]) >= 2 * _LIBRARY_FROM_ROWS:
+        return False
     # A step of 4 bits is a group of at most 256 integers, two halves of it in x.
     depth = config.block_k if key["weight"] == 8 else min(256, int(key["group"]))
     x_bytes = config.block_m * depth * int(key["bits"]) // 8

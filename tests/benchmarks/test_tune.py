@@ -13,6 +13,7 @@ from benchmarks.measure.candidates import candidates, questions
 from kernl.ops.linear import LINEAR
 from kernl.ops.linear_config import LIBRARY, LINEAR_TUNABLE, LinearConfig
 from kernl.ops.linear_layer_norm import LINEAR_LAYER_NORM
+from kernl.ops.softmax import SOFTMAX
 from kernl.tables import Row, Value, read
 
 KEY: dict[str, Value] = {
@@ -113,6 +114,26 @@ def test_rows_of_other_gpus_and_classes_are_kept(tmp_path: Path) -> None:
     table.put(Row(90, KEY, LIBRARY), 2.4e-6)
     rows = read(tmp_path / "linear.csv", LINEAR_TUNABLE)
     assert [row.config for row in rows] == [LIBRARY, LIBRARY]
+
+
+def test_classes_without_a_row_are_named_where_there_is_no_gpu(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["softmax", "clamp_overflow", "--untimed", "--half-only", "--match", "rows1*"]
+    assert tune.main([*asked, "--tables", str(tmp_path)]) == 0
+    *names, count = capsys.readouterr().out.splitlines()
+    assert count == f"softmax: {len(names)} of {len(names)} classes have no row for sm_90"
+    assert all("bits=16" in name and "(rows1" in name for name in names)
+    case = next(c for c in tune.cases_to_tune(SOFTMAX, True, ["rows1*"]) if c.name in names[0])
+    (question,) = questions(SOFTMAX, [case], 90)
+    row = Row(90, question.key, question.tunable.default(90, question.key))
+    tune.Table(question.tunable, tmp_path).put(row, 1e-6)
+    assert tune.main([*asked, "--tables", str(tmp_path)]) == 0
+    *left, count = capsys.readouterr().out.splitlines()
+    assert left == names[1:]
+    assert count.startswith(f"softmax: {len(names) - 1} of {len(names)} classes")
+    assert tune.main([*asked, "--tables", str(tmp_path), "--architecture", "80"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(names) + 1
 
 
 def test_an_unknown_operator_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,6 +52,14 @@ def error(x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, **options:
     return float((out.double() - truth).norm() / truth.norm())
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+def test_many_rows_go_to_the_library_though_the_nearest_that_were_timed_are_few(bits: int) -> None:
+    key = {"bits": 16, "weight": bits, "grouped": 1, "n": 2048, "k": 2048, "group": 128}
+    for m, path in ((128, "split"), (256, "library"), (512, "library")):
+        chosen = tuning.choose(QUANTIZED_TUNABLE, 90, torch.device("cpu"), m=m, **key)
+        assert chosen.path == path
+
+
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(("bits", "group"), [(8, None), (8, 32), (8, 128), (4, 32), (4, 128)])
 @pytest.mark.parametrize("dtype", sorted(DTYPES))

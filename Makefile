@@ -79,12 +79,16 @@ measure: environment ## Run the benchmarks on REVISION
 	  profile="$${profile:-quick}"; \
 	  echo "bench: no NVIDIA GPU here: kernels are compiled, not timed"; \
 	else options+=(--record-samples); fi; \
-	if [ -n "$$bench" ]; then options+=(--bench "$$bench"); fi; \
 	profile="$${profile:-full}"; \
 	if [ "$$profile" = full ]; then options+=(--show-stderr); fi; \
 	echo "bench: machine $$machine, commits $(REVISION), benchmarks $${bench:-all}," \
 	  "profile $$profile"; \
 	export KERNL_PROFILE="$$profile"; \
+	chosen="$$bench"; \
+	if [ "$$profile" != full ]; then \
+	  chosen="$$($(RUN) -m benchmarks.measure.selection --bench "$$bench")"; fi; \
+	while IFS= read -r one; do \
+	  if [ -n "$$one" ]; then options+=(--bench "$$one"); fi; done <<< "$$chosen"; \
 	commits="$$(git rev-list '$(REVISION)')"; \
 	if [ "$$(wc -w <<< "$$commits")" -eq 1 ]; then \
 	  $(RUN) -m benchmarks.measure.ahead "$$commits" --bench "$$bench"; fi; \

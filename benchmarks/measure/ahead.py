@@ -25,31 +25,10 @@ from benchmarks.measure import codegen_sweep, device
 from benchmarks.measure.for_asv import measure_ops
 from benchmarks.measure.journal import Journal, journal_path
 from benchmarks.measure.lifetime import die_with_parent
+from benchmarks.measure.selection import matching
 from benchmarks.measure.sweep import worker_environment
 
 ROOT = Path(__file__).resolve().parents[2]
-METRICS = {
-    "codegen": ("registers", "spills", "shared_memory", "instructions", "occupancy"),
-    "kernels": ("time",),
-    "models": ("time",),
-}
-"""What each suite tracks, as its benchmarks are named."""
-
-
-def matching(ops: Sequence[str], regex: str, suite: str) -> list[str]:
-    """The operators of which asv would pick a benchmark of this suite by `regex`."""
-    return [
-        op
-        for op in ops
-        if any(
-            re.search(regex, f"{suite}.{_class_name(op)}.track_{metric}")
-            for metric in METRICS[suite]
-        )
-    ]
-
-
-def _class_name(op: str) -> str:
-    return "".join(part.capitalize() for part in op.split("_"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,6 +10,7 @@ from benchmarks import cases as frozen_cases
 from benchmarks.measure import ahead, device, for_asv
 from benchmarks.measure.journal import Journal
 from benchmarks.measure.points import read_point
+from benchmarks.measure.selection import METRICS, matching
 from tests.benchmarks.fake_worker import COMMIT, FAKE_WORKER, Bench
 
 
@@ -116,12 +117,12 @@ def test_operators_swept_ahead_share_a_worker_and_asv_finds_them_all(
 
 def test_a_regular_expression_picks_operators_as_asv_does() -> None:
     ops = ("softmax", "linear", "linear_layer_norm")
-    assert ahead.matching(ops, "", "kernels") == list(ops)
-    assert ahead.matching(ops, "kernels", "kernels") == list(ops)
-    assert ahead.matching(ops, "kernels", "codegen") == []
-    assert ahead.matching(ops, r"kernels\.Linear\.", "kernels") == ["linear"]
-    assert ahead.matching(ops, "LayerNorm", "codegen") == ["linear_layer_norm"]
-    assert ahead.matching(ops, "track_spills", "codegen") == list(ops)
+    assert matching(ops, "", "kernels") == list(ops)
+    assert matching(ops, "kernels", "kernels") == list(ops)
+    assert matching(ops, "kernels", "codegen") == []
+    assert matching(ops, r"kernels\.Linear\.", "kernels") == ["linear"]
+    assert matching(ops, "LayerNorm", "codegen") == ["linear_layer_norm"]
+    assert matching(ops, "track_spills", "codegen") == list(ops)
 
 
 def test_the_metrics_are_those_of_the_suite(suite: Any) -> None:
@@ -129,7 +130,7 @@ def test_the_metrics_are_those_of_the_suite(suite: Any) -> None:
 
     for module in (suite, codegen):
         tracked = {name[6:] for name in dir(module.Softmax) if name.startswith("track_")}
-        assert tracked == set(ahead.METRICS[module.__name__.rsplit(".", 1)[-1]])
+        assert tracked == set(METRICS[module.__name__.rsplit(".", 1)[-1]])
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import asv_file
-from benchmarks.measure.ahead import _class_name
+from benchmarks.measure.selection import class_name
 from benchmarks.model import Model, ModelCase
 from benchmarks.models import BERT_BASE, IMPLEMENTATIONS, MODELS, QUICK_LEFT_OUT, ROBERTA_BASE
 
@@ -37,7 +37,7 @@ def test_sizes_are_those_of_the_real_model(model: Model) -> None:
 
 @each_model
 def test_names_are_such_as_asv_and_the_store_take(model: Model) -> None:
-    name = f"models.{_class_name(model.name)}.track_time"
+    name = f"models.{class_name(model.name)}.track_time"
     found = asv_file._BENCHMARK.fullmatch(name)
     assert found is not None
     assert re.sub(r"(?<!^)(?=[A-Z])", "_", found["op"]).lower() == model.name

@@ -11,10 +11,11 @@ from benchmarks import cases as frozen_cases
 from benchmarks import freeze, store
 from benchmarks.cases import NOT_SELECTED
 from benchmarks.gate.command import judge
-from benchmarks.measure import ahead, device, for_asv, models
+from benchmarks.measure import device, for_asv, models
 from benchmarks.measure.journal import Journal, Record
 from benchmarks.measure.model_table import standing, table
 from benchmarks.measure.points import read_point
+from benchmarks.measure.selection import METRICS, class_name, matching
 from benchmarks.model import DTYPE
 from benchmarks.models import IMPLEMENTATIONS, MODELS, QUICK_LEFT_OUT
 from tests.benchmarks.asv_results import COMMIT as STORED
@@ -114,11 +115,11 @@ def test_every_model_has_a_class_with_a_cache_of_its_own(suite: Any) -> None:
     lines = {each.setup_cache.__code__.co_firstlineno for each in classes.values()}
     assert len(lines) == len(classes)
     for name, each in classes.items():
-        assert each.__name__ == ahead._class_name(name)
+        assert each.__name__ == class_name(name)
         assert "setup_cache" in vars(each), "asv keys a cache by its source line"
         assert each.params == (frozen.kernel_cases(name), IMPLEMENTATIONS)
         tracked = {method[6:] for method in dir(each) if method.startswith("track_")}
-        assert tracked == set(ahead.METRICS["models"])
+        assert tracked == set(METRICS["models"])
 
 
 def test_without_a_gpu_every_case_is_skipped_in_words(
@@ -173,10 +174,10 @@ def test_points_reach_asv_and_a_quick_run_is_reused(
 
 def test_a_regular_expression_picks_models_as_asv_does() -> None:
     names = frozen_cases.load().models
-    assert ahead.matching(names, "", "models") == list(names)
-    assert ahead.matching(names, "models", "models") == list(names)
-    assert ahead.matching(names, "kernels", "models") == []
-    assert ahead.matching(names, r"models\.BertBase", "models") == ["bert_base"]
+    assert matching(names, "", "models") == list(names)
+    assert matching(names, "models", "models") == list(names)
+    assert matching(names, "kernels", "models") == []
+    assert matching(names, r"models\.BertBase", "models") == ["bert_base"]
 
 
 def test_the_store_has_rows_of_the_suite_and_the_gate_reads_them(tmp_path: Path) -> None:

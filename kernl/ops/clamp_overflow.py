@@ -9,7 +9,6 @@ Which of the two holds is known when all of x was read. So the first launch clam
 is right as long as nothing overflows, and each program notes whether its block had an infinity. In
 the second every program reads these notes, and where there is one clamps its share of the output
 again. It is bound by memory: x is read once, the output written once, or twice after an overflow.
-What one program holds, such as the tokens of a decoder's step, takes one launch.
 
 Source: Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text
 Transformer", 2019, https://arxiv.org/abs/1910.10683, whose activations outgrow half precision.
@@ -36,8 +35,6 @@ BLOCK_COLS = 256
 """A row's part that 32 threads load at once, 16 bytes each; it divides the width of most models."""
 BLOCK_ELEMENTS = 2048
 BLOCK_NOTES = 1024
-MOST_ALONE = 16384
-"""Elements that one program holds: 16 warps, 32 elements a thread."""
 
 
 def clamp_overflow_reference(x: torch.Tensor, limit: float, overflow_limit: float) -> torch.Tensor:
@@ -83,31 +80,6 @@ def _clamp_kernel(
 
 
 @triton.jit
-def _clamp_alone_kernel(
-    x_ptr,
-    out_ptr,
-    rows,
-    cols,
-    stride_x_row,
-    stride_x_col,
-    limit,
-    overflow_limit,
-    BLOCK_ROWS: tl.constexpr,
-    BLOCK_COLS: tl.constexpr,
-    PDL: tl.constexpr = False,
-):
-    """One program holds all of x, (rows, cols), and knows by itself whether it overflowed."""
-    wait_for_inputs(PDL)
-    row_offs, col_offs, mask = _place(0, rows, cols, BLOCK_ROWS, BLOCK_COLS)
-    x_ptrs = x_ptr + row_offs * stride_x_row + col_offs * stride_x_col
-    x = tl.load(x_ptrs, mask=mask, other=0.0).to(tl.float32)
-    infinite = (tl.abs(x) == float("inf")).to(tl.int32)
-    bound = tl.where(tl.max(tl.max(infinite, axis=1), axis=0) > 0, overflow_limit, limit)
-    out = clamped(x, bound).to(out_ptr.dtype.element_ty)
-    tl.store(out_ptr + row_offs * cols + col_offs, out, mask=mask)
-
-
-@triton.jit
 def _clamp_again_kernel(
     out_ptr,
     overflowed_ptr,
@@ -137,49 +109,35 @@ def _clamp_again_kernel(
 def clamp_overflow_plan(
     capability: int, x: torch.Tensor, limit: float, overflow_limit: float
 ) -> Plan:
-    """The output, contiguous, and its two launches, or one where one program holds all of x."""
+    """The output, contiguous, and its two launches."""
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     flat = as_rows(x)
     rows, cols = flat.shape
     if rows == 0:
         return Plan((out,), ())
-    args = {
-        "x_ptr": flat,
-        "out_ptr": out,
-        "rows": rows,
-        "cols": cols,
-        "stride_x_row": flat.stride(0),
-        "stride_x_col": flat.stride(1),
-        "limit": float(limit),
-    }
-    whole = {"BLOCK_ROWS": next_power_of_2(rows), "BLOCK_COLS": next_power_of_2(cols)}
-    if whole["BLOCK_ROWS"] * whole["BLOCK_COLS"] <= MOST_ALONE:
-        alone = {**args, "overflow_limit": float(overflow_limit)}
-        return Plan((out,), (Launch(_clamp_alone_kernel, (1,), alone, whole, num_warps=16),))
-
     block_cols = min(BLOCK_COLS, next_power_of_2(cols))
     block_rows = min(BLOCK_ELEMENTS // block_cols, next_power_of_2(rows))
     blocks = cdiv(rows, block_rows) * cdiv(cols, block_cols)
     overflowed = torch.empty((blocks,), dtype=torch.int8, device=x.device)
+    args = {"out_ptr": out, "overflowed_ptr": overflowed, "rows": rows, "cols": cols}
     constants = {"BLOCK_ROWS": block_rows, "BLOCK_COLS": block_cols}
     once = Launch(
         kernel=_clamp_kernel,
         grid=(blocks,),
-        args={**args, "overflowed_ptr": overflowed},
+        args={
+            **args,
+            "x_ptr": flat,
+            "stride_x_row": flat.stride(0),
+            "stride_x_col": flat.stride(1),
+            "limit": float(limit),
+        },
         constants=constants,
         num_warps=4,
     )
     again = Launch(
         kernel=_clamp_again_kernel,
         grid=(min(blocks, 2 * FULL_GRID),),
-        args={
-            "out_ptr": out,
-            "overflowed_ptr": overflowed,
-            "rows": rows,
-            "cols": cols,
-            "blocks": blocks,
-            "limit": float(overflow_limit),
-        },
+        args={**args, "blocks": blocks, "limit": float(overflow_limit)},
         constants={**constants, "BLOCK_NOTES": BLOCK_NOTES},
         num_warps=4,
     )

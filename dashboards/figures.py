@@ -65,7 +65,7 @@ def case_trend(
     changes: Sequence[Change] = (),
     suite: Suite = KERNELS,
 ) -> Drawing:
-    """Latency of every implementation across commits; choices: the cases.
+    """Latency of every implementation across commits; choices: the cases, those with times first.
 
     Args:
         rows: `summary.timings` of one machine and operator or model.
@@ -75,9 +75,11 @@ def case_trend(
     """
     variants = ordered_variants(rows["variant"].unique())
     known = _known_times(rows)
+    timed = {case for case, _, _ in known}
+    cases = sorted(rows["case"].unique(), key=lambda case: (case not in timed, natural(case)))
     choices = [
         (case, [_time_series(known, case, variant, order, suite.unit) for variant in variants])
-        for case in sorted(rows["case"].unique(), key=natural)
+        for case in cases
     ]
     figure = lines(order, choices[0][1], changes)
     figure.update_yaxes(type="log", title_text=f"{suite.time} ({suite.unit}, log)", tickformat="~g")

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from dashboards import drawing, figures, heat, history, summary
+from dashboards import drawing, figures, heat, history, summary, tables
 from tests.dashboards import synthetic
 from tests.dashboards.synthetic import row
 
@@ -50,6 +50,27 @@ def test_case_trend_is_in_microseconds_with_intervals() -> None:
     assert kernl.customdata[0] == "2.00 µs (1.90–2.20 µs)"
     assert eager.customdata[0] == "4.00 µs (no interval)"
     assert "µs" in found.figure.layout.yaxis.title.text
+
+
+def test_cases_with_times_come_first() -> None:
+    """A page opens with the first, and a quick run leaves most of them out."""
+    left_out = {"status": "skipped", "value": math.nan}
+    rows = synthetic.frame(
+        [
+            row(case="rows1.fp16", variant="kernl", **left_out),
+            row(case="rows16.fp16", variant="kernl", value=1e-6),
+            row(case="rows8.fp16", variant="kernl", value=1e-6),
+            row(case="rows9.fp16", variant="kernl", **left_out),
+        ]
+    )
+    order = ["rows8.fp16", "rows16.fp16", "rows1.fp16", "rows9.fp16"]
+    found = figures.case_trend(summary.timings(rows), history.commits(rows))
+    assert [choice.label for choice in found.choices] == order
+    assert list(found.figure.data[0].y) == [1.0]
+    table = tables.cases(rows, summary.speedups(rows))
+    shown = [cells[0].text for cells in table.rows]
+    assert shown == [case for case in order if case in shown]
+    assert shown[:2] == order[:2]
 
 
 def test_unmeasured_points_are_gaps_and_say_so() -> None:

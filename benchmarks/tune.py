@@ -27,6 +27,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from benchmarks.freeze import ARCHITECTURES, signature
 from benchmarks.measure.candidates import (
     Question,
     answer,
@@ -124,7 +125,7 @@ def tune(op: Op, cases: Sequence[Case], folder: Path, skip_known: bool, limit: i
     start = time.monotonic()
     for number, question in enumerate(asked, 1):
         found = answer(question, capability, lab)
-        words = ", ".join(f"{name}={value}" for name, value in question.key.items())
+        words = _words(question)
         if found is None:
             print(f"{op.name} {number}/{len(asked)}: {words}: no candidate is right", flush=True)
             continue
@@ -159,7 +160,7 @@ def check(op: Op, cases: Sequence[Case]) -> list[str]:
         if len(configs) < 2:
             continue
         found = answer(question, capability, lab, configs)
-        words = ", ".join(f"{name}={value}" for name, value in question.key.items())
+        words = _words(question)
         if found is None or not found.before:
             losses.append(f"{words}: not timed: {'; '.join(found.reasons) if found else 'wrong'}")
             continue
@@ -204,10 +205,13 @@ def untimed(op: Op, cases: Sequence[Case], capability: int, folder: Path) -> lis
         return []
     table = Table(asked[0].tunable, folder)
     left = [q for q in asked if not table.has(capability, q.key)]
-    words = (", ".join(f"{name}={value}" for name, value in q.key.items()) for q in left)
-    lines = [f"{op.name}: {one} ({q.case.name})" for one, q in zip(words, left, strict=True)]
+    lines = [f"{op.name}: {_words(q)} ({q.case.name})" for q in left]
     count = f"{len(left)} of {len(asked)} classes have no row for sm_{capability}"
     return [*lines, f"{op.name}: {count}"]
+
+
+def _words(question: Question) -> str:
+    return ", ".join(f"{name}={value}" for name, value in question.key.items())
 
 
 def _compile(op: Op, classes: Sequence[tuple[Case, dict[str, Any]]], capability: int) -> None:
@@ -228,8 +232,6 @@ _compiled: set[tuple[Any, ...]] = set()
 
 def _compile_class(job: tuple[str, Case, dict[str, Any], int]) -> int:
     """In a worker: run what has not run here yet, by the signature of its launches."""
-    from benchmarks.freeze import signature
-
     name, case, key, capability = job
     op = next(one for one in ALL if one.name == name)
     count = 0
@@ -258,18 +260,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tables", type=Path, default=tuning.TABLES, help="where the tables lie")
     parser.add_argument("--continue", action="store_true", dest="skip", help="only missing rows")
     parser.add_argument("--limit", type=int, help="at most so many classes of each operator")
-    parser.add_argument(
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
         "--check",
         action="store_true",
         help="write nothing: time what is chosen beside the library's call; exits with 1 on a loss",
     )
-    parser.add_argument(
+    instead.add_argument(
         "--untimed",
         action="store_true",
         help="time nothing: name the classes without a row of their own; needs no GPU",
     )
     parser.add_argument(
-        "--architecture", type=int, default=90, help="for --untimed: whose rows (%(default)s)"
+        "--architecture",
+        choices=ARCHITECTURES,
+        default="sm_90",
+        help="for --untimed: whose rows (%(default)s)",
     )
     parser.add_argument("--half-only", action="store_true", help="no classes of float32")
     parser.add_argument(
@@ -284,7 +290,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.untimed:
         for op in chosen:
             cases = cases_to_tune(op, options.half_only, options.match or ["*"])
-            for line in untimed(op, cases, options.architecture, options.tables):
+            capability = int(options.architecture.removeprefix("sm_"))
+            for line in untimed(op, cases, capability, options.tables):
                 print(line, flush=True)
         return 0
 

@@ -4,7 +4,7 @@ Speedup axes are logarithmic, so that 2× and 0.5× lie equally far from 1×.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import pandas as pd
 
@@ -75,11 +75,9 @@ def case_trend(
     """
     variants = ordered_variants(rows["variant"].unique())
     known = _known_times(rows)
-    timed = {case for case, _, _ in known}
-    cases = sorted(rows["case"].unique(), key=lambda case: (case not in timed, natural(case)))
     choices = [
         (case, [_time_series(known, case, variant, order, suite.unit) for variant in variants])
-        for case in cases
+        for case in timed_first(rows["case"].unique(), {case for case, _, _ in known})
     ]
     figure = lines(order, choices[0][1], changes)
     figure.update_yaxes(type="log", title_text=f"{suite.time} ({suite.unit}, log)", tickformat="~g")
@@ -196,6 +194,11 @@ def natural(name: str) -> list[tuple[int, int, str]]:
             digits = ""
         found.append((1, 0, character))
     return found
+
+
+def timed_first(cases: Iterable[str], timed: Collection[str]) -> list[str]:
+    """Cases in natural order, those that have times before the others."""
+    return sorted(cases, key=lambda case: (case not in timed, natural(case)))
 
 
 def ordered_variants(names: Iterable[str]) -> list[str]:

@@ -204,11 +204,13 @@ def _losses(frame: pd.DataFrame, source: Source, most: int, suite: Suite) -> lis
 def _place(source: Source, machine: str | None, revision: str, suite: Suite) -> tuple[str, Commit]:
     """The machine and the one commit that `revision` names, with times of the suite there."""
     machines = source.machine_names(suite.name)
-    if not machines or (machine is not None and machine not in machines):
-        allowed = ", ".join(machines) or "none yet"
+    if not machines:
+        raise TableError(f"there are no {suite.times} yet. Run `make bench` on a GPU")
+    if machine is not None and machine not in machines:
+        allowed = ", ".join(machines)
         raise TableError(
-            f"machine {machine or 'any'!r} has no {suite.times}; allowed: {allowed}. Name one of "
-            "these, or run `make bench` on a GPU"
+            f"machine {machine!r} has no {suite.times}; allowed: {allowed}. Name one of these, or "
+            "run `make bench` on a GPU"
         )
     looked = machines if machine is None else [machine]
     timed = {one: source.measured_commits(suite.name, one) for one in looked}

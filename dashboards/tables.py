@@ -3,7 +3,6 @@
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
@@ -119,17 +118,17 @@ def unmeasured(
 
 
 def cases(rows: pd.DataFrame, newest: pd.DataFrame) -> Table:
-    """Every case of one operator at one commit, those with times first: intervals, error."""
+    """Every case of one operator at one commit: times with intervals, speedups, error.
+
+    Those that have times come first.
+    """
     times = summary.timings(rows).set_index(["case", "variant"])
     variants = figures.ordered_variants(times.index.get_level_values("variant").unique())
     timed = set(times[times["status"] == "ok"].index.get_level_values("case"))
-
-    def place(row: Mapping[Any, Any]) -> tuple[bool, list[tuple[int, int, str]]]:
-        return row["case"] not in timed, figures.natural(str(row["case"]))
-
+    speedups = {str(row["case"]): row for row in newest.to_dict("records")}
     body = []
-    for row in sorted(newest.to_dict("records"), key=place):
-        case = str(row["case"])
+    for case in figures.timed_first(speedups, timed):
+        row = speedups[case]
         cells = [word(case, 80, href=f"#{text.query({'case': case})}")]
         for variant in variants:
             cells.append(_variant_cell(times, case, variant))

@@ -12,6 +12,10 @@ Key = Mapping[str, Value]
 Config = TypeVar("Config", bound=tuple[Any, ...])
 
 
+def _always(_capability: int, _key: Key, _config: Any) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class Tunable(Generic[Config]):
     """What one operator lets the tuner choose.
@@ -25,6 +29,8 @@ class Tunable(Generic[Config]):
         default: (capability, key) → the configuration where no table speaks.
         candidates: (capability, key) → what the tuner tries.
         fits: (capability, key, config) → whether it can run there: shared memory, registers.
+        extends: (capability, key, config) → whether what was the fastest for other sizes may be
+            taken for these; asked of the rows of other classes alone.
     """
 
     name: str
@@ -34,6 +40,7 @@ class Tunable(Generic[Config]):
     default: Callable[[int, Key], Config]
     candidates: Callable[[int, Key], Iterable[Config]]
     fits: Callable[[int, Key, Config], bool]
+    extends: Callable[[int, Key, Config], bool] = _always
 
     @property
     def key_names(self) -> tuple[str, ...]:

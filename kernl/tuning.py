@@ -82,7 +82,7 @@ def nearest(
 ) -> Config | None:
     """The configuration of the nearest row that can run, the first of several; None without one.
 
-    Rows farther away than `FARTHEST` do not count.
+    Rows farther away than `FARTHEST` do not count, nor those that do not extend to this key.
     """
     near = [
         (_distance(tunable, row.key, key), row)
@@ -91,7 +91,9 @@ def nearest(
     ]
     for distance, row in sorted(near, key=lambda one: one[0]):
         config = tunable.config(*row.config)
-        if distance <= FARTHEST and tunable.fits(capability, key, config):
+        if distance > FARTHEST or not tunable.fits(capability, key, config):
+            continue
+        if distance == 0 or tunable.extends(capability, key, config):
             return config
     return None
 

@@ -17,24 +17,24 @@ pytestmark = pytest.mark.skipif(
 
 
 @triton.jit
-def _dot(a_ptr, b_ptr, out_ptr, SIZE: tl.constexpr):  # type: ignore[no-untyped-def]
+def _dot(a_ptr: Any, b_ptr: Any, out_ptr: Any, SIZE: tl.constexpr) -> None:
     offs = tl.arange(0, SIZE)[:, None] * SIZE + tl.arange(0, SIZE)[None, :]
     tl.store(out_ptr + offs, tl.dot(tl.load(a_ptr + offs), tl.load(b_ptr + offs)))
 
 
 @triton.jit
-def _cast(x_ptr, out_ptr, SIZE: tl.constexpr):  # type: ignore[no-untyped-def]
+def _cast(x_ptr: Any, out_ptr: Any, SIZE: tl.constexpr) -> None:
     offs = tl.arange(0, SIZE)
     tl.store(out_ptr + offs, tl.load(x_ptr + offs).to(out_ptr.dtype.element_ty))
 
 
 @triton.jit
-def _twice(x):  # type: ignore[no-untyped-def]
+def _twice(x: Any) -> Any:
     return x + tl.sum(x, axis=0)
 
 
 @triton.jit
-def _calls(x_ptr, out_ptr, SIZE: tl.constexpr):  # type: ignore[no-untyped-def]
+def _calls(x_ptr: Any, out_ptr: Any, SIZE: tl.constexpr) -> None:
     offs = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
     x = tl.load(x_ptr + offs)
     for _ in range(5):

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,6 +86,14 @@ def test_exact_parts_of_a_key_are_never_traded(tables: Path) -> None:
 def test_a_row_that_cannot_run_is_passed_over(tables: Path) -> None:
     assert _choose(90, bits=16, m=20, n=60).path == "small"
     assert _choose(90, bits=16, m=10, n=60).path == "default"
+
+
+def test_a_row_that_does_not_extend_speaks_for_its_own_class_alone(tables: Path) -> None:
+    assert _choose(90, bits=16, m=65, n=64).path == "small"
+    narrow = replace(TUNABLE, extends=lambda capability, key, config: config.path != "small")
+    for m, path in ((64, "small"), (65, "tall")):
+        chosen = tuning.choose(narrow, 90, CPU, bits=16, m=m, n=64)
+        assert chosen.path == path
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,7 @@ from benchmarks.measure import codegen_sweep, device
 from benchmarks.measure.for_asv import measure_ops
 from benchmarks.measure.journal import Journal, journal_path
 from benchmarks.measure.lifetime import die_with_parent
-from benchmarks.measure.selection import matching
+from benchmarks.measure.selection import matching, regular_expression
 from benchmarks.measure.sweep import worker_environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,15 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.measure.ahead", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("commit", nargs="?", default="HEAD")
-    parser.add_argument("--bench", default="", metavar="REGEX", help="as asv takes it")
+    parser.add_argument(
+        "--bench", type=regular_expression, default="", metavar="REGEX", help="as asv takes it"
+    )
     options = parser.parse_args(arguments)
     die_with_parent()
     if "KERNL_COMMIT" in os.environ:
         return _measure(options.bench)
-    try:
-        re.compile(options.bench)
-    except re.error as error:
-        parser.error(f"--bench {options.bench!r} is no regular expression: {error}")
     return _in_commit(options.commit, options.bench)
 
 

@@ -65,10 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.measure.models", description=__doc__
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    known = ", ".join(model.name for model in MODELS)
-    parser.add_argument("models", nargs="+", metavar="MODEL", help=f"all, or of: {known}")
-    parser.add_argument("--match", default="*", metavar="GLOB", help="cases, such as 'batch1_*'")
-    parser.add_argument("--quick", action="store_true", help="the quick profile's part of them")
+    name_cases(parser)
     parser.add_argument("--list", action="store_true", help="name the cases, measure nothing")
     parser.add_argument(
         "--implementations", metavar="A,B", help=f"all, or of: {', '.join(IMPLEMENTATIONS)}"
@@ -85,6 +82,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--journal", type=Path, help="keep the points in this file")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a dry run")
     return parser
+
+
+def name_cases(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that `models_named` and `cases_named` read."""
+    known = ", ".join(model.name for model in MODELS)
+    parser.add_argument("models", nargs="+", metavar="MODEL", help=f"all, or of: {known}")
+    parser.add_argument("--match", default="*", metavar="GLOB", help="cases, such as 'batch1_*'")
+    parser.add_argument("--quick", action="store_true", help="the quick profile's part of them")
 
 
 def models_named(parser: argparse.ArgumentParser, asked: Sequence[str]) -> list[Model]:

@@ -21,8 +21,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks.measure import device
-from benchmarks.measure.models import cases_named, implementations_named, models_named
-from benchmarks.models import IMPLEMENTATIONS, MODELS
+from benchmarks.measure.models import (
+    cases_named,
+    implementations_named,
+    models_named,
+    name_cases,
+)
+from benchmarks.models import IMPLEMENTATIONS
 
 if TYPE_CHECKING:
     from benchmarks.measure.model_calls import Weights
@@ -75,7 +80,7 @@ def anatomy(calls: Sequence[Sequence[Span]]) -> Anatomy:
     for span in runs:
         taken[span.name].append(span.end - span.start)
     parts = (
-        Part(name, len(all_) / len(calls), sum(all_) / len(calls)) for name, all_ in taken.items()
+        Part(name, len(each) / len(calls), sum(each) / len(calls)) for name, each in taken.items()
     )
     spans = [max(s.end for s in call) - min(s.start for s in call) for call in calls if call]
     return Anatomy(
@@ -175,10 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.measure.parts", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    known = ", ".join(model.name for model in MODELS)
-    parser.add_argument("models", nargs="+", metavar="MODEL", help=f"all, or of: {known}")
-    parser.add_argument("--match", default="*", metavar="GLOB", help="cases, such as 'batch1_*'")
-    parser.add_argument("--quick", action="store_true", help="the quick profile's part of them")
+    name_cases(parser)
     parser.add_argument(
         "--implementations",
         metavar="A,B",

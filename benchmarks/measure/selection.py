@@ -66,18 +66,25 @@ def _any(names: Collection[str]) -> str:
     return f"(?:{'|'.join(re.escape(name) for name in sorted(names))})"
 
 
+def regular_expression(text: str) -> str:
+    """For the command line: the text, or an error in words."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from error
+    return text
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print; exits with 2 and a message where REGEX is no regular expression."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.measure.selection", description=__doc__
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--bench", default="", metavar="REGEX", help="as asv takes it")
+    parser.add_argument(
+        "--bench", type=regular_expression, default="", metavar="REGEX", help="as asv takes it"
+    )
     options = parser.parse_args(arguments)
-    try:
-        re.compile(options.bench)
-    except re.error as error:
-        parser.error(f"--bench {options.bench!r} is no regular expression: {error}")
     print("\n".join(expressions(frozen_cases.load(), options.bench)))
 
 

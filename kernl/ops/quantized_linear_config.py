@@ -63,9 +63,6 @@ def _fits(capability: int, key: Key, config: QuantizedConfig) -> bool:
         return int(key["m"]) <= GEMV_MOST_ROWS
     if config.path == "library":
         return True
-    # The nearest row of a table may have been timed with fewer: it says nothing about these.
-    if int(key["m"]) >= 2 * _LIBRARY_FROM_ROWS:
-        return False
     # A step of 4 bits is a group of at most 256 integers, two halves of it in x.
     depth = config.block_k if key["weight"] == 8 else min(256, int(key["group"]))
     x_bytes = config.block_m * depth * int(key["bits"]) // 8
@@ -76,6 +73,11 @@ def _fits(capability: int, key: Key, config: QuantizedConfig) -> bool:
         and 2 * sums <= accumulators_limit(capability)
         and key["bits"] == 16
     )
+
+
+def _extends(capability: int, key: Key, config: QuantizedConfig) -> bool:
+    """What was the fastest for fewer rows says nothing of many."""
+    return config.path == "library" or int(key["m"]) < 2 * _LIBRARY_FROM_ROWS
 
 
 def _candidates(capability: int, key: Key) -> Iterator[QuantizedConfig]:
@@ -123,5 +125,6 @@ QUANTIZED_TUNABLE: Tunable[QuantizedConfig] = Tunable(
     default=_default,
     candidates=_candidates,
     fits=_fits,
+    extends=_extends,
 )
 """`bits` of an element of x, `weight` of one of the weight; `grouped`: several scales a row."""

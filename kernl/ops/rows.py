@@ -48,7 +48,7 @@ class RowConfig(NamedTuple):
 
 
 SHARED = RowConfig("split", 1, 4096, 8)
-"""How few wide rows are walked where the operator lets several programs share one."""
+"""The rule for few wide rows, where the operator has that path."""
 
 
 class RowTile(NamedTuple):
@@ -114,23 +114,29 @@ def candidates(capability: int, key: Key) -> Iterator[RowConfig]:
 
 
 def fits(capability: int, key: Key, config: RowConfig, widest: int, split: bool) -> bool:
-    """Whether a program's rows fit its registers, there is such a path, and it is one for so few.
-
-    The nearest row of a table may have been timed with many more rows. A loop gains by the programs
-    beside it on a multiprocessor: rows that do not fill the GPU are better shared, or held whole.
-    """
-    rows, cols = int(key["rows"]), int(key["cols"])
+    """Whether a program's rows fit its registers, and there is such a path."""
+    cols = int(key["cols"])
     block_cols = next_power_of_2(cols)
     if config.path == "split" and (not split or cdiv(cols, config.loop_cols) > MOST_BLOCKS):
         return False
-    if config.path == "loop" and block_cols <= widest and rows < 4 * FULL_GRID:
-        return False
-    if config.path == "loop" and split and 4 * rows <= 3 * FULL_GRID:
-        return not fits(capability, key, SHARED, widest, split)
     if config.path != "tile":
         return config.loop_cols // (_WARP * config.num_warps) <= MAX_VALUES_PER_THREAD
     values = config.block_rows * block_cols // (_WARP * config.num_warps)
     return block_cols <= widest and values <= MAX_VALUES_PER_THREAD
+
+
+def extends(capability: int, key: Key, config: RowConfig, widest: int, split: bool) -> bool:
+    """Whether a loop that was the fastest for other rows may be taken for these.
+
+    A loop gains by the programs beside it on a multiprocessor: rows that do not fill the GPU are
+    better held whole, or shared.
+    """
+    if config.path != "loop":
+        return True
+    rows = int(key["rows"])
+    if next_power_of_2(int(key["cols"])) <= widest:
+        return rows > 4 * FULL_GRID
+    return 4 * rows > 3 * FULL_GRID or not fits(capability, key, SHARED, widest, split)
 
 
 def row_tunable(name: str, widest: int = MAX_TILE_COLS, split: bool = False) -> Tunable[RowConfig]:
@@ -146,6 +152,7 @@ def row_tunable(name: str, widest: int = MAX_TILE_COLS, split: bool = False) -> 
         default=partial(default, widest=widest, split=split),
         candidates=candidates,
         fits=partial(fits, widest=widest, split=split),
+        extends=partial(extends, widest=widest, split=split),
     )
 
 

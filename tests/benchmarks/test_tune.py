@@ -132,7 +132,7 @@ def test_classes_without_a_row_are_named_where_there_is_no_gpu(
     *left, count = capsys.readouterr().out.splitlines()
     assert left == names[1:]
     assert count.startswith(f"softmax: {len(names) - 1} of {len(names)} classes")
-    assert tune.main([*asked, "--tables", str(tmp_path), "--architecture", "80"]) == 0
+    assert tune.main([*asked, "--tables", str(tmp_path), "--architecture", "sm_80"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == len(names) + 1
 
 

@@ -168,7 +168,7 @@ def test_an_unknown_machine_is_refused_with_those_known() -> None:
     said = refusal(ROWS, machine="nvidia-h100")
     assert "'nvidia-h100'" in said
     assert f"allowed: {MACHINE}." in said
-    assert "allowed: none yet." in refusal([])
+    assert "no device times yet" in refusal([])
     compiled = row(machine="compile-only", suite="codegen", metric="spills", commit=COMMIT)
     assert "compile-only" in refusal([*ROWS, compiled], machine="compile-only")
 
@@ -184,7 +184,7 @@ def test_a_machine_is_named_only_where_a_commit_was_timed_on_several() -> None:
     assert f"has device times on nvidia-a100 and {MACHINE}; " in said
     assert "--machine" in said
     assert "those with device times on nvidia-a100: " in refusal(both, "cafe", machine=None)
-    assert "allowed: none yet." in refusal([], machine=None)
+    assert "no device times yet" in refusal([], machine=None)
 
 
 def test_an_unknown_or_ambiguous_commit_is_refused_with_those_known() -> None:

@@ -15,3 +15,6 @@ def check_refusal(error: type[Exception], call: Callable[[], object], seen: str)
     assert seen in caught.value.seen
     assert caught.value.allowed
     assert caught.value.action
+    assert str(caught.value) == (
+        f"{caught.value.seen}; allowed: {caught.value.allowed}; {caught.value.action}."
+    )

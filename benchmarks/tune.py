@@ -5,11 +5,15 @@
     python -m benchmarks.tune linear --match 'm1_*' --match 'm8_*'    these cases of it
     python -m benchmarks.tune linear --check     write nothing: is a library's call ever faster?
     python -m benchmarks.tune --untimed          which classes take another one's row; needs no GPU
+    python -m benchmarks.tune --model bert-base-uncased --call 8x256    what such calls ask for
 
 Each class of shapes of an operator's cases is timed in every candidate configuration; the fastest
 right one becomes a row. Rows of other architectures and of classes not timed are kept. A table is
 written anew after each operator's class, so an interrupted run keeps what it has; `--continue`
 passes over the classes that have a row for this architecture. Review the change like code.
+
+The suite measures every model in a few calls; `--model` and `--call` (batch x tokens) name others,
+whose classes are timed instead of the suite's.
 
 Where an operator runs another one's kernels, as linear_layer_norm does linear's, the other's rows
 stay: they were timed by themselves. Its classes that have no row get one.
@@ -40,6 +44,7 @@ from benchmarks.measure.lifetime import die_with_parent
 from kernl import tuning
 from kernl.op import Case, Op
 from kernl.ops import ALL
+from kernl.shapes import MODELS, ModelShape, Workload
 from kernl.tables import Key, Row, Tunable
 
 MOST_PROCESSES = 14
@@ -49,12 +54,20 @@ _FP32_FLOPS = 2e10
 """Model shapes up to this many operations are tuned in float32 too."""
 
 
-def cases_to_tune(op: Op, half_only: bool = False, match: Sequence[str] = ("*",)) -> list[Case]:
+def cases_to_tune(
+    op: Op,
+    half_only: bool = False,
+    match: Sequence[str] = ("*",),
+    calls: Sequence[tuple[ModelShape, Workload]] = (),
+) -> list[Case]:
     """Every case, and the models' smaller ones in float32, which share no class with fp16.
 
-    `match` are patterns of the cases' names, as the shell writes them.
+    `match` are patterns of the cases' names, as the shell writes them. Where there are `calls`,
+    their cases take the place of the suite's.
     """
-    named = (case for case in op.cases() if any(fnmatchcase(case.name, one) for one in match))
+    called = (Case.of("fp16", **dims) for call in calls for dims in op.dims(*call))
+    unique = {case.name: case for case in (called if calls else op.cases())}
+    named = (case for case in unique.values() if any(fnmatchcase(case.name, one) for one in match))
     halves = [case for case in named if case.dtype == "fp16"]
     if half_only:
         return halves
@@ -284,12 +297,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="CASE",
         help="only the classes of cases with such names, as `m1_*`; may be given again",
     )
+    parser.add_argument(
+        "--model", action="append", metavar="NAME", help="a model of kernl.shapes; with --call"
+    )
+    parser.add_argument(
+        "--call", action="append", type=_call, metavar="BATCHxTOKENS", help="such as 8x256"
+    )
     options = parser.parse_args(argv)
     chosen = _named(options.ops, parser)
+    if bool(options.model) != bool(options.call):
+        parser.error("--model and --call go together: --model bert-base-uncased --call 8x256")
+    models = [_model(name, parser) for name in options.model or ()]
+    calls = [(model, call) for model in models for call in options.call]
+    selected = [
+        (op, cases_to_tune(op, options.half_only, options.match or ["*"], calls)) for op in chosen
+    ]
 
     if options.untimed:
-        for op in chosen:
-            cases = cases_to_tune(op, options.half_only, options.match or ["*"])
+        for op, cases in selected:
             capability = int(options.architecture.removeprefix("sm_"))
             for line in untimed(op, cases, capability, options.tables):
                 print(line, flush=True)
@@ -302,8 +327,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     os.environ["KERNL_CACHE_DIR"] = ""  # what a user tuned must not pass for a default
     lost: list[str] = []
-    for op in chosen:
-        cases = cases_to_tune(op, options.half_only, options.match or ["*"])
+    for op, cases in selected:
         if options.check:
             lost += check(op, cases)
             continue
@@ -311,6 +335,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     for line in lost:
         print(f"slower than the library: {line}", file=sys.stderr)
     return 1 if lost else 0
+
+
+def _call(text: str) -> Workload:
+    sizes = text.split("x")
+    if len(sizes) != 2 or not all(size.isdecimal() and int(size) > 0 for size in sizes):
+        raise argparse.ArgumentTypeError(f"{text!r} is no call; allowed: such as 8x256")
+    return Workload(*map(int, sizes))
+
+
+def _model(name: str, parser: argparse.ArgumentParser) -> ModelShape:
+    known = {model.name: model for model in MODELS}
+    if name not in known:
+        parser.error(f"no model {name!r}; allowed: {', '.join(known)}")
+    return known[name]
 
 
 def _named(names: Iterable[str], parser: argparse.ArgumentParser) -> list[Op]:

@@ -10,7 +10,7 @@ Source: the order of the tiles is the grouped ordering of Triton's matrix multip
 https://triton-lang.org/main/getting-started/tutorials/03-matrix-multiplication.html.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -24,10 +24,11 @@ from kernl.ops.activation import ACTIVATIONS, activation_reference
 from kernl.ops.dependent import prefetch_rows, wait_for_inputs
 from kernl.ops.epilogue import Epilogue, finish, finish_launch
 from kernl.ops.grouped import grouped_tile
-from kernl.ops.linear_config import LINEAR_TUNABLE, LinearConfig
+from kernl.ops.linear_config import BY_TMA, LINEAR_TUNABLE, LinearConfig
 from kernl.ops.linear_gemv import gemv_steps
 from kernl.ops.linear_spellings import linear_spellings
 from kernl.ops.linear_tma import describable, tma_steps
+from kernl.ops.linear_wave import wave_steps
 from kernl.ops.product import Product
 from kernl.ops.rows import as_rows
 from kernl.ops.tile import multiprocessors
@@ -154,8 +155,7 @@ def linear_plan(
     config = choose_config(capability, product)
     if config.path == "tma":
         return Plan((out,), tma_steps(product, config, multiprocessors(capability)))
-    steps = {"tile": _tile, "split": _split, "gemv": gemv_steps, "library": _library}
-    return Plan((out,), steps[config.path](product, config))
+    return Plan((out,), _STEPS[config.path](product, config))
 
 
 def choose_config(capability: int, product: Product) -> LinearConfig:
@@ -173,8 +173,10 @@ def choose_config(capability: int, product: Product) -> LinearConfig:
         k=k,
     )
     # The same blocks without the TMA, where it cannot reach the operands as they lie.
-    if config.path == "tma" and not describable(product):
-        return config._replace(path="tile")
+    if config.path in BY_TMA and not describable(product):
+        # Blocks of a tile are powers of two wide.
+        block_n = 1 << (config.block_n.bit_length() - 1)
+        return config._replace(path="tile", block_n=block_n)
     return config
 
 
@@ -197,8 +199,13 @@ def split_products(product: Product, config: LinearConfig) -> tuple[torch.Tensor
     return partial, _products(product, config, partial, Epilogue(None, "none", None), splits)
 
 
-def _library(product: Product, config: LinearConfig) -> tuple[Launch | LibraryCall, ...]:
-    return library_steps(product)
+_STEPS: dict[str, Callable[[Product, LinearConfig], tuple[Launch | LibraryCall, ...]]] = {
+    "tile": _tile,
+    "split": _split,
+    "gemv": gemv_steps,
+    "wave": wave_steps,
+    "library": lambda product, _: library_steps(product),
+}
 
 
 def library_steps(product: Product) -> tuple[Launch | LibraryCall, ...]:

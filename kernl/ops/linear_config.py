@@ -6,6 +6,7 @@
 | `split` | several programs share a tile's inner dimension, another pass adds up | few tiles |
 | `gemv` | multiply and add without tensor cores, 16 rows of x at most | one or a few tokens |
 | `tma` | as `tile`, blocks moved by Hopper's copy engine, next tile begun early | many rows |
+| `wave` | as `tma`, a tile for each program, one and a half blocks wide | what runs all at once |
 | `library` | cuBLAS, then a pass for what it leaves over | where that is faster |
 
 A choice is a plain function of the sizes, the element's bits and the GPU, read from the table
@@ -51,7 +52,11 @@ _MORE_TILES = (
     Tile(16, 16, 256, 4, 4),
 )
 
+BY_TMA = ("tma", "wave")
+"""The paths on which Hopper's copy engine moves the blocks."""
+
 _TMA_TILES = (
+    Tile(128, 256, 64, 8, 4),
     Tile(128, 256, 64, 8, 3),
     Tile(256, 128, 64, 8, 3),
     Tile(128, 128, 64, 8, 4),
@@ -59,6 +64,17 @@ _TMA_TILES = (
 )
 _TMA_FEWEST_TILES = 132
 """With fewer no program has a second tile to begin early."""
+
+_WAVE_TILES = (
+    Tile(128, 96, 64, 4, 4),
+    Tile(128, 96, 64, 8, 4),
+    Tile(128, 192, 64, 4, 3),
+    Tile(64, 96, 64, 4, 4),
+    Tile(64, 96, 64, 4, 8),
+    Tile(64, 192, 64, 4, 4),
+)
+_WAVE_MOST_TILES = 2 * 132
+"""Two programs on each multiprocessor."""
 
 
 class LinearConfig(NamedTuple):
@@ -111,9 +127,11 @@ def _fits(capability: int, key: Key, config: LinearConfig) -> bool:
     if config.path == "library":
         return True
     stage = (config.block_m + config.block_n) * config.block_k * bits // 8
-    if config.path == "tma":
-        # Operands of all stages, and a tile of results or half a tile each of residual and results.
-        held = config.num_stages * stage + config.block_m * config.block_n * bits // 8
+    if config.path in BY_TMA:
+        held = config.num_stages * stage
+        if config.path == "tma":
+            # Half a tile of results, or a quarter each of residual and results.
+            held += config.block_m * config.block_n // 2 * bits // 8
         return bool(
             capability >= 90
             and bits == 16
@@ -153,6 +171,11 @@ def _candidates(capability: int, key: Key) -> Iterator[LinearConfig]:
         config = _of_tile(tile)._replace(path="tma")
         enough = cdiv(m, tile.block_m) * cdiv(n, tile.block_n) > _TMA_FEWEST_TILES
         if enough and _fits(capability, key, config):
+            yield config
+    for tile in _WAVE_TILES:
+        config = _of_tile(tile)._replace(path="wave")
+        once = cdiv(m, tile.block_m) * cdiv(n, tile.block_n) <= _WAVE_MOST_TILES
+        if once and m >= tile.block_m and _fits(capability, key, config):
             yield config
 
 

@@ -6,7 +6,8 @@ and no load or store needs a mask.
 
 As many programs as there are multiprocessors walk over the tiles. While one tile's results are
 stored, the first blocks of the next are on their way, which pays where the epilogue is long: bias,
-activation and residual of many rows.
+activation and residual of many rows. Results are stored by parts of a tile, so that what a part
+needs of shared memory leaves room for one more stage of operands.
 
 Source: NVIDIA, "CUDA C++ Programming Guide", section "Tensor Memory Access".
 """
@@ -25,7 +26,7 @@ from kernl.ops.tile import VECTOR_BYTES
 
 
 @triton.jit
-def _finish_block(
+def finish_block(
     acc,
     m_first,
     n_first,
@@ -37,12 +38,11 @@ def _finish_block(
     ACTIVATION: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
-    COLS: tl.constexpr,
     LIMIT: tl.constexpr,
 ):
-    """What follows the product, and the store, for a block that is COLS wide."""
+    """What follows the product, and the store, of a float32 block like those of the descriptors."""
     if HAS_BIAS:
-        n_offs = n_first + tl.arange(0, COLS)
+        n_offs = n_first + tl.arange(0, acc.shape[1])
         bias = tl.load(bias_ptr + n_offs.to(tl.int64) * stride_bias, mask=n_offs < n, other=0.0)
         acc += bias.to(tl.float32)[None, :]
     acc = activate(acc, ACTIVATION)
@@ -51,6 +51,42 @@ def _finish_block(
     if LIMIT is not None:
         acc = clamped(acc, LIMIT)
     out_desc.store([m_first, n_first], acc.to(out_desc.dtype))
+
+
+@triton.jit
+def _halves(acc):
+    """The left and the right half of a block, which are in registers already."""
+    rows: tl.constexpr = acc.shape[0]
+    half: tl.constexpr = acc.shape[1] // 2
+    return tl.split(tl.permute(tl.reshape(acc, (rows, 2, half)), (0, 2, 1)))
+
+
+@triton.jit
+def _finish_halves(
+    acc,
+    m_first,
+    n_first,
+    n,
+    bias_ptr,
+    residual_desc,
+    out_desc,
+    stride_bias,
+    ACTIVATION: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    LIMIT: tl.constexpr,
+):
+    left, right = _halves(acc)
+    # fmt: off
+    finish_block(
+        left, m_first, n_first, n, bias_ptr, residual_desc, out_desc, stride_bias,
+        ACTIVATION, HAS_BIAS, HAS_RESIDUAL, LIMIT,
+    )
+    finish_block(
+        right, m_first, n_first + left.shape[1], n, bias_ptr, residual_desc, out_desc, stride_bias,
+        ACTIVATION, HAS_BIAS, HAS_RESIDUAL, LIMIT,
+    )
+    # fmt: on
 
 
 @triton.jit
@@ -84,21 +120,19 @@ def _linear_tma_kernel(
             acc = tl.dot(x, weight.T, acc)
         # fmt: off
         if HAS_RESIDUAL:
-            # By halves: a whole tile of both residual and results would not fit shared memory.
-            half: tl.constexpr = BLOCK_N // 2
-            left, right = tl.split(tl.permute(tl.reshape(acc, (BLOCK_M, 2, half)), (0, 2, 1)))
-            _finish_block(
+            left, right = _halves(acc)
+            _finish_halves(
                 left, m_first, n_first, n, bias_ptr, residual_desc, out_desc, stride_bias,
-                ACTIVATION, HAS_BIAS, HAS_RESIDUAL, half, LIMIT,
+                ACTIVATION, HAS_BIAS, HAS_RESIDUAL, LIMIT,
             )
-            _finish_block(
-                right, m_first, n_first + half, n, bias_ptr, residual_desc, out_desc, stride_bias,
-                ACTIVATION, HAS_BIAS, HAS_RESIDUAL, half, LIMIT,
+            _finish_halves(
+                right, m_first, n_first + BLOCK_N // 2, n, bias_ptr, residual_desc, out_desc,
+                stride_bias, ACTIVATION, HAS_BIAS, HAS_RESIDUAL, LIMIT,
             )
         else:
-            _finish_block(
+            _finish_halves(
                 acc, m_first, n_first, n, bias_ptr, residual_desc, out_desc, stride_bias,
-                ACTIVATION, HAS_BIAS, HAS_RESIDUAL, BLOCK_N, LIMIT,
+                ACTIVATION, HAS_BIAS, HAS_RESIDUAL, LIMIT,
             )
         # fmt: on
 
@@ -119,16 +153,18 @@ def describable(product: Product) -> bool:
     )
 
 
+def described(matrix: torch.Tensor, rows: int, columns: int) -> TensorDescriptor:
+    """A matrix, and blocks of it that the TMA moves."""
+    return TensorDescriptor.from_tensor(matrix, [rows, columns])
+
+
 def tma_steps(product: Product, config: LinearConfig, programs: int) -> tuple[Launch, ...]:
     """The one launch of this path, of `programs` at most; `describable` said that it can run."""
     m, n, k = product.sizes
     epilogue = product.epilogue
     residual = product.out if epilogue.residual is None else epilogue.residual
-    cols = config.block_n if epilogue.residual is None else config.block_n // 2
+    cols = config.block_n // (2 if epilogue.residual is None else 4)
     tiles = cdiv(m, config.block_m) * cdiv(n, config.block_n)
-
-    def described(matrix: torch.Tensor, rows: int, columns: int) -> TensorDescriptor:
-        return TensorDescriptor.from_tensor(matrix, [rows, columns])
 
     return (
         Launch(

@@ -36,7 +36,7 @@ def test_each_class_is_asked_once_and_tried_in_every_path() -> None:
     assert all(len(set(configs)) == len(configs) for configs in tried)
     assert all(LIBRARY in configs for configs in tried)
     paths = {config[0] for configs in tried for config in configs}
-    assert paths == {"tile", "split", "gemv", "tma", "library"}
+    assert paths == {"tile", "split", "gemv", "tma", "wave", "library"}
 
 
 def test_rows_of_the_operators_inside_another_stay(tmp_path: Path) -> None:
@@ -148,3 +148,33 @@ def test_without_a_gpu_it_says_so(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert tune.main(["linear"]) == 2
     assert "no NVIDIA GPU" in capsys.readouterr().err
+
+
+def test_calls_that_the_suite_does_not_measure_are_tuned_by_their_names(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["--untimed", "--half-only", "--model", "bert-base-uncased"]
+    assert tune.main(["linear", "attention", *words, "--call", "3x77", "--call", "1x16"]) == 0
+    printed = capsys.readouterr().out
+    assert "linear: bits=16, aligned=1, extra_pass=0, m=231, n=2304, k=768" in printed
+    assert "queries=77, keys=77" in printed
+    assert "linear: 4 of 8 classes have no row for sm_90" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--model", "bert-base-uncased"], "--model and --call go together"),
+        (["--call", "8x256"], "--model and --call go together"),
+        (["--model", "bert", "--call", "8x256"], "no model 'bert'; allowed: bert-base-uncased,"),
+        (["--model", "gpt2", "--call", "8"], "'8' is no call; allowed: such as 8x256"),
+        (["--model", "gpt2", "--call", "0x7"], "'0x7' is no call; allowed: such as 8x256"),
+        (["--model", "gpt2", "--call=-1x7"], "'-1x7' is no call"),
+    ],
+)
+def test_a_call_that_is_none_is_refused(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        tune.main(["linear", "--untimed", *words])
+    assert said in capsys.readouterr().err

@@ -10,7 +10,7 @@ from kernl.launch import Launch, LibraryCall
 from kernl.op import Case
 from kernl.ops.epilogue import Epilogue
 from kernl.ops.linear import LINEAR, linear, linear_plan
-from kernl.ops.linear_config import GEMV_MOST_ROWS, LIBRARY, LINEAR_TUNABLE, LinearConfig
+from kernl.ops.linear_config import BY_TMA, GEMV_MOST_ROWS, LIBRARY, LINEAR_TUNABLE, LinearConfig
 from kernl.ops.product import Product
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -20,6 +20,7 @@ PATHS = {
     "split": LinearConfig("split", 16, 32, 32, 3, 4, 2),
     "gemv": LinearConfig("gemv", 1, 4, 64, 1, 4, 1),
     "tma": LinearConfig("tma", 16, 32, 32, 1, 4, 2),
+    "wave": LinearConfig("wave", 16, 48, 32, 1, 4, 2),
     "library": LIBRARY,
 }
 STEPS = {
@@ -27,6 +28,7 @@ STEPS = {
     "split": ["_linear_kernel", "_finish_kernel"],
     "gemv": ["_linear_gemv_kernel"],
     "tma": ["_linear_tma_kernel"],
+    "wave": ["_linear_wave_kernel"],
     "library": ["addmm", "_finish_kernel"],
 }
 
@@ -65,15 +67,16 @@ def test_every_path_gives_what_float64_gives(path: str, dtype: str, k: int) -> N
 @pytest.mark.parametrize(("m", "n", "k"), [(1, 8, 8), (37, 40, 72), (70, 104, 200), (16, 32, 32)])
 @pytest.mark.parametrize("activation", ["none", "gelu"])
 @pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("path", BY_TMA)
 def test_the_copy_engine_cuts_what_lies_outside(
-    dtype: str, m: int, n: int, k: int, activation: str, residual: bool
+    path: str, dtype: str, m: int, n: int, k: int, activation: str, residual: bool
 ) -> None:
     """Rows are multiples of 16 bytes, tiles and steps end anywhere."""
     case = Case.of(dtype, m=m, n=n, k=k, bias=True, activation=activation, residual=residual)
     inputs = LINEAR.inputs(case, DEVICE, 7)
-    with tuning.forcing(LINEAR_TUNABLE, PATHS["tma"]):
-        assert _names(linear_plan(90, **inputs).launches) == STEPS["tma"]
-    assert _error(case, PATHS["tma"]) <= 2 * LINEAR.tolerance[dtype]
+    with tuning.forcing(LINEAR_TUNABLE, PATHS[path]):
+        assert _names(linear_plan(90, **inputs).launches) == STEPS[path]
+    assert _error(case, PATHS[path]) <= 2 * LINEAR.tolerance[dtype]
 
 
 def _shifted(x: torch.Tensor) -> torch.Tensor:
@@ -83,7 +86,10 @@ def _shifted(x: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("which", ["x", "weight", "residual"])
 @pytest.mark.parametrize("how", ["shifted", "transposed", "wider by one"])
-def test_what_the_copy_engine_cannot_reach_takes_the_tile_path(which: str, how: str) -> None:
+@pytest.mark.parametrize("path", BY_TMA)
+def test_what_the_copy_engine_cannot_reach_takes_the_tile_path(
+    path: str, which: str, how: str
+) -> None:
     inputs = LINEAR.inputs(_case(48, 64, 80), DEVICE, 0)
     value = inputs[which]
     inputs[which] = {
@@ -91,7 +97,7 @@ def test_what_the_copy_engine_cannot_reach_takes_the_tile_path(which: str, how: 
         "transposed": value.t().contiguous().t(),
         "wider by one": torch.cat([value, value[:, :1]], 1)[:, :-1],
     }[how]
-    with tuning.forcing(LINEAR_TUNABLE, PATHS["tma"]):
+    with tuning.forcing(LINEAR_TUNABLE, PATHS[path]):
         assert _names(linear_plan(90, **inputs).launches) == STEPS["tile"]
         out = linear(**inputs)
     upcast = {k: v.double() if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
@@ -107,7 +113,10 @@ def test_the_copy_engine_is_for_hopper_and_newer() -> None:
     assert fits == {80: False, 89: False, 90: True}
     assert not LINEAR_TUNABLE.fits(90, {**key, "bits": 32}, config)
     assert not LINEAR_TUNABLE.fits(90, {**key, "aligned": 0}, config)
-    assert not LINEAR_TUNABLE.fits(90, key, config._replace(num_stages=4))
+    assert LINEAR_TUNABLE.fits(90, key, config._replace(num_stages=4))
+    assert not LINEAR_TUNABLE.fits(90, key, config._replace(num_stages=5))
+    wave = LinearConfig("wave", 128, 96, 64, 1, 4, 4)
+    assert [LINEAR_TUNABLE.fits(one, key, wave) for one in (80, 89, 90)] == [False, False, True]
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -23,6 +23,7 @@ import argparse
 import csv
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -234,10 +235,16 @@ def _compile(op: Op, classes: Sequence[tuple[Case, dict[str, Any]]], capability:
         return
     start = time.monotonic()
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=die_with_parent) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin) as pool:
         jobs = [(op.name, case, key, capability) for case, key in classes]
         done = sum(pool.map(_compile_class, jobs, chunksize=1))
     print(f"{op.name}: {done} kernels compiled in {time.monotonic() - start:.0f} s", flush=True)
+
+
+def _begin() -> None:
+    """A worker leaves an interrupt to the process that started it, and ends with that one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent()
 
 
 _compiled: set[tuple[Any, ...]] = set()
@@ -327,11 +334,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     os.environ["KERNL_CACHE_DIR"] = ""  # what a user tuned must not pass for a default
     lost: list[str] = []
-    for op, cases in selected:
-        if options.check:
-            lost += check(op, cases)
-            continue
-        tune(op, cases, options.tables, options.skip, options.limit)
+    try:
+        for op, cases in selected:
+            if options.check:
+                lost += check(op, cases)
+            else:
+                tune(op, cases, options.tables, options.skip, options.limit)
+    except KeyboardInterrupt:
+        print("tune: interrupted; what was timed is kept, --continue goes on", file=sys.stderr)
+        return 130
     for line in lost:
         print(f"slower than the library: {line}", file=sys.stderr)
     return 1 if lost else 0

@@ -178,3 +178,16 @@ def test_a_call_that_is_none_is_refused(
     with pytest.raises(SystemExit, match="2"):
         tune.main(["linear", "--untimed", *words])
     assert said in capsys.readouterr().err
+
+
+def test_an_interrupt_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("KERNL_CACHE_DIR", "kept")
+    monkeypatch.setattr(tune, "tune", interrupted)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert tune.main(["linear"]) == 130
+    assert "what was timed is kept, --continue goes on" in capsys.readouterr().err

@@ -23,6 +23,7 @@ import triton.language as tl
 from kernl import checks, launch
 from kernl.launch import Launch, Plan
 from kernl.op import Case, Dims, Op
+from kernl.ops.activation import clamped
 from kernl.ops.dependent import prefetch_rows, wait_for_inputs
 from kernl.ops.norm_rows import empty_outputs, load_sum, norm_args, store_scaled
 from kernl.ops.norm_spellings import layer_norm_spellings
@@ -70,6 +71,7 @@ def _layer_norm_tile_kernel(
     HAS_BIAS: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLS: tl.constexpr,
+    LIMIT: tl.constexpr = None,
     PDL: tl.constexpr = False,
 ):
     """(BLOCK_ROWS, BLOCK_COLS) covers BLOCK_ROWS whole rows."""
@@ -87,6 +89,8 @@ def _layer_norm_tile_kernel(
     if HAS_RESIDUAL:
         residual_offs = row_offs * stride_residual_row + col_offs[None, :] * stride_residual_col
         x += tl.load(residual_ptr + residual_offs, mask=mask, other=0.0).to(tl.float32)
+    if LIMIT is not None:
+        x = clamped(x, LIMIT)
     if KEEP_SUM:
         tl.store(summed_ptr + out_offs, x.to(summed_ptr.dtype.element_ty), mask=mask)
 
@@ -126,6 +130,7 @@ def _layer_norm_loop_kernel(
     HAS_BIAS: tl.constexpr,
     BLOCK_COLS: tl.constexpr,
     VECTOR: tl.constexpr,
+    LIMIT: tl.constexpr = None,
 ):
     """One program walks one row in blocks of BLOCK_COLS; VECTOR: see `kernl.ops.odd_rows`."""
     row = tl.program_id(0).to(tl.int64)
@@ -144,7 +149,7 @@ def _layer_norm_loop_kernel(
         offs = start + block_offs
         mask = offs < inner
         x = load_sum(
-            x_ptr, residual_ptr, offs, mask, stride_x_col, stride_residual_col, HAS_RESIDUAL
+            x_ptr, residual_ptr, offs, mask, stride_x_col, stride_residual_col, HAS_RESIDUAL, LIMIT
         )
         if KEEP_SUM:
             tl.store(summed_ptr + offs, x.to(summed_ptr.dtype.element_ty), mask=mask)
@@ -157,7 +162,7 @@ def _layer_norm_loop_kernel(
     total = tl.sum(lane_mean * lane_count, axis=0)
     if VECTOR > 1:
         edge_offs, edge_mask = row_edges(head, inner, cols, VECTOR)
-        edge = load_sum(x_ptr, residual_ptr, edge_offs, edge_mask, 1, 1, HAS_RESIDUAL)
+        edge = load_sum(x_ptr, residual_ptr, edge_offs, edge_mask, 1, 1, HAS_RESIDUAL, LIMIT)
         if KEEP_SUM:
             tl.store(summed_ptr + edge_offs, edge.to(summed_ptr.dtype.element_ty), mask=edge_mask)
         total += tl.sum(edge, axis=0)
@@ -173,7 +178,7 @@ def _layer_norm_loop_kernel(
         offs = start + block_offs
         mask = offs < inner
         x = load_sum(
-            x_ptr, residual_ptr, offs, mask, stride_x_col, stride_residual_col, HAS_RESIDUAL
+            x_ptr, residual_ptr, offs, mask, stride_x_col, stride_residual_col, HAS_RESIDUAL, LIMIT
         )
         store_scaled(
             (x - mean) * inverse_std, weight_ptr, bias_ptr, out_ptr, offs, mask, stride_weight,
@@ -195,10 +200,11 @@ def layer_norm_plan(
     residual: torch.Tensor | None = None,
     eps: float = 1e-5,
     keep_sum: bool = True,
+    limit: float | None = None,
 ) -> Plan:
     """`out` and, with a residual, `summed`, both contiguous, and the one launch that fills them.
 
-    Without `keep_sum` there is no `summed`.
+    Without `keep_sum` there is no `summed`. `limit`: what it is clamped to before it is normed.
     """
     outputs = empty_outputs(x, residual if keep_sum else None)
     flat = as_rows(x)
@@ -213,6 +219,7 @@ def layer_norm_plan(
         "KEEP_SUM": residual is not None and keep_sum,
         "HAS_BIAS": bias is not None,
         "BLOCK_COLS": tile.block_cols,
+        **({} if limit is None else {"LIMIT": limit}),
     }
     if tile.path == "loop":
         constants["VECTOR"] = vector_of_rows(flat, args["residual_ptr"])

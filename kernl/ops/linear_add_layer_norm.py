@@ -1,6 +1,6 @@
 """The joint of layers that normalise first: linear layer, residual, layer norm of the next layer.
 
-    summed = x · weightᵀ + bias + residual
+    summed = x · weightᵀ + bias + residual           clamped to ±limit where there is one
     normed = (summed - mean) / sqrt(var + eps) · norm_weight + norm_bias
 
 mean and var are those of one row of `summed`, var divided by its n columns. Both are returned:
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import torch
 
-from kernl import launch
+from kernl import checks, launch
 from kernl.launch import Plan
 from kernl.op import Case, Dims, Op
 from kernl.ops.linear_layer_norm_finish import Norm, finish_norm_kernel
@@ -41,9 +41,11 @@ def linear_add_layer_norm_reference(
     norm_weight: torch.Tensor,
     norm_bias: torch.Tensor | None = None,
     eps: float = 1e-5,
+    limit: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What a PyTorch user would write."""
     summed = residual + torch.nn.functional.linear(x, weight, bias)
+    summed = summed if limit is None else summed.clamp(-limit, limit)
     size = summed.shape[-1:]
     return torch.nn.functional.layer_norm(summed, size, norm_weight, norm_bias, eps), summed
 
@@ -57,9 +59,10 @@ def linear_add_layer_norm_plan(
     norm_weight: torch.Tensor,
     norm_bias: torch.Tensor | None = None,
     eps: float = 1e-5,
+    limit: float | None = None,
 ) -> Plan:
     """`normed` and `summed`, contiguous, and the launches of the path chosen."""
-    norm = Norm(norm_weight, norm_bias, eps)
+    norm = Norm(norm_weight, norm_bias, eps, limit=limit)
     tunable = LINEAR_ADD_LAYER_NORM_TUNABLE
     return pre_norm_plan(tunable, capability, x, weight, bias, residual, norm)
 
@@ -73,9 +76,10 @@ def _linear_add_layer_norm(
     norm_weight: torch.Tensor,
     norm_bias: torch.Tensor | None,
     eps: float,
+    limit: float | None,
 ) -> list[torch.Tensor]:
     plan = linear_add_layer_norm_plan(
-        launch.capability(x.device), x, weight, bias, residual, norm_weight, norm_bias, eps
+        launch.capability(x.device), x, weight, bias, residual, norm_weight, norm_bias, eps, limit
     )
     return list(plan.run())
 
@@ -95,12 +99,15 @@ def check_linear_add_layer_norm(
     norm_weight: torch.Tensor,
     norm_bias: torch.Tensor | None = None,
     eps: float = 1e-5,
+    limit: float | None = None,
 ) -> None:
     """Raise a `kernl.errors.KernlError` where `linear_add_layer_norm` does not take these."""
     vectors = {"bias": bias, "norm_weight": norm_weight, "norm_bias": norm_bias}
     check_linear_norm(
         "linear_add_layer_norm", finish_norm_kernel, x, weight, residual, eps, **vectors
     )
+    if limit is not None:
+        checks.number("linear_add_layer_norm", "limit", limit)
 
 
 def linear_add_layer_norm(
@@ -111,6 +118,7 @@ def linear_add_layer_norm(
     norm_weight: torch.Tensor,
     norm_bias: torch.Tensor | None = None,
     eps: float = 1e-5,
+    limit: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`x @ weight.T + bias + residual` behind its layer norm, accumulated in float32.
 
@@ -122,6 +130,8 @@ def linear_add_layer_norm(
         norm_weight: (n,), the scale of the normalised rows.
         norm_bias: (n,), their shift, or None.
         eps: added to the variance, 0 or more.
+        limit: what the sum is clamped to before it is normed, ±limit, 0 or more, or None; NaN
+            stays NaN.
 
     Returns:
         The normed tensor and the sum, each (…, n), contiguous, in the dtype of `x`. Whether the sum
@@ -130,9 +140,10 @@ def linear_add_layer_norm(
     Raises:
         ArgumentError, DTypeError, DeviceError, ShapeError, OptionError: from `kernl.errors`.
     """
-    check_linear_add_layer_norm(x, weight, bias, residual, norm_weight, norm_bias, eps)
     vectors = (norm_weight, norm_bias)
-    normed, summed = _linear_add_layer_norm(x, weight, bias, residual, *vectors, float(eps))
+    check_linear_add_layer_norm(x, weight, bias, residual, *vectors, eps, limit)
+    numbers = (float(eps), None if limit is None else float(limit))
+    normed, summed = _linear_add_layer_norm(x, weight, bias, residual, *vectors, *numbers)
     return normed, summed
 
 

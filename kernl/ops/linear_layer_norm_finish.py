@@ -1,6 +1,6 @@
 """The path `split` of a linear layer with a norm behind it: what adds a product up norms too.
 
-    summed = sum of partial + bias + residual
+    summed = sum of partial + bias + residual          clamped to ±limit where there is one
     out    = norm(summed) · (offset + norm_weight) + norm_bias
 
 Several programs share the inner dimension of each product and leave their float32 sums behind.
@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 
 from kernl.launch import Launch, Plan, cdiv, next_power_of_2
+from kernl.ops.activation import clamped
 from kernl.ops.dependent import prefetch_rows, wait_for_inputs
 from kernl.ops.epilogue import Epilogue
 from kernl.ops.linear import empty_output, split_products
@@ -26,13 +27,17 @@ _BLOCK_ELEMENTS = 2048
 
 
 class Norm(NamedTuple):
-    """weight (n,), bias (n,) or None; a layer norm, or an RMS norm, which takes no mean away."""
+    """weight (n,), bias (n,) or None; a layer norm, or an RMS norm, which takes no mean away.
+
+    limit: what the sum is clamped to before it is normed, ±limit, or None; for layer norms alone.
+    """
 
     weight: torch.Tensor
     bias: torch.Tensor | None
     eps: float
     offset: float = 0.0
     rms: bool = False
+    limit: float | None = None
 
     def args(self, stand_in: torch.Tensor) -> dict[str, Any]:
         """Run-time arguments of the kernel. What is absent is stood in for, and never read."""
@@ -71,6 +76,7 @@ def finish_norm_kernel(
     SPLIT_K: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
+    LIMIT: tl.constexpr = None,
     PDL: tl.constexpr = False,
 ):
     """The shapes: partial (SPLIT_K, m, n), the others (m, n). BLOCK_N covers n."""
@@ -92,6 +98,8 @@ def finish_norm_kernel(
     if HAS_BIAS:
         bias = tl.load(bias_ptr + columns * stride_bias, mask=n_mask, other=0.0)
         summed += bias.to(tl.float32)[None, :]
+    if LIMIT is not None:
+        summed = clamped(summed, LIMIT)
 
     norm_weight = tl.load(norm_weight_ptr + columns * stride_norm_weight, mask=n_mask, other=0.0)
     norm_weight = norm_weight.to(tl.float32)
@@ -169,6 +177,7 @@ def _finish_norm_launch(
             "SPLIT_K": partial.shape[0],
             "BLOCK_M": block_m,
             "BLOCK_N": block_n,
+            **({} if norm.limit is None else {"LIMIT": norm.limit}),
         },
         num_warps=min(max(block_m * block_n // 256, 1), 16),
     )

@@ -76,10 +76,13 @@ def linear_norm_plan(
     if config.path == "split" and rows_aligned(as_rows(x), weight):
         return split_norm_plan(x, weight, bias, residual, norm, config, keep_sum)
     late = config.path != "two"
-    product = linear_plan(capability, x, weight, bias, "none", None if late else residual)
-    (out,) = product.outputs
-    normed = _norm_plan(capability, out, residual if late else None, norm, keep_sum)
-    outputs = (*normed.outputs, out) if keep_sum and not late else normed.outputs
+    if late:
+        product = linear_plan(capability, x, weight, bias)
+        normed = _norm_plan(capability, product.outputs[0], residual, norm, keep_sum)
+    else:
+        product = linear_plan(capability, x, weight, bias, "none", residual, norm.limit)
+        normed = _norm_plan(capability, product.outputs[0], None, norm, keep_sum)
+    outputs = normed.outputs if late or not keep_sum else (*normed.outputs, *product.outputs)
     return Plan(outputs, (*product.launches, *normed.launches))
 
 
@@ -89,7 +92,8 @@ def _norm_plan(
     tensors = (x, norm.weight, norm.bias, residual)
     if norm.rms:
         return rms_norm_plan(capability, *tensors, norm.eps, norm.offset)
-    return layer_norm_plan(capability, *tensors, norm.eps, keep_sum)
+    limit = None if residual is None else norm.limit
+    return layer_norm_plan(capability, *tensors, norm.eps, keep_sum, limit)
 
 
 def pre_norm_outputs(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -191,9 +191,27 @@ def linear_add_layer_norm_spellings(
     ) -> tuple[torch.Tensor, torch.Tensor]:
         return with_bias(x, weight, None, residual, norm_weight, norm_bias, eps)
 
-    found = []
+    def limited(
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        residual: torch.Tensor,
+        norm_weight: torch.Tensor,
+        norm_bias: torch.Tensor,
+        eps: float,
+        limit: float,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As Whisper keeps half precision from overflowing between its layers."""
+        summed = residual + torch.nn.functional.linear(x, weight, bias)
+        summed = torch.clamp(summed, min=-limit, max=limit)
+        size = (summed.shape[-1],)
+        return torch.nn.functional.layer_norm(summed, size, norm_weight, norm_bias, eps), summed
+
+    norm = {"norm_weight": _BIAS, "norm_bias": _BIAS}
+    shapes = {**_tensors(True), "residual": _OUT, **norm}
+    numbers = {"eps": _EPS, "limit": 1.7310585}
+    found = [Spelling(limited, linear_add_layer_norm, shapes, numbers)]
     for pattern, biased in ((with_bias, True), (without_bias, False)):
-        norm = {"norm_weight": _BIAS, "norm_bias": _BIAS}
         shapes = {**_tensors(biased), "residual": _OUT, **norm}
         kernel = _with_or_without(linear_add_layer_norm, biased)
         found.append(Spelling(pattern, kernel, shapes, {"eps": _EPS}))

@@ -6,6 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
+from kernl.ops.activation import clamped
 from kernl.ops.rows import as_rows
 
 
@@ -55,12 +56,15 @@ def load_sum(
     stride_x_col,
     stride_residual_col,
     HAS_RESIDUAL: tl.constexpr,
+    LIMIT: tl.constexpr = None,
 ):
-    """Part of a row of x, or of x + residual, in float32; 0 where not `mask`."""
+    """Part of a row of x, or of x + residual, in float32, within ±LIMIT; 0 where not `mask`."""
     x = tl.load(x_ptr + offs * stride_x_col, mask=mask, other=0.0).to(tl.float32)
     if HAS_RESIDUAL:
         residual_ptrs = residual_ptr + offs * stride_residual_col
         x += tl.load(residual_ptrs, mask=mask, other=0.0).to(tl.float32)
+    if LIMIT is not None:
+        x = clamped(x, LIMIT)
     return x
 
 

@@ -12,6 +12,7 @@ from kernl import errors, tuning
 from kernl.launch import LibraryCall, Plan
 from kernl.op import DTYPES, Op
 from kernl.ops import linear_add_layer_norm, linear_rms_norm, rms_norm
+from kernl.ops.layer_norm import layer_norm_plan
 from kernl.ops.linear_add_layer_norm import LINEAR_ADD_LAYER_NORM, LINEAR_ADD_LAYER_NORM_TUNABLE
 from kernl.ops.linear_config import LinearConfig
 from kernl.ops.linear_norm_config import LATE, TWO
@@ -156,6 +157,49 @@ def test_a_shift_is_added_to_the_layer_norm(dtype: str, device: str) -> None:
     check(KINDS[1], dtype, *tensors, eps=1e-3)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_limit_comes_before_the_layer_norm(dtype: str, device: str) -> None:
+    """On every path; NaN stays."""
+    shapes = ((3, 40), (33, 40), (33,), (3, 33), (33,), (33,))
+    tensors = [random(device, *shape).to(DTYPES[dtype]) for shape in shapes]
+    check(KINDS[1], dtype, *tensors, limit=0.5)
+    tensors[3][1, 5] = float("nan")
+    for config in PATHS:
+        with tuning.forcing(LINEAR_ADD_LAYER_NORM_TUNABLE, config):
+            normed, summed = LINEAR_ADD_LAYER_NORM.kernel(*tensors, limit=0.5)
+        assert normed[1].isnan().all()
+        assert summed[1].isnan().sum() == 1
+        assert summed[::2].abs().max() == 0.5
+
+
+@pytest.mark.parametrize("cols", [33, 16384, 16385, 20011])
+def test_a_limit_in_rows_that_are_walked_twice_too(cols: int, device: str) -> None:
+    x, residual = random(device, 2, cols), random(device, 2, cols)
+    weight, bias = random(device, cols), random(device, cols)
+    plan = layer_norm_plan(80, x, weight, bias, residual, limit=0.5)
+    (step,) = plan.kernels
+    assert ("loop" in step.kernel.__name__) == (cols > 16384)
+    normed, summed = plan.run()
+    truth = (x.double() + residual.double()).clamp(-0.5, 0.5)
+    assert torch.equal(summed, truth.float())
+    truth = torch.nn.functional.layer_norm(truth, (cols,), weight.double(), bias.double(), 1e-5)
+    assert (normed.double() - truth).norm() <= 2e-6 * truth.norm()
+
+
+def test_a_limit_saves_what_would_overflow(device: str) -> None:
+    """65,504 - 1,000 is no half; PyTorch rounds it as the kernels do."""
+    x = torch.full((3, 16), 200.0, device=device).half()
+    weight = torch.full((8, 16), 200.0, device=device).half()
+    residual, vector = random(device, 3, 8).half(), random(device, 8).half()
+    for config in PATHS:
+        with tuning.forcing(LINEAR_ADD_LAYER_NORM_TUNABLE, config):
+            normed, summed = linear_add_layer_norm(
+                x, weight, None, residual, vector, vector, limit=64504.0
+            )
+        assert torch.equal(summed, (residual + x @ weight.t()).clamp(max=64504))
+        assert torch.equal(normed, vector.expand(3, 8))
+
+
 def test_the_norm_is_that_of_rms_norm_with_a_residual(device: str) -> None:
     """Of the float32 sum: rounded first, every element would be off by a half of its last place."""
     x, weight = torch.zeros(1, 16, device=device).half(), torch.zeros(64, 16, device=device).half()
@@ -260,6 +304,7 @@ def _wrong_calls(device: str) -> dict[str, tuple[type[Exception], Callable[[], A
         "offset": (errors.OptionError, lambda: call(x, w, g, r, g, 0.0, -1.0), "offset=-1.0"),
         "shift": (errors.ShapeError, lambda: shifted(x, w, g, r, g, g[:3]), "norm_bias has shape"),
         "shifted eps": (errors.OptionError, lambda: shifted(x, w, g, r, g, g, -1.0), "eps=-1.0"),
+        "limit": (errors.OptionError, lambda: shifted(x, w, g, r, g, g, limit=-1.0), "limit=-1.0"),
     }
 
 

@@ -51,6 +51,26 @@ def test_the_same_with_layer_norms(kind: str, joints: int, ends: int, split: boo
     check(graph, model, kind, LINEAR_ADD_LAYER_NORM_TUNABLE, split)
 
 
+def test_a_sum_that_is_clamped_is_normed_with_it() -> None:
+    """Whisper's layers in half precision: no pass of their own clamps their sums."""
+    model, given = tiny("whisper", torch.float16), inputs("whisper", torch.float16)
+    flat = Flat(model, list(given))
+    graph = trace(flat, list(given.values()))
+    report = rewrite(graph)
+    # The encoder's two layers end in a clamp, and nothing needs the last sum of the decoder's.
+    assert report.fused["linear_add_layer_norm"] == 9
+    assert report.fused["linear_layer_norm"] == 1
+    assert any("limit" in str(node.kwargs) or 64504.0 in node.args for node in graph.graph.nodes)
+    with torch.no_grad():
+        outputs = graph(*given.values())
+        truth = tensors_of(model.float()(**{k: _full(v) for k, v in given.items()}))
+    assert max(map(error, outputs, truth)) < 5e-3
+
+
+def _full(value: torch.Tensor) -> torch.Tensor:
+    return value.float() if value.is_floating_point() else value
+
+
 def check(
     graph: fx.GraphModule, model: torch.nn.Module, kind: str, tunable: Any, split: bool
 ) -> None:

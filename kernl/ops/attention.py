@@ -126,6 +126,8 @@ def attention_launch(
     exact, first = options["buckets"]
     kind, most_asked = _mask_kind(mask), _FEWEST_BLOCKS * config.block_n
     run = min(_MOST_OF_A_RUN, next_power_of_2(k.shape[2]))
+    hidden = options["causal"] or options["window"] is not None or kind == "keys"
+    ragged = per_head["lengths"] is not None or "cu_seqlens" in options
     return Launch(
         kernel=attention_kernel,
         grid=(cdiv(longest, config.block_m) * sequences * heads,),
@@ -170,6 +172,7 @@ def attention_launch(
             "MASK": kind,
             "MASK_OF_QUERY": mask_strides[2] != 0,
             "FIND_RUN": run if kind == "keys" and k.shape[2] > most_asked else 0,
+            "WHOLE": not hidden and not ragged and k.shape[2] % config.block_n == 0,
             "HAS_LENGTHS": per_head["lengths"] is not None,
             "VARLEN": "cu_seqlens" in options,
             "CAUSAL": options["causal"],

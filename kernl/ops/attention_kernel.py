@@ -78,6 +78,7 @@ def attention_kernel(
     EXACT: tl.constexpr,
     FIRST: tl.constexpr,
     FIND_RUN: tl.constexpr,
+    WHOLE: tl.constexpr,
     EVEN_DIM: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -89,6 +90,7 @@ def attention_kernel(
     VARLEN: batch is a sequence of the packed tokens, from cu_seqlens[batch] on.
     MASK: "none", "additive", "boolean", or "keys", a boolean one that is the same for every query.
     FIND_RUN: how many keys of such a mask are read at once before the walk; 0 leaves that.
+    WHOLE: every query sees all keys, and BLOCK_N divides them: there are no edges.
     """
     wait_for_inputs(PDL)
     blocks = tl.cdiv(q_len, BLOCK_M)
@@ -159,33 +161,38 @@ def attention_kernel(
 
     added: tl.constexpr = MASK == "additive" or MASK == "boolean"
     changed: tl.constexpr = SOFTCAP or ALIBI or RELATIVE != "none" or added
+    # What is left at the ends of a run is a block each: no load ahead would pay.
+    ends: tl.constexpr = 1 if FIND_RUN > 0 else None
+    has_start: tl.constexpr = WINDOW or FIND_RUN > 0
+    has_middle: tl.constexpr = MASK != "keys" or FIND_RUN > 0
     largest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_M,), tl.float32)
     acc = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     # Three walks: the window's first end, the middle without a mask, the last end.
+    bounds = (low, whole, edge, high)
     for walk in tl.static_range(3):
-        if walk == 0:
-            first_n, last_n = low, whole
-        elif walk == 1:
-            first_n, last_n = whole, edge
-        else:
-            first_n, last_n = edge, high
-        if walk != 0 or WINDOW or FIND_RUN > 0:
-            for n_first in range(first_n, last_n, BLOCK_N):
+        first_n, last_n = bounds[walk], bounds[walk + 1]
+        if (walk == 0 and has_start) or (walk == 1 and has_middle) or (walk == 2 and not WHOLE):
+            columns = (first_n + n_block).to(tl.int64)
+            k_block_ptrs = k_ptrs + columns[None, :] * stride_k_s
+            v_block_ptrs = v_ptrs + columns[:, None] * stride_v_s
+            for n_first in tl.range(
+                first_n, last_n, BLOCK_N, num_stages=None if walk == 1 else ends
+            ):
                 n_offs = n_first + n_block
-                columns = n_offs.to(tl.int64)
-                k_rows, v_rows = columns[None, :] * stride_k_s, columns[:, None] * stride_v_s
                 n_mask = n_offs < last_key
                 if walk != 1:
                     k_mask = d_mask[:, None] & n_mask[None, :]
                     v_mask = n_mask[:, None] & d_mask[None, :]
-                    k = tl.load(k_ptrs + k_rows, mask=k_mask, other=0.0)
-                    v = tl.load(v_ptrs + v_rows, mask=v_mask, other=0.0)
+                    k = tl.load(k_block_ptrs, mask=k_mask, other=0.0)
+                    v = tl.load(v_block_ptrs, mask=v_mask, other=0.0)
                 elif EVEN_DIM:
-                    k, v = tl.load(k_ptrs + k_rows), tl.load(v_ptrs + v_rows)
+                    k, v = tl.load(k_block_ptrs), tl.load(v_block_ptrs)
                 else:
-                    k = tl.load(k_ptrs + k_rows, mask=d_mask[:, None], other=0.0)
-                    v = tl.load(v_ptrs + v_rows, mask=d_mask[None, :], other=0.0)
+                    k = tl.load(k_block_ptrs, mask=d_mask[:, None], other=0.0)
+                    v = tl.load(v_block_ptrs, mask=d_mask[None, :], other=0.0)
+                k_block_ptrs += BLOCK_N * stride_k_s
+                v_block_ptrs += BLOCK_N * stride_v_s
                 # fmt: off
                 s = block_scores(
                     q, k, m_offs, n_offs, q_len, window, last_key, offset, scale, softcap,

@@ -134,7 +134,7 @@ def tune(op: Op, cases: Sequence[Case], folder: Path, skip_known: bool, limit: i
     asked = classes_to_time(op, asked, tables, capability, skip_known)[:limit]
     if not asked:
         return 0
-    _compile(op, [(q.case, dict(q.key)) for q in asked], capability)
+    compile_classes(asked, capability)
     lab = Laboratory("cuda")
     start = time.monotonic()
     for number, question in enumerate(asked, 1):
@@ -228,7 +228,7 @@ def _words(question: Question) -> str:
     return ", ".join(f"{name}={value}" for name, value in question.key.items())
 
 
-def _compile(op: Op, classes: Sequence[tuple[Case, dict[str, Any]]], capability: int) -> None:
+def compile_classes(classes: Sequence[Question], capability: int) -> None:
     """Run every candidate once on many processes: compiled kernels stay in Triton's cache."""
     processes = min(MOST_PROCESSES, (os.cpu_count() or 2) - 1, len(classes))
     if processes < 2:
@@ -236,9 +236,10 @@ def _compile(op: Op, classes: Sequence[tuple[Case, dict[str, Any]]], capability:
     start = time.monotonic()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin) as pool:
-        jobs = [(op.name, case, key, capability) for case, key in classes]
+        jobs = [(q.op.name, q.case, q.tunable.name, dict(q.key), capability) for q in classes]
         done = sum(pool.map(_compile_class, jobs, chunksize=1))
-    print(f"{op.name}: {done} kernels compiled in {time.monotonic() - start:.0f} s", flush=True)
+    names = ", ".join(dict.fromkeys(q.op.name for q in classes))
+    print(f"{names}: {done} kernels compiled in {time.monotonic() - start:.0f} s", flush=True)
 
 
 def _begin() -> None:
@@ -250,13 +251,13 @@ def _begin() -> None:
 _compiled: set[tuple[Any, ...]] = set()
 
 
-def _compile_class(job: tuple[str, Case, dict[str, Any], int]) -> int:
+def _compile_class(job: tuple[str, Case, str, dict[str, Any], int]) -> int:
     """In a worker: run what has not run here yet, by the signature of its launches."""
-    name, case, key, capability = job
+    name, case, tunable, key, capability = job
     op = next(one for one in ALL if one.name == name)
     count = 0
     for question in questions(op, [case], capability):
-        if dict(question.key) != key:
+        if (question.tunable.name, question.key) != (tunable, key):
             continue
         for config in candidates(question, capability):
             try:

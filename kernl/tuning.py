@@ -10,7 +10,7 @@ A user who wants a shape of his own tuned asks for it: `kernl.autotune.autotune`
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, lru_cache
@@ -27,7 +27,7 @@ TABLES = Path(__file__).parent / "tuned"
 FARTHEST = 4.0
 """A row farther away than this, a factor of 16 over all sizes, says nothing about a shape."""
 
-_forced: ContextVar[Mapping[str, tuple[Any, ...]] | None] = ContextVar("forced", default=None)
+_forced: ContextVar[Mapping[Hashable, tuple[Any, ...]] | None] = ContextVar("forced", default=None)
 _asked: ContextVar[list[tuple[Tunable[Any], dict[str, Value]]] | None] = ContextVar(
     "asked", default=None
 )
@@ -45,9 +45,11 @@ def choose(tunable: Tunable[Config], capability: int, device: torch.device, **ke
     asked = _asked.get()
     if asked is not None:
         asked.append((tunable, key))
-    forced = (_forced.get() or {}).get(tunable.name)
+    forced = _forced.get()
     if forced is not None:
-        return forced  # type: ignore[return-value]
+        config = forced.get((tunable.name, *key.items())) or forced.get(tunable.name)
+        if config is not None:
+            return config  # type: ignore[return-value]
     return _chosen(tunable, capability, device.type == "cuda", tuple(key.items()))
 
 
@@ -125,9 +127,10 @@ def forget() -> None:
 
 
 @contextmanager
-def forcing(tunable: Tunable[Config], config: Config) -> Iterator[None]:
-    """Inside, `choose` gives this configuration for this operator, whatever the shape."""
-    token = _forced.set({**(_forced.get() or {}), tunable.name: config})
+def forcing(tunable: Tunable[Config], config: Config, key: Key | None = None) -> Iterator[None]:
+    """Inside, `choose` gives this configuration for this operator, for one class or for all."""
+    place = tunable.name if key is None else (tunable.name, *key.items())
+    token = _forced.set({**(_forced.get() or {}), place: config})
     try:
         yield
     finally:

@@ -98,15 +98,35 @@ def answer(
         lab: where it is timed.
         configs: what to try, today's choice first; all candidates where None.
     """
+    tried = configs or candidates(question, capability)
+    medians, reasons = timed(question, lab, tried)
+    if not medians:
+        return None
+    fastest = min(medians, key=lambda config: medians[config])
+    return Answer(
+        question=question,
+        config=fastest,
+        seconds=medians[fastest],
+        before=medians.get(tried[0]),
+        tried=len(medians),
+        failed=len(reasons),
+        reasons=tuple(reasons),
+    )
+
+
+def timed(
+    question: Question, lab: Laboratory, configs: Sequence[tuple[Any, ...]]
+) -> tuple[dict[tuple[Any, ...], float], list[str]]:
+    """Seconds of each configuration that is right and not far too slow, and what is wrong."""
     with torch.no_grad():
-        result = _answer(question, lab, configs or candidates(question, capability))
+        result = _timed(question, lab, configs)
     free(lab)
     return result
 
 
-def _answer(
+def _timed(
     question: Question, lab: Laboratory, configs: Sequence[tuple[Any, ...]]
-) -> Answer | None:
+) -> tuple[dict[tuple[Any, ...], float], list[str]]:
     op, case = question.op, question.case
     pristine = op.inputs(case, lab.device, 1)
     truth = accuracy.truth(op.reference, pristine, op.mutates)
@@ -121,18 +141,9 @@ def _answer(
             right[str(config)] = config
     del truth
     if not right:
-        return None
-    medians = dict(_medians(question, right, pristine, lab))
-    fastest = min(medians, key=lambda name: medians[name])
-    return Answer(
-        question=question,
-        config=right[fastest],
-        seconds=medians[fastest],
-        before=medians.get(str(configs[0])),
-        tried=len(medians),
-        failed=len(reasons),
-        reasons=tuple(reasons),
-    )
+        return {}, reasons
+    medians = _medians(question, right, pristine, lab)
+    return {right[name]: seconds for name, seconds in medians}, reasons
 
 
 def _wrong(

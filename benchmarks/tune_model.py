@@ -37,6 +37,7 @@ from kernl.tables import Row, Tunable, Value
 if TYPE_CHECKING:
     from benchmarks.measure.candidates import Question
     from benchmarks.measure.model_calls import Weights
+    from benchmarks.measure.model_measurement import Shelf
     from benchmarks.model import Sample
 
 SHAPES: Mapping[str, ModelShape] = {
@@ -98,7 +99,6 @@ class InModel:
         from kernl.optimize.copies import Shell
         from kernl.optimize.engine import Call, traced
         from kernl.optimize.options import Options
-        from kernl.runtime.runner import Arena
         from kernl.runtime.structure import key_of_call
 
         module = copy.deepcopy(weights.half)
@@ -108,7 +108,6 @@ class InModel:
         with torch.no_grad():
             self._graph, *_ = traced(Shell(module, module.forward), call, Options(), None)
         self._tensors = tensors
-        self._arena = Arena(tensors[0].device)
 
     def asked(self) -> Counter[Class]:
         """How often each class is asked for in a call."""
@@ -124,12 +123,13 @@ class InModel:
         """Seconds of the whole graph with each of these for one class, timed in turns."""
         import torch
 
-        from kernl.runtime.runner import CudaGraph
+        from kernl.runtime.runner import Arena, CudaGraph
 
+        arena = Arena(self._tensors[0].device)
         captured: dict[Config, CudaGraph] = {}
         for config in configs:
             with tuning.forcing(tunable, config, key):
-                captured[config] = CudaGraph(self._graph, self._tensors, self._arena)
+                captured[config] = CudaGraph(self._graph, self._tensors, arena)
         # A replay by itself writes to the outputs of the last call: they must live as long.
         outputs = [graph(self._tensors) for graph in captured.values()]
         taken: dict[Config, list[float]] = {config: [] for config in configs}
@@ -240,27 +240,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if device.gpu() is None:
         parser.error("no NVIDIA GPU on this machine: there is nothing to time on")
     os.environ["KERNL_CACHE_DIR"] = ""  # what a user tuned must not pass for a default
+    from benchmarks.measure.model_measurement import Shelf
+
+    shelf = Shelf()
     try:
         for model, case in chosen:
-            _tune(model, case, options.tables)
+            _tune(model, case, shelf, options.tables)
     except KeyboardInterrupt:
         print("tune_model: interrupted; cases that are done are kept", file=sys.stderr)
         return 130
     return 0
 
 
-def _tune(model: Model, case: ModelCase, folder: Path) -> None:
+def _tune(model: Model, case: ModelCase, shelf: Shelf, folder: Path) -> None:
     import torch
 
     from benchmarks.measure.candidates import candidates, timed
     from benchmarks.measure.laboratory import Laboratory
-    from benchmarks.measure.model_measurement import Shelf
     from benchmarks.tune import compile_classes
     from kernl import launch
 
     capability, lab = launch.capability(torch.device("cuda")), Laboratory("cuda")
     (sample,) = model.samples(case, [0], "cuda")
-    in_model = InModel(Shelf().weights(model, "cuda"), sample)
+    in_model = InModel(shelf.weights(model, "cuda"), sample)
     asked = in_model.asked()
     classes = classes_of(model, case, asked, capability)
     compile_classes(classes, capability)

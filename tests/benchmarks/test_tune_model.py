@@ -1,5 +1,6 @@
 """`python -m benchmarks.tune_model`: what is tried in a model, what is chosen, what is written."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -9,6 +10,7 @@ import torch
 
 from benchmarks import tune_model
 from benchmarks.measure.candidates import Question, questions
+from benchmarks.measure.model_calls import Weights
 from benchmarks.models import BERT_BASE, T5_BASE_ENCODER
 from benchmarks.tune_model import Config, InModel, settle, shortlist
 from kernl import tuning
@@ -111,6 +113,22 @@ def test_the_classes_are_those_that_the_model_asks_for() -> None:
     inner = {**KEY, "n": 768}
     found = tune_model.classes_of(BERT_BASE, case, {("linear", tuple(inner.items())): 12}, 90)
     assert [(q.tunable.name, q.op.name) for q in found] == [("linear", "linear_layer_norm")]
+
+
+def test_a_model_is_asked_what_its_graph_asks_for() -> None:
+    """The tiny model of a dry run, on the CPU: two layers."""
+    if torch.cuda.is_available():
+        pytest.skip("a graph on the GPU is tuned below")
+    weights = Weights(BERT_BASE, "cpu")
+    case = BERT_BASE.case_of({"batch": 1, "seq": 16, "ragged": False}, True)
+    (sample,) = BERT_BASE.samples(case, [0], "cpu", dry=True)
+    asked = InModel(weights, sample).asked()
+    counts: Counter[str] = Counter()
+    for (name, _), count in asked.items():
+        counts[name] += count
+    assert counts["attention"] == 2
+    assert counts["linear_layer_norm"] == 4
+    assert counts["linear"] >= 4  # packed queries, keys and values, and the MLP's first, twice
 
 
 def test_one_class_alone_can_be_forced() -> None:

@@ -34,6 +34,8 @@ _MOST_OF_A_RUN = 1024
 """So many keys of a mask are looked at together."""
 _FEWEST_BLOCKS = 2
 """With so few blocks of keys, asking the mask in each costs less than reading it before."""
+_UNTIMED = 100
+"""GPUs from here on were never timed, and spill registers where edges are left out."""
 
 
 def seen_reference(
@@ -172,7 +174,9 @@ def attention_launch(
             "MASK": kind,
             "MASK_OF_QUERY": mask_strides[2] != 0,
             "FIND_RUN": run if kind == "keys" and k.shape[2] > most_asked else 0,
-            "WHOLE": not hidden and not ragged and k.shape[2] % config.block_n == 0,
+            "WHOLE": options["capability"] < _UNTIMED
+            and not (hidden or ragged or k.shape[2] % config.block_n),
+            "COUNT_ON": _counts_on(options["capability"], k, v),
             "HAS_LENGTHS": per_head["lengths"] is not None,
             "VARLEN": "cu_seqlens" in options,
             "CAUSAL": options["causal"],
@@ -182,7 +186,7 @@ def attention_launch(
             "RELATIVE": "none" if bias is None else "both" if options["bidirectional"] else "past",
             "EXACT": exact,
             "FIRST": first,
-            "EVEN_DIM": block_d == head_dim,
+            "EVEN_DIM": _is_a_block(head_dim),
             "BLOCK_M": config.block_m,
             "BLOCK_N": config.block_n,
             "BLOCK_D": block_d,
@@ -190,6 +194,22 @@ def attention_launch(
         num_warps=config.num_warps,
         num_stages=config.num_stages,
     )
+
+
+def _counts_on(capability: int, *keys_and_values: torch.Tensor) -> bool:
+    """Whether an address counted on costs fewer registers and less time than one made anew.
+
+    So it was timed on Hopper where a thread reads whole vectors; where it reads element by element,
+    each has an address of its own.
+    """
+    return capability // 10 == 9 and all(
+        x.itemsize == 2 and x.stride(3) == 1 and x.stride(2) % 16 == 0 and _is_a_block(x.shape[3])
+        for x in keys_and_values
+    )
+
+
+def _is_a_block(head_dim: int) -> bool:
+    return head_dim == max(16, next_power_of_2(head_dim))
 
 
 def _mask_kind(mask: torch.Tensor | None) -> str:
@@ -277,6 +297,7 @@ def attention_plan(
         "relative_bias": relative_bias,
         "bidirectional": bidirectional,
         "buckets": buckets,
+        "capability": capability,
         "changed": changed,
     }
     return Plan((out,), (attention_launch(config, q, k, v, out, q.shape[0], q.shape[2], options),))

@@ -18,7 +18,7 @@ as models write masks, would be -inf, or by fused multiply-add differ from itsel
 import triton
 import triton.language as tl
 
-from kernl.ops.attention_scores import block_scores, run_of_keys
+from kernl.ops.attention_scores import block_ptrs, block_scores, load_block, run_of_keys
 from kernl.ops.dependent import wait_for_inputs
 
 LOG2_E = tl.constexpr(1.4426950408889634)
@@ -79,6 +79,7 @@ def attention_kernel(
     FIRST: tl.constexpr,
     FIND_RUN: tl.constexpr,
     WHOLE: tl.constexpr,
+    COUNT_ON: tl.constexpr,
     EVEN_DIM: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -91,6 +92,7 @@ def attention_kernel(
     MASK: "none", "additive", "boolean", or "keys", a boolean one that is the same for every query.
     FIND_RUN: how many keys of such a mask are read at once before the walk; 0 leaves that.
     WHOLE: every query sees all keys, and BLOCK_N divides them: there are no edges.
+    COUNT_ON: addresses are counted on from block to block, and not made anew for each.
     """
     wait_for_inputs(PDL)
     blocks = tl.cdiv(q_len, BLOCK_M)
@@ -173,26 +175,21 @@ def attention_kernel(
     for walk in tl.static_range(3):
         first_n, last_n = bounds[walk], bounds[walk + 1]
         if (walk == 0 and has_start) or (walk == 1 and has_middle) or (walk == 2 and not WHOLE):
-            columns = (first_n + n_block).to(tl.int64)
-            k_block_ptrs = k_ptrs + columns[None, :] * stride_k_s
-            v_block_ptrs = v_ptrs + columns[:, None] * stride_v_s
+            at = block_ptrs(k_ptrs, v_ptrs, first_n + n_block, stride_k_s, stride_v_s)
+            k_block_ptrs, v_block_ptrs = at
             for n_first in tl.range(
                 first_n, last_n, BLOCK_N, num_stages=None if walk == 1 else ends
             ):
                 n_offs = n_first + n_block
-                n_mask = n_offs < last_key
-                if walk != 1:
-                    k_mask = d_mask[:, None] & n_mask[None, :]
-                    v_mask = n_mask[:, None] & d_mask[None, :]
-                    k = tl.load(k_block_ptrs, mask=k_mask, other=0.0)
-                    v = tl.load(v_block_ptrs, mask=v_mask, other=0.0)
-                elif EVEN_DIM:
-                    k, v = tl.load(k_block_ptrs), tl.load(v_block_ptrs)
-                else:
-                    k = tl.load(k_block_ptrs, mask=d_mask[:, None], other=0.0)
-                    v = tl.load(v_block_ptrs, mask=d_mask[None, :], other=0.0)
-                k_block_ptrs += BLOCK_N * stride_k_s
-                v_block_ptrs += BLOCK_N * stride_v_s
+                if not COUNT_ON:
+                    at = block_ptrs(k_ptrs, v_ptrs, n_offs, stride_k_s, stride_v_s)
+                    k_block_ptrs, v_block_ptrs = at
+                k, v = load_block(
+                    k_block_ptrs, v_block_ptrs, d_mask, n_offs < last_key, EVEN_DIM, walk != 1
+                )
+                if COUNT_ON:
+                    k_block_ptrs += BLOCK_N * stride_k_s
+                    v_block_ptrs += BLOCK_N * stride_v_s
                 # fmt: off
                 s = block_scores(
                     q, k, m_offs, n_offs, q_len, window, last_key, offset, scale, softcap,

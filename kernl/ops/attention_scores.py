@@ -1,4 +1,4 @@
-"""The scores of `attention`: a block of queries times a block of keys, and all that changes them.
+"""A block of keys of `attention`: how it is read, its scores, and all that changes them.
 
 s = scale · q · kᵀ, then cap · tanh(s / cap), then + the biases, -inf where a query sees no key
 """
@@ -51,6 +51,27 @@ def run_of_keys(mask_ptrs, stride_mask_k, last_key, BLOCK: tl.constexpr):
         first, end = tl.minimum(first, block_first), tl.maximum(end, block_end)
         count += block_count
     return first, end, count < end - first
+
+
+@triton.jit
+def block_ptrs(k_ptrs, v_ptrs, n_offs, stride_k_s, stride_v_s):
+    """Where a block of keys (head_dim, keys) and of values (keys, head_dim) lies."""
+    columns = n_offs.to(tl.int64)
+    return k_ptrs + columns[None, :] * stride_k_s, v_ptrs + columns[:, None] * stride_v_s
+
+
+@triton.jit
+def load_block(k_ptrs, v_ptrs, d_mask, n_mask, EVEN_DIM: tl.constexpr, EDGE: tl.constexpr):
+    """A block of keys and one of values; 0 beyond head_dim and, at an EDGE, beyond the keys."""
+    if EDGE:
+        k = tl.load(k_ptrs, mask=d_mask[:, None] & n_mask[None, :], other=0.0)
+        v = tl.load(v_ptrs, mask=n_mask[:, None] & d_mask[None, :], other=0.0)
+    elif EVEN_DIM:
+        k, v = tl.load(k_ptrs), tl.load(v_ptrs)
+    else:
+        k = tl.load(k_ptrs, mask=d_mask[:, None], other=0.0)
+        v = tl.load(v_ptrs, mask=d_mask[None, :], other=0.0)
+    return k, v
 
 
 @triton.jit

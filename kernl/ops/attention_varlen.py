@@ -122,6 +122,7 @@ def attention_varlen_plan(
         "buckets": (0, ()),
         "changed": changed,
         "cu_seqlens": cu_seqlens,
+        "capability": capability,
     }
     return Plan((out,), (attention_launch(config, q, k, v, room, sequences, max_seqlen, options),))
 

@@ -246,3 +246,41 @@ def test_whatever_a_user_passes(data: st.DataObject) -> None:
     if data.draw(st.booleans()):
         options["alibi_slopes"] = random(kv_heads * group).abs().to(DTYPES[dtype])
     assert error(q, k, v, **options) <= TOLERANCE[dtype]
+
+
+def _constants(capability: int, queries: int, dim: int, **options: Any) -> dict[str, Any]:
+    """Of the launch for heads that lie side by side with those of keys and values."""
+    dtype = options.pop("dtype", torch.float16)
+    packed = torch.empty(2, queries, 3, 4, dim, dtype=dtype, device="meta")
+    q, k, v = (x.transpose(1, 2) for x in packed.unbind(2))
+    (launch,) = attention_plan(capability, q, k, v, **options).kernels
+    return dict(launch.constants)
+
+
+@pytest.mark.parametrize(
+    ("capability", "dim", "dtype", "expected"),
+    [
+        (90, 64, torch.float16, True),
+        (90, 32, torch.bfloat16, True),
+        (90, 40, torch.float16, False),  # rows end inside a block
+        (90, 64, torch.float32, False),
+        (80, 64, torch.float16, False),  # never timed there
+        (100, 64, torch.float16, False),
+    ],
+)
+def test_addresses_are_counted_on_where_whole_vectors_are_read(
+    capability: int, dim: int, dtype: torch.dtype, expected: bool
+) -> None:
+    assert _constants(capability, 512, dim, dtype=dtype)["COUNT_ON"] is expected
+
+
+def test_a_call_without_edges_walks_none() -> None:
+    keys = torch.empty(2, 1, 1, 512, dtype=torch.bool, device="meta")
+    lengths = torch.empty(2, dtype=torch.int32, device="meta")
+    assert _constants(90, 512, 64)["WHOLE"] is True
+    assert _constants(80, 512, 64)["WHOLE"] is True
+    assert _constants(90, 512, 64, mask=keys.half())["WHOLE"] is True
+    assert _constants(90, 500, 64)["WHOLE"] is False
+    assert _constants(100, 512, 64)["WHOLE"] is False
+    for hides in ({"causal": True}, {"window": 9}, {"mask": keys}, {"key_lengths": lengths}):
+        assert _constants(90, 512, 64, **hides)["WHOLE"] is False

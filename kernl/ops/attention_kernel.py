@@ -164,7 +164,7 @@ def attention_kernel(
     added: tl.constexpr = MASK == "additive" or MASK == "boolean"
     changed: tl.constexpr = SOFTCAP or ALIBI or RELATIVE != "none" or added
     # What is left at the ends of a run is a block each: no load ahead would pay.
-    ends: tl.constexpr = 1 if FIND_RUN > 0 else None
+    ends: tl.constexpr = 1 if FIND_RUN > 0 and COUNT_ON else None
     has_start: tl.constexpr = WINDOW or FIND_RUN > 0
     has_middle: tl.constexpr = MASK != "keys" or FIND_RUN > 0
     largest = tl.full((BLOCK_M,), float("-inf"), tl.float32)

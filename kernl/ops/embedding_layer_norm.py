@@ -4,7 +4,8 @@
     out    = (summed - mean) / sqrt(var + eps) · weight + bias
 
 One program gathers the rows of one or a few tokens and norms them in registers: each is read once
-and nothing but the result is written.
+and nothing but the result is written. Where positions count the tokens that are no padding, as
+RoBERTa's do, it counts them by itself.
 
 Source: Devlin, Chang, Lee and Toutanova, "BERT: Pre-training of Deep Bidirectional Transformers
 for Language Understanding", 2019, https://arxiv.org/abs/1810.04805.
@@ -14,18 +15,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import triton
-import triton.language as tl
 
 from kernl import checks, launch
-from kernl.errors import ShapeError
+from kernl.errors import OptionError, ShapeError
 from kernl.launch import Launch, Plan, cdiv, next_power_of_2
 from kernl.op import Case, Dims, Op
-from kernl.ops.dependent import wait_for_inputs
+from kernl.ops.embedding_layer_norm_kernels import embedding_layer_norm_kernel
 from kernl.ops.norm_spellings import embedding_layer_norm_spellings
 from kernl.shapes import ModelShape, Workload
 
 MAX_HIDDEN = 16384
+_MOST_COUNTED = 512
+"""As many ids of a sequence are looked at together."""
 
 
 def embedding_layer_norm_reference(
@@ -39,10 +40,14 @@ def embedding_layer_norm_reference(
     position_ids: torch.Tensor | None = None,
     position_offset: int = 0,
     eps: float = 1e-12,
+    padding_idx: int | None = None,
 ) -> torch.Tensor:
     """What a PyTorch user would write."""
     seq = input_ids.shape[1]
-    if position_ids is None:
+    if padding_idx is not None:
+        kept = (input_ids != padding_idx).long()
+        position_ids = kept.cumsum(1) * kept + padding_idx
+    elif position_ids is None:
         position_ids = torch.arange(seq, device=input_ids.device)[None] + position_offset
     embedding = torch.nn.functional.embedding
     summed = embedding(input_ids, word) + embedding(position_ids, position)
@@ -50,92 +55,6 @@ def embedding_layer_norm_reference(
         kinds = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
         summed = summed + embedding(kinds, token_type)
     return torch.nn.functional.layer_norm(summed, word.shape[1:], weight, bias, eps)
-
-
-@triton.jit
-def _gathered(table_ptr, ids, count, stride_row, stride_col, col_offs, mask):
-    """Rows of a table in float32; a row of NaN where the id lies outside of 0 to count - 1."""
-    known = (ids >= 0) & (ids < count)
-    rows = tl.where(known, ids, 0)[:, None] * stride_row
-    values = tl.load(table_ptr + rows + col_offs[None, :] * stride_col, mask=mask, other=0.0)
-    return tl.where(known[:, None], values.to(tl.float32), float("nan"))
-
-
-@triton.jit
-def _embedding_layer_norm_kernel(
-    word_ptr,
-    position_ptr,
-    token_type_ptr,
-    weight_ptr,
-    bias_ptr,
-    input_ids_ptr,
-    position_ids_ptr,
-    token_type_ids_ptr,
-    out_ptr,
-    tokens,
-    seq,
-    hidden,
-    vocabulary,
-    positions,
-    types,
-    position_offset,
-    stride_word_row,
-    stride_word_col,
-    stride_position_row,
-    stride_position_col,
-    stride_token_type_row,
-    stride_token_type_col,
-    stride_weight,
-    stride_bias,
-    stride_input_ids_b,
-    stride_input_ids_s,
-    stride_position_ids_b,
-    stride_position_ids_s,
-    stride_token_type_ids_b,
-    stride_token_type_ids_s,
-    eps,
-    HAS_POSITION_IDS: tl.constexpr,
-    HAS_TYPES: tl.constexpr,
-    HAS_TYPE_IDS: tl.constexpr,
-    BLOCK_TOKENS: tl.constexpr,
-    BLOCK_HIDDEN: tl.constexpr,
-    PDL: tl.constexpr = False,
-):
-    """(BLOCK_TOKENS, BLOCK_HIDDEN) covers BLOCK_TOKENS whole rows of the output."""
-    wait_for_inputs(PDL)
-    token_offs = (tl.program_id(0) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)).to(tl.int64)
-    col_offs = tl.arange(0, BLOCK_HIDDEN)
-    inside, col_mask = token_offs < tokens, col_offs < hidden
-    mask = inside[:, None] & col_mask[None, :]
-    batch, place = token_offs // seq, token_offs % seq
-
-    id_offs = batch * stride_input_ids_b + place * stride_input_ids_s
-    ids = tl.load(input_ids_ptr + id_offs, mask=inside, other=0).to(tl.int64)
-    x = _gathered(word_ptr, ids, vocabulary, stride_word_row, stride_word_col, col_offs, mask)
-    ids = place + position_offset
-    if HAS_POSITION_IDS:
-        id_offs = batch * stride_position_ids_b + place * stride_position_ids_s
-        ids = tl.load(position_ids_ptr + id_offs, mask=inside, other=0).to(tl.int64)
-    x += _gathered(
-        position_ptr, ids, positions, stride_position_row, stride_position_col, col_offs, mask
-    )
-    if HAS_TYPES:
-        ids = tl.zeros((BLOCK_TOKENS,), tl.int64)
-        if HAS_TYPE_IDS:
-            id_offs = batch * stride_token_type_ids_b + place * stride_token_type_ids_s
-            ids = tl.load(token_type_ids_ptr + id_offs, mask=inside, other=0).to(tl.int64)
-        x += _gathered(
-            token_type_ptr, ids, types, stride_token_type_row, stride_token_type_col, col_offs, mask
-        )
-
-    weight = tl.load(weight_ptr + col_offs * stride_weight, mask=col_mask).to(tl.float32)
-    bias = tl.load(bias_ptr + col_offs * stride_bias, mask=col_mask).to(tl.float32)
-    mean = tl.sum(tl.where(mask, x, 0.0), axis=1)[:, None] / hidden
-    deviation = tl.where(mask, x - mean, 0.0)
-    variance = tl.sum(deviation * deviation, axis=1)[:, None] / hidden
-    out = deviation * (1.0 / tl.sqrt(variance + eps)) * weight[None, :] + bias[None, :]
-    out_ptrs = out_ptr + token_offs[:, None] * hidden + col_offs[None, :]
-    tl.store(out_ptrs, out.to(out_ptr.dtype.element_ty), mask=mask)
 
 
 def embedding_layer_norm_plan(
@@ -150,6 +69,7 @@ def embedding_layer_norm_plan(
     position_ids: torch.Tensor | None = None,
     position_offset: int = 0,
     eps: float = 1e-12,
+    padding_idx: int | None = None,
 ) -> Plan:
     """The output, contiguous, and its one launch."""
     batch, seq = input_ids.shape
@@ -166,7 +86,7 @@ def embedding_layer_norm_plan(
     tables = {"word": word, "position": position, "token_type": types}
     ids = {"input_ids": input_ids, "position_ids": places, "token_type_ids": kinds}
     normed = Launch(
-        kernel=_embedding_layer_norm_kernel,
+        kernel=embedding_layer_norm_kernel,
         grid=(cdiv(batch * seq, block_tokens),),
         args={
             **{f"{name}_ptr": tensor for name, tensor in {**tables, **ids}.items()},
@@ -189,7 +109,7 @@ def embedding_layer_norm_plan(
             "vocabulary": word.shape[0],
             "positions": position.shape[0],
             "types": types.shape[0],
-            "position_offset": position_offset,
+            "position_offset": position_offset if padding_idx is None else padding_idx,
             "stride_weight": weight.stride(0),
             "stride_bias": bias.stride(0),
             "eps": float(eps),
@@ -198,6 +118,7 @@ def embedding_layer_norm_plan(
             "HAS_POSITION_IDS": position_ids is not None,
             "HAS_TYPES": token_type is not None,
             "HAS_TYPE_IDS": token_type_ids is not None,
+            "BLOCK_SEQ": 0 if padding_idx is None else min(next_power_of_2(seq), _MOST_COUNTED),
             "BLOCK_TOKENS": block_tokens,
             "BLOCK_HIDDEN": block_hidden,
         },
@@ -222,11 +143,13 @@ def _embedding_layer_norm(
     position_ids: torch.Tensor | None,
     position_offset: int,
     eps: float,
+    padding_idx: int | None,
 ) -> torch.Tensor:
     tables = (word, position, weight, bias, input_ids)
     ids = (token_type, token_type_ids, position_ids)
-    capability = launch.capability(word.device)
-    return embedding_layer_norm_plan(capability, *tables, *ids, position_offset, eps).run()[0]
+    numbers = (position_offset, eps, padding_idx)
+    plan = embedding_layer_norm_plan(launch.capability(word.device), *tables, *ids, *numbers)
+    return plan.run()[0]
 
 
 @_embedding_layer_norm.register_fake
@@ -252,10 +175,11 @@ def check_embedding_layer_norm(
     position_ids: torch.Tensor | None = None,
     position_offset: int = 0,
     eps: float = 1e-12,
+    padding_idx: int | None = None,
 ) -> None:
     """Raise a `kernl.errors.KernlError` where the operator does not take these arguments."""
     op = "embedding_layer_norm"
-    kernel = _embedding_layer_norm_kernel
+    kernel = embedding_layer_norm_kernel
     checks.tensors(op, kernel, word=word, position=position, weight=weight, bias=bias)
     checks.tensors(op, kernel, word=word, token_type=token_type)
     checks.ndim(op, "word", word, 2, "(vocabulary, hidden)")
@@ -286,6 +210,14 @@ def check_embedding_layer_norm(
         checks.broadcastable(op, "position_ids", position_ids, shape, "the shape of input_ids")
     checks.index(op, "position_offset", position_offset, 0, 2**31 - 1)
     checks.number(op, "eps", eps)
+    if padding_idx is not None:
+        checks.index(op, "padding_idx", padding_idx, 0, 2**31 - 1)
+        if position_ids is not None or position_offset:
+            raise OptionError(
+                seen=f"{op}: padding_idx with position_ids or a position_offset",
+                allowed="one of the three: padding_idx counts positions by itself",
+                action="leave out the others",
+            )
 
 
 def embedding_layer_norm(
@@ -299,6 +231,7 @@ def embedding_layer_norm(
     position_ids: torch.Tensor | None = None,
     position_offset: int = 0,
     eps: float = 1e-12,
+    padding_idx: int | None = None,
 ) -> torch.Tensor:
     """Layer norm of the sum of word, position and type embeddings, computed in float32.
 
@@ -315,6 +248,9 @@ def embedding_layer_norm(
         position_offset: the first position where there are no position_ids, 0 or more: RoBERTa's
             is 2.
         eps: added to the variance, 0 or more.
+        padding_idx: the id of padding, 0 or more, or None. With it a token's position is
+            padding_idx plus the number of tokens up to itself that are no padding, and that of
+            padding is padding_idx, as in RoBERTa.
 
     Returns:
         (batch, seq, hidden), contiguous, in the dtype of `word`. A token with an id outside of its
@@ -323,9 +259,9 @@ def embedding_layer_norm(
     Raises:
         ArgumentError, DTypeError, DeviceError, ShapeError, OptionError: from `kernl.errors`.
     """
-    given = (token_type, token_type_ids, position_ids, position_offset, eps)
+    given = (token_type, token_type_ids, position_ids, position_offset, eps, padding_idx)
     check_embedding_layer_norm(word, position, weight, bias, input_ids, *given)
-    options = (token_type, token_type_ids, position_ids, position_offset, float(eps))
+    options = (token_type, token_type_ids, position_ids, position_offset, float(eps), padding_idx)
     return _embedding_layer_norm(word, position, weight, bias, input_ids, *options)
 
 

@@ -105,7 +105,7 @@ RMS_NORMS: tuple[tuple[Pattern, float], ...] = (
 def embedding_layer_norm_spellings(
     embedding_layer_norm: Callable[..., torch.Tensor],
 ) -> tuple[Spelling, ...]:
-    """The sum of embeddings and its norm: BERT's and RoBERTa's, then DistilBERT's and MPNet's."""
+    """The sum of embeddings and its norm: RoBERTa's and MPNet's, then BERT's and DistilBERT's."""
     embedding, norm = torch.nn.functional.embedding, torch.nn.functional.layer_norm
 
     def typed(
@@ -135,14 +135,58 @@ def embedding_layer_norm_spellings(
         summed = embedding(input_ids, word) + embedding(position_ids, position)
         return norm(summed, (summed.shape[-1],), weight, bias, eps)
 
+    def counted(input_ids: torch.Tensor, padding_idx: int) -> torch.Tensor:
+        kept = input_ids.ne(padding_idx).int()
+        return (torch.cumsum(kept, dim=1).type_as(kept) * kept).long() + padding_idx
+
+    def typed_and_counted(
+        input_ids: torch.Tensor,
+        token_type_ids: torch.Tensor,
+        word: torch.Tensor,
+        token_type: torch.Tensor,
+        position: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        eps: float,
+        padding_idx: int,
+    ) -> torch.Tensor:
+        places = counted(input_ids, padding_idx)
+        return typed(
+            input_ids, token_type_ids, places, word, token_type, position, weight, bias, eps
+        )
+
+    def untyped_and_counted(
+        input_ids: torch.Tensor,
+        word: torch.Tensor,
+        position: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        eps: float,
+        padding_idx: int,
+    ) -> torch.Tensor:
+        places = counted(input_ids, padding_idx)
+        return untyped(input_ids, places, word, position, weight, bias, eps)
+
     ids, tables = (2, 3), {"word": (9, 8), "position": (7, 8), "weight": (8,), "bias": (8,)}
     both = {"input_ids": ids, "position_ids": ids}
     integers = ("input_ids", "position_ids")
+    kinds, numbers = {"token_type_ids": ids, "token_type": (2, 8)}, {**_EPS, "padding_idx": 3}
+    one = {"input_ids": ids}
     return (
+        Spelling(
+            typed_and_counted,
+            embedding_layer_norm,
+            {**one, **kinds, **tables},
+            numbers,
+            ("input_ids", "token_type_ids"),
+        ),
+        Spelling(
+            untyped_and_counted, embedding_layer_norm, {**one, **tables}, numbers, ("input_ids",)
+        ),
         Spelling(
             typed,
             embedding_layer_norm,
-            {**both, "token_type_ids": ids, "token_type": (2, 8), **tables},
+            {**both, **kinds, **tables},
             _EPS,
             (*integers, "token_type_ids"),
         ),

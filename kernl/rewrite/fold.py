@@ -5,7 +5,7 @@ them is folded. Buffers that no checkpoint holds, as positions and rotary freque
 constants.
 
 A constant then shows more: an `and` with a mask that is true everywhere, or a gather whose indices
-count up, computes nothing.
+count up, or whose source holds one value alone, computes nothing.
 """
 
 from typing import Any, cast
@@ -49,6 +49,8 @@ def fold_constants(graph_module: fx.GraphModule) -> int:
             _and_with_everything(graph_module, node)
         elif node.target is aten.index.Tensor:
             _index_in_order(graph_module, node)
+        elif node.target is aten.gather.default:
+            _gather_of_one_value(graph_module, node)
     normalize(graph_module)
     return count
 
@@ -127,6 +129,24 @@ def _index_in_order(graph_module: fx.GraphModule, node: fx.Node) -> None:
             return
         place = own + 1 if wide else place
     _put(node, aten.reshape.default, (source, list(value(node).shape)))
+
+
+def _gather_of_one_value(graph_module: fx.GraphModule, node: fx.Node) -> None:
+    """Whatever is taken of a constant that is the same everywhere, as RoBERTa's token types."""
+    found = constant_value(graph_module, node.args[0])
+    if (
+        found is None
+        or not found.numel()
+        or not torch.equal(found, found.flatten()[0].expand_as(found))
+    ):
+        return
+    name = f"alike_{node.name}"
+    graph_module.register_buffer(name, found.flatten()[:1].clone(), persistent=False)
+    with node.graph.inserting_before(node):
+        constant = node.graph.create_node("get_attr", name)
+    constant.meta.update(node.meta, constant=True)
+    constant.meta["val"] = value(node).new_empty((1,))
+    _put(node, aten.expand.default, (constant, list(value(node).shape)))
 
 
 def look_at_tables(graph_module: fx.GraphModule) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BertConfig, RobertaConfig
 from transformers.models.bert.modeling_bert import BertEmbeddings
+from transformers.models.roberta.modeling_roberta import RobertaEmbeddings
 
 from kernl import errors
 from kernl.ops.embedding_layer_norm import (
@@ -59,6 +60,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "types without ids": {"token_type_ids": None},
     "an offset": {"position_offset": 5},
     "own positions": {"position_ids": torch.tensor([[3, 0, 8, 2], [0, 1, 2, 3]])},
+    "counted positions": {"padding_idx": 3},
+    "counted positions of strided ids": {
+        "input_ids": torch.tensor([[0, 3], [3, 3], [4, 5], [3, 7]]).t(),
+        "padding_idx": 3,
+    },
     "positions for all": {"position_ids": torch.tensor([[8, 7, 6, 5]])},
     "strided tables": {"word": _random(33, 11).t(), "weight": _random(66)[::2]},
     "strided ids": {"input_ids": torch.tensor([[0, 1], [2, 3], [4, 5], [6, 7]]).t()},
@@ -85,6 +91,23 @@ def test_any_shape(batch: int, seq: int, hidden: int, words: int, types: bool) -
     inputs = _call(hidden, word=_random(words, hidden), input_ids=ids, **kinds)
     inputs["token_type_ids"] = ids % 2 if types else None
     assert _close(inputs)
+
+
+@given(st.integers(1, 3), st.integers(1, 40), st.integers(0, 3), st.integers(0, 1000))
+def test_positions_count_what_is_no_padding(batch: int, seq: int, padding: int, seed: int) -> None:
+    generator = torch.Generator(DEVICE).manual_seed(seed)
+    ids = torch.randint(4, (batch, seq), generator=generator, device=DEVICE)
+    inputs = _call(input_ids=ids, token_type=None, token_type_ids=None, padding_idx=padding)
+    assert _close({**inputs, "position": _random(45, 33)})
+
+
+@pytest.mark.parametrize("seq", [512, 513, 1100])
+def test_more_tokens_than_are_counted_at_once(seq: int) -> None:
+    generator = torch.Generator(DEVICE).manual_seed(seq)
+    ids = torch.randint(3, (2, seq), generator=generator, device=DEVICE)
+    ids[1, seq // 2 :] = 1  # padding to the end
+    inputs = _call(input_ids=ids, token_type=None, token_type_ids=None, padding_idx=1)
+    assert _close({**inputs, "position": _random(seq + 2, 33)})
 
 
 @pytest.mark.parametrize("wrong", [-1, 11, 1 << 40])
@@ -124,6 +147,27 @@ def test_it_is_what_bert_does() -> None:
     assert RobertaConfig().pad_token_id == 1  # positions begin behind it: at 2
 
 
+def test_with_padding_it_is_what_roberta_does() -> None:
+    config = RobertaConfig(
+        vocab_size=40, hidden_size=32, num_attention_heads=2, max_position_embeddings=20
+    )
+    embeddings: Any = RobertaEmbeddings
+    module = embeddings(config).eval().to(DEVICE)
+    ids = torch.tensor([[0, 39, 1, 7, 2], [0, 5, 2, 1, 1]], device=DEVICE)
+    with torch.no_grad():
+        out = embedding_layer_norm(
+            module.word_embeddings.weight,
+            module.position_embeddings.weight,
+            module.LayerNorm.weight,
+            module.LayerNorm.bias,
+            ids,
+            token_type=module.token_type_embeddings.weight,
+            eps=config.layer_norm_eps,
+            padding_idx=config.pad_token_id,
+        )
+        assert torch.allclose(out, module(input_ids=ids), atol=1e-5)
+
+
 def test_empty_batches_give_empty_results() -> None:
     empty = torch.empty(0, 4, dtype=torch.int64, device=DEVICE)
     out = embedding_layer_norm(**_call(input_ids=empty, token_type_ids=empty))
@@ -144,6 +188,13 @@ def test_empty_batches_give_empty_results() -> None:
         ({"word": torch.ones(2, MAX_HIDDEN + 1)}, errors.ShapeError, "position has shape"),
         ({"word": torch.ones(2, 3, 4)}, errors.ShapeError, "word has shape (2, 3, 4)"),
         ({"eps": -1.0}, errors.OptionError, "eps=-1.0"),
+        ({"padding_idx": -1}, errors.OptionError, "padding_idx=-1"),
+        ({"padding_idx": 1, "position_offset": 2}, errors.OptionError, "or a position_offset"),
+        (
+            {"padding_idx": 1, "position_ids": torch.ones(2, 4).long()},
+            errors.OptionError,
+            "padding_idx with position_ids",
+        ),
     ],
 )
 def test_wrong_arguments(change: dict[str, Any], error: type[errors.KernlError], seen: str) -> None:

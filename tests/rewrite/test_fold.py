@@ -97,6 +97,19 @@ def test_a_gather_in_another_order_stays() -> None:
         torch.testing.assert_close(graph(X)[0], gathered(X))
 
 
+@pytest.mark.parametrize(("other", "left"), [(3, ["expand"]), (4, ["gather"])])
+def test_a_gather_of_what_is_alike_reads_nothing(other: int, left: list[str]) -> None:
+    def gathered(index: torch.Tensor) -> torch.Tensor:
+        table = torch.tensor([[3, 3, other, 3]])
+        return torch.gather(table.expand(2, -1), 1, index)
+
+    index = torch.tensor([[0, 2, 1], [3, 2, 0]])
+    graph = trace(gathered, [index])
+    fold_constants(graph)
+    assert targets(graph)[-1:] == left
+    assert torch.equal(graph(index)[0], gathered(index))
+
+
 def test_weights_that_a_function_holds_are_no_constants() -> None:
     layer = torch.nn.Linear(8, 8)
     graph = trace(lambda x: x * (layer.weight * 2).sum(), [X])

@@ -54,6 +54,22 @@ def test_in_half_precision_a_model_is_as_right_as_it_was(kind: str) -> None:
     assert ours <= 1.5 * theirs
 
 
+@pytest.mark.parametrize("kind", ["roberta", "xlm-roberta", "camembert", "mpnet"])
+def test_positions_that_count_tokens_are_counted_where_they_are_looked_up(kind: str) -> None:
+    """Padding at the end, in front and in between, which this family knows by its id."""
+    model, given = tiny(kind), inputs(kind)
+    graph = trace(Flat(model, list(given)), list(given.values()))
+    report = rewrite(graph)
+    assert report.fused["embedding_layer_norm"] == 1
+    assert not {"ne", "cumsum", "mul", "add", "gather"} & set(report.left), report
+    fresh = inputs(kind, seed=1)
+    ids = next(iter(fresh.values()))
+    ids[0, 9:], ids[1, :4], ids[1, 6] = 1, 1, 1
+    with torch.no_grad():
+        outputs, truth = graph(*fresh.values()), tensors_of(model(**fresh))
+    assert max(map(error, outputs, truth)) < 1e-5
+
+
 def test_attention_weights_that_are_asked_for_stay_with_pytorch() -> None:
     model, given = tiny("bert", attn_implementation="eager"), inputs("bert")
 

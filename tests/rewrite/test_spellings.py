@@ -24,6 +24,7 @@ CONSTANTS = {
     "divisor": 2.5,
     "limit": 1.5,
     "overflow_limit": 0.5,
+    "padding_idx": 2,
     "stride": 2,
     "padding": 1,
 }

@@ -4,7 +4,8 @@ The sweep measures one case at a time, because only one thing may run on the GPU
 Nearly all of its time would be torch.compile's. So a number of processes first call each
 implementation of each case once: the compiled code lands in Inductor's and Triton's caches on disk.
 Nothing is measured here, and nothing is recorded: what fails here fails again in the sweep, which
-says why.
+says why. What Inductor finds to be a kernel's fastest configuration is not kept either, as these
+processes share the device: the sweep finds it out again, alone.
 
 `python -m benchmarks.measure.compile_ahead --device cuda|cpu` reads one case a line as JSON, with
 its operator.
@@ -26,7 +27,7 @@ from typing import Any
 
 from benchmarks.measure.lifetime import die_with_parent
 from benchmarks.measure.progress import say
-from benchmarks.measure.worker import load_ops, prepare_environment
+from benchmarks.measure.worker import choose_anew, load_ops, prepare_environment
 
 MOST_PROCESSES = 14
 """Each holds a CUDA context and the inputs of one case."""
@@ -104,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     import torch
 
+    choose_anew()
     ops = load_ops(os.environ.get("KERNL_CODE"))
     # As in the sweep: a compiled graph with gradients is another one.
     with torch.no_grad():

@@ -74,6 +74,17 @@ def prepare_environment(device: str, suite: str = "kernels") -> None:
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 
+def choose_anew() -> None:
+    """Let Inductor time its candidates in this process, and neither read nor keep the fastest.
+
+    Processes that compile ahead time theirs beside each other. What one of them found to be the
+    fastest of a kernel's configurations would otherwise lie on disk and be what is measured.
+    """
+    import torch._inductor.config
+
+    torch._inductor.config.autotune_local_cache = False
+
+
 def _serve(message: Mapping[str, Any], measure: Measure, out: TextIO) -> None:
     from benchmarks.measure.laboratory import DeviceFault, Task, describe
 
@@ -136,6 +147,7 @@ def _prepared_ops(device: str) -> dict[str, Any]:
 
     if device == "cuda" and not torch.cuda.is_available():
         raise Refusal("skipped", f"torch {torch.__version__} sees no CUDA device")
+    choose_anew()
     return load_ops(os.environ.get("KERNL_CODE"))
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,33 @@ def test_a_process_that_crashes_or_hangs_is_left_behind(tmp_path: Path) -> None:
     for file in tmp_path.iterdir():
         with pytest.raises(ProcessLookupError):
             os.kill(int(file.name), 0)
+
+
+_WORKER = "from benchmarks.measure.worker import _prepared_ops; _prepared_ops('cpu')"
+_AHEAD = "from benchmarks.measure.compile_ahead import main; main(['--device', 'cpu'])"
+
+
+@pytest.mark.parametrize("program", [_WORKER, _AHEAD], ids=["worker", "compile ahead"])
+def test_what_was_fastest_beside_others_is_not_kept(program: str) -> None:
+    """Neither who compiles ahead nor who measures reads or keeps Inductor's choices."""
+    said = "import torch._inductor.config as c; print(c.autotune_local_cache)"
+    options: dict[str, Any] = {"cwd": ROOT, "text": True, "check": True, "input": ""}
+    for code, expected in ((said, "True"), (f"{program}; {said}", "False")):
+        done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, **options)
+        assert done.stdout.strip() == expected
+
+
+@pytest.mark.gpu
+def test_no_choice_of_inductor_lies_on_disk_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    dims = {"rows": 512, "cols": 8192, "mask": "none", "causal": False}
+    wide = [{"op": "softmax", "dims": dims, "dtype": "fp16"}] * 4
+    assert compile_ahead(wide, os.environ) == 3
+    assert list(tmp_path.rglob("*.py"))
+    assert not list(tmp_path.rglob("*.best_config"))
 
 
 def test_no_case_starts_no_process() -> None:

@@ -1,6 +1,6 @@
 """Embeddings and norm: ids at the edges of their tables, options, strides, wrong arguments."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -128,11 +128,9 @@ def test_unknown_positions_and_types_are_nan_too() -> None:
     assert embedding_layer_norm(**kinds).isnan().sum() == 33
 
 
-def test_it_is_what_bert_does() -> None:
-    config = BertConfig(vocab_size=40, hidden_size=32, num_attention_heads=2)
-    embeddings: Any = BertEmbeddings
-    module = embeddings(config).eval().to(DEVICE)
-    ids = torch.tensor([[5, 39, 0, 7]], device=DEVICE)
+def _as_module(module: Any, ids: torch.Tensor, **options: Any) -> bool:
+    """Whether it is what a model's own embeddings give."""
+    module = module.eval().to(DEVICE)
     with torch.no_grad():
         out = embedding_layer_norm(
             module.word_embeddings.weight,
@@ -141,31 +139,24 @@ def test_it_is_what_bert_does() -> None:
             module.LayerNorm.bias,
             ids,
             token_type=module.token_type_embeddings.weight,
-            eps=config.layer_norm_eps,
+            eps=module.LayerNorm.eps,
+            **options,
         )
-        assert torch.allclose(out, module(input_ids=ids), atol=1e-5)
-    assert RobertaConfig().pad_token_id == 1  # positions begin behind it: at 2
+        return torch.allclose(out, module(input_ids=ids), atol=1e-5)
+
+
+def test_it_is_what_bert_does() -> None:
+    config, embeddings = BertConfig(vocab_size=40, hidden_size=32), cast(Any, BertEmbeddings)
+    assert _as_module(embeddings(config), torch.tensor([[5, 39, 0, 7]], device=DEVICE))
 
 
 def test_with_padding_it_is_what_roberta_does() -> None:
-    config = RobertaConfig(
-        vocab_size=40, hidden_size=32, num_attention_heads=2, max_position_embeddings=20
-    )
-    embeddings: Any = RobertaEmbeddings
-    module = embeddings(config).eval().to(DEVICE)
+    config = RobertaConfig(vocab_size=40, hidden_size=32, max_position_embeddings=20)
     ids = torch.tensor([[0, 39, 1, 7, 2], [0, 5, 2, 1, 1]], device=DEVICE)
-    with torch.no_grad():
-        out = embedding_layer_norm(
-            module.word_embeddings.weight,
-            module.position_embeddings.weight,
-            module.LayerNorm.weight,
-            module.LayerNorm.bias,
-            ids,
-            token_type=module.token_type_embeddings.weight,
-            eps=config.layer_norm_eps,
-            padding_idx=config.pad_token_id,
-        )
-        assert torch.allclose(out, module(input_ids=ids), atol=1e-5)
+    embeddings = cast(Any, RobertaEmbeddings)
+    assert _as_module(embeddings(config), ids, padding_idx=config.pad_token_id)
+    without = torch.tensor([[0, 39, 7, 2]], device=DEVICE)
+    assert _as_module(embeddings(config), without, position_offset=2)
 
 
 def test_empty_batches_give_empty_results() -> None:

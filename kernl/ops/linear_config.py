@@ -59,12 +59,15 @@ _TMA_TILES = (
     Tile(128, 256, 64, 8, 4),
     Tile(128, 256, 64, 8, 3),
     Tile(256, 128, 64, 8, 3),
+    Tile(128, 256, 128, 8, 2),
+    Tile(128, 128, 128, 8, 3),
     Tile(128, 128, 64, 8, 4),
     Tile(128, 128, 64, 4, 4),
 )
 _TMA_FEWEST_TILES = 132
 """With fewer no program has a second tile to begin early."""
 
+# Steps of 128 let a program wait for its blocks half as often.
 _WAVE_TILES = (
     Tile(128, 96, 64, 4, 4),
     Tile(128, 96, 64, 8, 4),
@@ -72,6 +75,8 @@ _WAVE_TILES = (
     Tile(64, 96, 64, 4, 4),
     Tile(64, 96, 64, 4, 8),
     Tile(64, 192, 64, 4, 4),
+    Tile(128, 96, 128, 4, 2),
+    Tile(64, 96, 128, 4, 4),
 )
 _WAVE_MOST_TILES = 2 * 132
 """Two programs on each multiprocessor."""

@@ -11,7 +11,7 @@ whose logarithm is nearly a parabola, so that a polynomial of degree 6 and one e
 
 The coefficients make the largest error of x · 2^p(x) over 0 ≤ x ≤ 5 as small as it can be, with a
 ten-thousandth of the weight on its relative error, 3e-4 at most, for the sake of 16-bit results
-near zero. Beyond 5 the polynomial goes on falling, until 12 at least, where the tail is 1e-28.
+near zero. Beyond 5 the polynomial goes on falling until 12, where the tail is 1e-28.
 
 Sources: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016,
 https://arxiv.org/abs/1606.08415; the coefficients are kernl's own.
@@ -51,12 +51,12 @@ def tanh(z):
 @triton.jit
 def gelu(z):
     """z · (1 + erf(z / √2)) / 2 of float32 `z`, within 1.5e-7 · (1 + |z|)."""
-    # Beyond 12 the tail counts for nothing; infinity times 0 would be NaN.
+    # Beyond 12 the power falls along a line, to where the tail is 0; infinity times 0 would be NaN.
     size = tl.minimum(tl.abs(z), 12.0)
     power = -7.82035699e-4 + size * 3.47569585e-5
     power = -5.34618981e-2 + size * (8.11762363e-3 + size * power)
     power = -1.15121067 + size * (-0.458738774 + size * power)
-    tail = size * tl.exp2(-0.999992251 + size * power)
+    tail = size * tl.exp2(-0.999992251 + tl.abs(z) * power)
     return tl.maximum(z, 0.0, propagate_nan=tl.PropagateNan.ALL) - tail
 
 

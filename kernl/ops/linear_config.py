@@ -179,9 +179,18 @@ def _candidates(capability: int, key: Key) -> Iterator[LinearConfig]:
             yield config
     for tile in _WAVE_TILES:
         config = _of_tile(tile)._replace(path="wave")
-        once = cdiv(m, tile.block_m) * cdiv(n, tile.block_n) <= _WAVE_MOST_TILES
-        if once and m >= tile.block_m and _fits(capability, key, config):
+        if _at_once(key, config) and m >= tile.block_m and _fits(capability, key, config):
             yield config
+
+
+def _at_once(key: Key, config: LinearConfig) -> bool:
+    tiles = cdiv(int(key["m"]), config.block_m) * cdiv(int(key["n"]), config.block_n)
+    return tiles <= _WAVE_MOST_TILES
+
+
+def _extends(capability: int, key: Key, config: LinearConfig) -> bool:
+    """One wave where it was timed may be one and a bit for other sizes."""
+    return config.path != "wave" or _at_once(key, config)
 
 
 LINEAR_TUNABLE: Tunable[LinearConfig] = Tunable(
@@ -192,5 +201,6 @@ LINEAR_TUNABLE: Tunable[LinearConfig] = Tunable(
     default=_default,
     candidates=_candidates,
     fits=_fits,
+    extends=_extends,
 )
 """`aligned`: rows start at multiples of 16 bytes. `extra_pass`: cuBLAS leaves something over."""

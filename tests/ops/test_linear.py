@@ -1,5 +1,7 @@
 """The paths of `linear`: each gives what float64 gives, and the choice of one is seen."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -12,6 +14,7 @@ from kernl.ops.epilogue import Epilogue
 from kernl.ops.linear import LINEAR, linear, linear_plan
 from kernl.ops.linear_config import BY_TMA, GEMV_MOST_ROWS, LIBRARY, LINEAR_TUNABLE, LinearConfig
 from kernl.ops.product import Product
+from kernl.tables import Row
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -117,6 +120,18 @@ def test_the_copy_engine_is_for_hopper_and_newer() -> None:
     assert not LINEAR_TUNABLE.fits(90, key, config._replace(num_stages=5))
     wave = LinearConfig("wave", 128, 96, 64, 1, 4, 4)
     assert [LINEAR_TUNABLE.fits(one, key, wave) for one in (80, 89, 90)] == [False, False, True]
+
+
+def test_a_wave_is_not_taken_for_sizes_that_are_more_than_one() -> None:
+    """A row of others' sizes may be the nearest one, and yet not be for these."""
+    wave = LinearConfig("wave", 128, 96, 64, 1, 4, 4)
+    key: dict[str, Any] = {"bits": 16, "aligned": 1, "extra_pass": 1, "n": 3072, "k": 768}
+    tile = wave._replace(path="tile", block_n=64)
+    rows = [Row(90, {**key, "m": 1024}, wave), Row(90, {**key, "m": 512}, tile)]
+    chosen = {
+        m: tuning.nearest(LINEAR_TUNABLE, 90, {**key, "m": m}, rows) for m in (900, 1024, 1100)
+    }
+    assert chosen == {900: wave, 1024: wave, 1100: tile}
 
 
 @pytest.mark.parametrize("path", PATHS)

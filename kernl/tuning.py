@@ -49,7 +49,7 @@ def choose(tunable: Tunable[Config], capability: int, device: torch.device, **ke
     if forced is not None:
         config = forced.get((tunable.name, *key.items())) or forced.get(tunable.name)
         if config is not None:
-            return config  # type: ignore[return-value]
+            return tunable.config(*config)
     return _chosen(tunable, capability, device.type == "cuda", tuple(key.items()))
 
 

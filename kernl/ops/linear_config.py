@@ -55,6 +55,7 @@ _MORE_TILES = (
 BY_TMA = ("tma", "wave")
 """The paths on which Hopper's copy engine moves the blocks."""
 
+# With 128 of k at a time a program waits for its blocks half as often.
 _TMA_TILES = (
     Tile(128, 256, 64, 8, 4),
     Tile(128, 256, 64, 8, 3),
@@ -67,7 +68,6 @@ _TMA_TILES = (
 _TMA_FEWEST_TILES = 132
 """With fewer no program has a second tile to begin early."""
 
-# Steps of 128 let a program wait for its blocks half as often.
 _WAVE_TILES = (
     Tile(128, 96, 64, 4, 4),
     Tile(128, 96, 64, 8, 4),

@@ -8,7 +8,9 @@ asking for weights; from there on all that came before is done and seen. So a ke
 - writes nothing and reads no activation before it has waited, and waits in every program, also
   where there is nothing to do: what follows relies on its own predecessor alone;
 - only asks for weights to be brought into L2 before it waits. L2 is where all kernels meet, so it
-  does not matter that the one before may be writing them.
+  does not matter that the one before may be writing them. Of programs that read the same weights
+  one asks: L2 answers the same line to one after another, and a thousand of them make a norm of
+  2 µs one of 8 (H100).
 
 PDL is False unless `kernl.launch.dependent_launches` is on, and then nothing is compiled in.
 

@@ -75,7 +75,7 @@ def _layer_norm_tile_kernel(
     PDL: tl.constexpr = False,
 ):
     """(BLOCK_ROWS, BLOCK_COLS) covers BLOCK_ROWS whole rows."""
-    if stride_weight == 1:
+    if stride_weight == 1 and tl.program_id(0) == 0:
         prefetch_rows(weight_ptr + tl.zeros((1,), tl.int32), 0, cols, PDL)
     wait_for_inputs(PDL)
     row_offs = (tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)).to(tl.int64)[:, None]

@@ -89,7 +89,7 @@ def _linear_glu_kernel(
     x_rows = tl.where(m_offs < m, m_offs, 0).to(tl.int64)[:, None] * stride_x_m * STRIDE_UNIT
     weight_rows = tl.where(n_offs < n, n_offs, 0).to(tl.int64) * stride_weight_n * STRIDE_UNIT
     to_up = tl.cast(n, tl.int64) * stride_weight_n * STRIDE_UNIT
-    if stride_weight_k == 1 and tiles_m <= 2:  # with more of them each block is asked for often
+    if stride_weight_k == 1 and tile_m == 0:  # the other programs read what this one asks for
         prefetch_rows(weight_ptr + weight_rows, 0, k, PDL)
         prefetch_rows(weight_ptr + to_up + weight_rows, 0, k, PDL)
     wait_for_inputs(PDL)

@@ -80,7 +80,7 @@ def finish_norm_kernel(
     PDL: tl.constexpr = False,
 ):
     """The shapes: partial (SPLIT_K, m, n), the others (m, n). BLOCK_N covers n."""
-    if stride_norm_weight == 1:
+    if stride_norm_weight == 1 and tl.program_id(0) == 0:
         prefetch_rows(norm_weight_ptr + tl.zeros((1,), tl.int32), 0, n, PDL)
     wait_for_inputs(PDL)
     m_offs = (tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)[:, None]

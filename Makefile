@@ -5,6 +5,7 @@
 #   TORCH=any    accept a CUDA build of torch on a machine with no GPU
 #   BENCH=…      regular expression: which benchmarks to run
 #   OPS=…        make tune: which operators (all)
+#   IMPLEMENTATIONS=…  make bench: time these alone, such as eager,compile_cudagraph,kernl
 #   PROFILE=…    make bench: full, or quick, which compiles a part of the cases (no GPU: quick)
 #   REVISION=…   git range: which commits to measure (HEAD^!, the newest alone)
 
@@ -24,6 +25,7 @@ OPS ?=
 GATE_ARGS ?=
 TABLE_ARGS ?=
 PROFILE ?=
+IMPLEMENTATIONS ?=
 
 # constraints.txt is resolved for 3.11, so 3.11 comes first. A name that is there may still not
 # run (version managers leave such stubs), so each is asked.
@@ -83,9 +85,9 @@ measure: environment ## Run the benchmarks on REVISION
 	if [ "$$profile" = full ]; then options+=(--show-stderr); fi; \
 	echo "bench: machine $$machine, commits $(REVISION), benchmarks $${bench:-all}," \
 	  "profile $$profile"; \
-	export KERNL_PROFILE="$$profile"; \
+	export KERNL_PROFILE="$$profile" KERNL_IMPLEMENTATIONS='$(IMPLEMENTATIONS)'; \
 	chosen="$$bench"; \
-	if [ "$$profile" != full ]; then \
+	if [ "$$profile" != full ] || [ -n "$$KERNL_IMPLEMENTATIONS" ]; then \
 	  chosen="$$($(RUN) -m benchmarks.measure.selection --bench "$$bench")"; fi; \
 	while IFS= read -r one; do \
 	  if [ -n "$$one" ]; then options+=(--bench "$$one"); fi; done <<< "$$chosen"; \

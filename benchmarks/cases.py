@@ -17,8 +17,9 @@ PATH = Path(__file__).parent / "suite" / "cases.json"
 FORMAT = 6
 
 PROFILES = ("full", "quick")
-NOT_SELECTED = "left out of the quick profile"
+NOT_SELECTED = "left out of this run"
 """Why a point has no result where a run was asked for less than everything."""
+_NOT_SELECTED = frozenset({NOT_SELECTED, "left out of the quick profile"})  # older results say that
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,28 @@ class Frozen:
         return tuple(self._entries[op]["implementations"])
 
     def selected_implementations(self, op: str) -> frozenset[str]:
-        """Those of `implementations` that this process's profile measures."""
+        """Those of `implementations` that this process measures.
+
+        They are those that the environment variable KERNL_IMPLEMENTATIONS names, with commas
+        between them; where it names none, those of the profile. Raises ValueError for a name that
+        there is not.
+        """
         entry = self._entries[op]
-        left_out = entry.get("quick_left_out", ()) if profile() == "quick" else ()
-        return frozenset(entry["implementations"]) - frozenset(left_out)
+        every = frozenset(entry["implementations"])
+        if named := self._named_implementations():
+            return every & named
+        return every - frozenset(entry.get("quick_left_out", ()) if profile() == "quick" else ())
+
+    def _named_implementations(self) -> frozenset[str]:
+        asked = os.environ.get("KERNL_IMPLEMENTATIONS", "").split(",")
+        named = frozenset(name.strip() for name in asked) - {""}
+        known = {name for entry in self._entries.values() for name in entry["implementations"]}
+        if unknown := sorted(named - known):
+            raise ValueError(
+                f"KERNL_IMPLEMENTATIONS names {', '.join(map(repr, unknown))}; allowed: names of "
+                f"{', '.join(sorted(known))}, with commas between them."
+            )
+        return named
 
     def opt_in(self, op: str) -> bool:
         """Whether the operator rounds more than its dtype does: it is reported apart."""
@@ -88,6 +107,11 @@ class Frozen:
     def dtype(self, op: str, case: str) -> str:
         """The element type of one case: fp16, bf16 or fp32."""
         return str(self._entries[op]["kernels"][case]["dtype"])
+
+
+def was_left_out(reason: object) -> bool:
+    """Whether that is why a point has no result: nobody asked for it."""
+    return reason in _NOT_SELECTED
 
 
 def profile() -> str:

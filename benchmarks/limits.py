@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import store
-from benchmarks.cases import NOT_SELECTED
+from benchmarks.cases import was_left_out
 from benchmarks.gate.command import RESULTS, GateError, resolve
 from kernl.ops.tile import shared_memory_limit
 
@@ -91,7 +91,7 @@ def judge(rows: Iterable[dict[str, Any]], excuses: Sequence[Excuse]) -> tuple[li
         where = f"{row['op']} {row['case']} on {row['variant']}"
         if row["status"] == "failed" and row["metric"] == "spills":
             found.append(f"{where} did not compile: {row['reason']}")
-        if row["reason"] == NOT_SELECTED:
+        if was_left_out(row["reason"]):
             not_all.update(excuse for excuse in excuses if excuse.covers(row))
         if row["status"] != "ok":
             continue

@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.cases import NOT_SELECTED
 from dashboards import figures, summary, text
 from dashboards.suites import MODELS
 from dashboards.tables import Cell, Table, ratio_cell, remarks, word
@@ -16,7 +15,7 @@ from dashboards.tables import Cell, Table, ratio_cell, remarks, word
 def tried(rows: pd.DataFrame) -> pd.DataFrame:
     """The timings of one machine, commit and model without those that no run asked for."""
     times = summary.timings(rows, MODELS.name)
-    return times[~((times["status"] == "skipped") & times["reason"].isin(["", NOT_SELECTED]))]
+    return times[~((times["status"] == "skipped") & summary.unasked(times["reason"]))]
 
 
 def opponents(times: pd.DataFrame) -> list[str]:

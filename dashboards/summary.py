@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import compare
-from benchmarks.cases import NOT_SELECTED
+from benchmarks.cases import was_left_out
 
 TIE = 0.02
 """Ratios between 1 / (1 + TIE) and 1 + TIE are ties."""
@@ -91,6 +91,11 @@ def outcome(ratio: float) -> str:
     return "loss" if ratio < 1 / (1 + TIE) else "tie"
 
 
+def unasked(reasons: pd.Series) -> pd.Series:
+    """Of points without a result: whether no run asked for them. They say so, or nothing."""
+    return reasons.map(lambda why: not why or was_left_out(why)).astype(bool)
+
+
 def timings(rows: pd.DataFrame, suite: str = "kernels") -> pd.DataFrame:
     """The latency rows of a suite, one for each machine, commit, op, case, implementation."""
     wanted = rows[(rows["suite"] == suite) & (rows["metric"] == "time")]
@@ -120,7 +125,7 @@ def speedups(rows: pd.DataFrame, suite: str = "kernels") -> pd.DataFrame:
     broken = (frame["status"] == "ok") & wide[OURS].isna()
     frame.loc[broken, "status"] = "failed"
     skipped = frame["status"] == "skipped"
-    asked = ~frame.loc[skipped, "reason"].isin(["", NOT_SELECTED])
+    asked = ~unasked(frame.loc[skipped, "reason"])
     frame.loc[skipped, "status"] = np.where(asked, "fallback", "missing")
     fallback = (frame["status"] == "fallback") & frame["eager"].notna()
     frame["kernl"] = wide[OURS].where(~fallback, frame["eager"])

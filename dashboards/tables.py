@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from benchmarks.cases import NOT_SELECTED
+from benchmarks.cases import was_left_out
 from dashboards import figures, summary, text
 from dashboards.history import Commit
 from dashboards.suites import KERNELS, Suite
@@ -236,7 +236,7 @@ def changes(
 
 def codegen_cases(rows: pd.DataFrame) -> Table:
     """Every case and architecture of one operator at one commit, but what was not asked for."""
-    rows = rows[rows["reason"] != NOT_SELECTED]
+    rows = rows[~rows["reason"].map(was_left_out).astype(bool)]
     values: dict[tuple[str, str], dict[str, float]] = {}
     remarks: dict[tuple[str, str], set[str]] = {}
     for row in rows.to_dict("records"):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 from benchmarks import compare
-from benchmarks.cases import NOT_SELECTED
+from benchmarks.cases import NOT_SELECTED, was_left_out
 
 Outcome = Literal[
     "failed",
@@ -203,7 +203,7 @@ def _by_status(key: Key, base: Row | None, head: Row | None) -> Finding | None:
         return _plain(key, outcome, base, head, f"{_why(head)}{earlier}")
     if new == "ok":
         return _plain(key, "fixed" if old == "failed" else "new", base, head, f"base {_was(old)}")
-    if NOT_SELECTED in (_reason(base), _reason(head)):
+    if was_left_out(_reason(base)) or was_left_out(_reason(head)):
         return _plain(key, "skipped", base, head, NOT_SELECTED)
     if new == "skipped" and old != "ok":
         return _plain(key, "skipped", base, head, f"n/a on head, and base {_was(old)}")

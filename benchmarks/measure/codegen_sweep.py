@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.cases import NOT_SELECTED, Frozen
+from benchmarks.cases import NOT_SELECTED, Frozen, was_left_out
 from benchmarks.measure.device import Fingerprint, fingerprint
 from benchmarks.measure.journal import Journal, Record
 from benchmarks.measure.lifetime import die_with_parent
@@ -71,7 +71,7 @@ def sweep(
         for task in tasks(frozen, op):
             wanted = task.case in selected and task.architecture in frozen.selected_architectures()
             record = measured.get((task.case, task.architecture))
-            if record is not None and not (wanted and _was_left_out(record)):
+            if record is not None and not (wanted and was_left_out(record["reason"])):
                 known.append((task, record))
             else:
                 (waiting if wanted else left_out).append(task)
@@ -103,12 +103,8 @@ def sweep(
         )
         if into is not None:
             write_point(into, task.case, task.architecture, record)
-        if outcome.reason != NOT_SELECTED:
+        if not was_left_out(outcome.reason):
             progress.step(f"{task.op} {task.case} {task.architecture}")
-
-
-def _was_left_out(point: dict[str, Any]) -> bool:
-    return point["reason"] == NOT_SELECTED
 
 
 def _measured(

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import asv_file
-from benchmarks.cases import NOT_SELECTED
+from benchmarks.cases import was_left_out
 from benchmarks.measure.device import Fingerprint, same_device
 from benchmarks.measure.journal import Record, latest
 
@@ -60,7 +60,7 @@ def reusable(
     found: dict[str, dict[str, Record]] = {}
     for point in latest(records):
         same = (point["suite"], point["op"], point.get("version")) == (suite, op, version)
-        decided = point.get("reason") != NOT_SELECTED or point["variant"] in left_out
+        decided = not was_left_out(point.get("reason")) or point["variant"] in left_out
         if same and point["run"] in runs and decided:
             found.setdefault(point["case"], {})[point["variant"]] = point
     return {

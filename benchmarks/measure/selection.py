@@ -3,7 +3,8 @@
     python -m benchmarks.measure.selection --bench codegen.Softmax
 
 Prints regular expressions for asv's `--bench`, one a line, which together match the cases that the
-profile in KERNL_PROFILE selects, of the benchmarks that REGEX matches. asv forks a process for each
+profile in KERNL_PROFILE selects, of the benchmarks that REGEX matches, in the implementations that
+KERNL_IMPLEMENTATIONS names. asv forks a process for each
 case and metric that its expressions match, also where the suite then says that they are left out;
 in the quick profile that is nine of ten. `make measure` asks here first.
 
@@ -76,7 +77,7 @@ def regular_expression(text: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print; exits with 2 and a message where REGEX is no regular expression."""
+    """Print; exits with 2 and a message where REGEX or the environment names what there is not."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.measure.selection", description=__doc__
     )
@@ -85,7 +86,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--bench", type=regular_expression, default="", metavar="REGEX", help="as asv takes it"
     )
     options = parser.parse_args(arguments)
-    print("\n".join(expressions(frozen_cases.load(), options.bench)))
+    try:
+        found = expressions(frozen_cases.load(), options.bench)
+    except ValueError as error:
+        parser.error(str(error))
+    print("\n".join(found))
 
 
 if __name__ == "__main__":

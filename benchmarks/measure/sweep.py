@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import NOT_SELECTED
+from benchmarks.cases import NOT_SELECTED, was_left_out
 from benchmarks.measure.device import Fingerprint
 from benchmarks.measure.journal import Journal, Record
 from benchmarks.measure.process import Message, WorkerFault, WorkerProcess, WorkerRefusal
@@ -68,7 +68,7 @@ class Settings:
 class Subject:
     """What is measured: an op in a commit, in which implementations, on which machine.
 
-    `left_out` are those of the implementations that this profile does not measure.
+    `left_out` are those of the implementations that this run does not measure.
     """
 
     op: str
@@ -306,7 +306,7 @@ class _Sweep:
             telemetry=message.get("telemetry"),
             dry=bool(message.get("dry")),
         )
-        if record["reason"] != NOT_SELECTED:
+        if not was_left_out(record["reason"]):
             self._progress.step(_outcome(record))
         return record
 

@@ -70,6 +70,31 @@ def test_the_full_profile_selects_all(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def test_implementations_that_are_named_are_selected_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERNL_PROFILE", "full")
+    monkeypatch.setenv("KERNL_IMPLEMENTATIONS", "kernl, compile_max_autotune")
+    frozen = frozen_cases.load()
+    assert frozen.selected_implementations("bert_base") == {"kernl", "compile_max_autotune"}
+    assert frozen.selected_implementations("softmax") == {"kernl"}
+    (one,) = expressions(frozen, r"models\.BertBase\.")
+    found = {name for name in points(frozen, "models", "bert_base") if re.search(one, name)}
+    assert len(found) == 2 * len(frozen.kernel_cases("bert_base"))
+    monkeypatch.setenv("KERNL_PROFILE", "quick")  # a name counts for more than the profile
+    assert "compile_max_autotune" in frozen.selected_implementations("bert_base")
+
+
+def test_an_implementation_that_there_is_not_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KERNL_IMPLEMENTATIONS", "kernl,kernel")
+    with pytest.raises(SystemExit) as left:
+        selection.main(["--bench", "models"])
+    said = capsys.readouterr().err
+    assert left.value.code == 2
+    assert "'kernel'" in said
+    assert "compile_cudagraph" in said
+
+
 def test_what_is_no_expression_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         selection.main(["--bench", "("])

@@ -284,6 +284,27 @@ def test_the_readme_shows_what_the_command_prints(capsys: pytest.CaptureFixture[
         assert [line for line in rows if line not in readme.splitlines()] == []
 
 
+def test_the_readme_shows_the_grid_that_was_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (commit,) = set(re.findall(r"dashboards\.table --suite models (\w+)", readme))
+    assert table.main(["--suite", "models", commit]) == 0
+    measured = re.findall(
+        r"^\| batch(\d+)_seq(\d+)\.fp16 \| ([\d.]+) \| [\d.]+× \| ([\d.]+)× \|",
+        capsys.readouterr().out,
+        re.MULTILINE,
+    )
+    cells = {(batch, seq): f"{ms} ({over}×)" for batch, seq, ms, over in measured}
+    (heading,) = re.findall(r"^\| batch \|(.*)\|$", readme, re.MULTILINE)
+    lengths = re.findall(r"length (\d+)", heading)
+    shown = {
+        (batch, length): cell
+        for batch, line in re.findall(r"^\| (\d+) \| (.*×\)) \|$", readme, re.MULTILINE)
+        for length, cell in zip(lengths, line.split(" | "), strict=True)
+    }
+    assert len(shown) == 21
+    assert shown == cells
+
+
 @pytest.mark.parametrize("losses", ["0", "-1", "two", "²"])
 def test_a_count_of_losses_that_is_none_is_refused(losses: str) -> None:
     with pytest.raises(SystemExit) as stopped:

@@ -10,8 +10,12 @@ candidates that come near the fastest one, and the best of each path, are timed 
 model's graph, with everything else as it was chosen so far. What makes the graph fastest becomes
 the class's row in `kernl/tuned`; one that gains nothing leaves it to the fastest by itself.
 
-Classes go in the order of the time they take, each once. Review the tables like code; `make freeze`
-follows. Needs a GPU.
+Classes go in the order of the time they take, each once. They start from the fastest by itself of
+each class, or, where the graph takes less time so, from the fastest that is no library's call: one
+such call in a chain of kernels that begin early keeps its neighbours from it, so that changing one
+class at a time would not get there. Review the tables like code; `make freeze` follows.
+
+Needs a GPU.
 """
 
 from __future__ import annotations
@@ -22,8 +26,8 @@ import os
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -57,10 +61,19 @@ MOST_TRIED = 6
 GAIN = 0.002
 """A part of the whole graph's time; less than that is noise."""
 _REPLAYS = 40
+LIBRARY_PATH = "library"
 
 Config = tuple[Any, ...]
 Class = tuple[str, tuple[tuple[str, Value], ...]]
 """A tunable's name, and a key of it."""
+
+
+class Forced(NamedTuple):
+    """A class, and the configuration that it is to have."""
+
+    tunable: Tunable[Any]
+    key: dict[str, Value]
+    config: Config
 
 
 class Choice(NamedTuple):
@@ -90,6 +103,12 @@ def settle(configs: Sequence[Config], taken: Mapping[Config, float]) -> Config:
     return fastest if taken[fastest] < (1 - GAIN) * taken[configs[0]] else configs[0]
 
 
+def own(seconds: Mapping[Config, float]) -> Config:
+    """The fastest by itself that is no library's call; the fastest of all where there is none."""
+    ours = [config for config in seconds if config[0] != LIBRARY_PATH]
+    return min(ours or seconds, key=lambda config: seconds[config])
+
+
 class InModel:
     """A model's rewritten graph for calls like one sample, to be captured again and again."""
 
@@ -117,33 +136,40 @@ class InModel:
             self._graph(*self._tensors)
         return Counter((tunable.name, tuple(key.items())) for tunable, key in asked)
 
-    def times(
-        self, tunable: Tunable[Any], key: dict[str, Value], configs: Sequence[Config]
-    ) -> dict[Config, float]:
-        """Seconds of the whole graph with each of these for one class, timed in turns."""
+    def times(self, ways: Sequence[Sequence[Forced]]) -> list[float]:
+        """Seconds of the whole graph, each way some classes are forced, timed in turns."""
         import torch
 
         from kernl.runtime.runner import Arena, CudaGraph
 
         arena = Arena(self._tensors[0].device)
-        captured: dict[Config, CudaGraph] = {}
-        for config in configs:
-            with tuning.forcing(tunable, config, key):
-                captured[config] = CudaGraph(self._graph, self._tensors, arena)
+        captured: list[CudaGraph] = []
+        for way in ways:
+            with forcing(way):
+                captured.append(CudaGraph(self._graph, self._tensors, arena))
         # A replay by itself writes to the outputs of the last call: they must live as long.
-        outputs = [graph(self._tensors) for graph in captured.values()]
-        taken: dict[Config, list[float]] = {config: [] for config in configs}
+        outputs = [graph(self._tensors) for graph in captured]
+        taken: list[list[float]] = [[] for _ in captured]
         for _ in range(_REPLAYS):
-            for config, graph in captured.items():
+            for graph, each in zip(captured, taken, strict=True):
                 start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
                 graph.graph.replay()  # each finds the caches as its own last call left them
                 start.record()
                 graph.graph.replay()
                 end.record()
                 end.synchronize()
-                taken[config].append(start.elapsed_time(end) / 1e3)
+                each.append(start.elapsed_time(end) / 1e3)
         del outputs
-        return {config: statistics.median(each) for config, each in taken.items()}
+        return [statistics.median(each) for each in taken]
+
+
+@contextmanager
+def forcing(way: Iterable[Forced]) -> Iterator[None]:
+    """Inside, these classes have these configurations; of one class the last counts."""
+    with ExitStack() as stack:
+        for one in way:
+            stack.enter_context(tuning.forcing(one.tunable, one.config, one.key))
+        yield
 
 
 def classes_of(
@@ -185,33 +211,44 @@ def tune_case(
         timed: seconds of a class's candidates by themselves; empty where none is right.
         say: takes a line for each class.
     """
-    alone = [(question, timed(question)) for question in classes]
-    weights = {
-        id(question): asked[question.tunable.name, tuple(question.key.items())]
-        * min(seconds.values(), default=0.0)
-        for question, seconds in alone
-    }
+    alone = [(question.tunable, dict(question.key), timed(question)) for question in classes]
+    for tunable, key, seconds in alone:
+        if not seconds:
+            say(f"{_spoken(tunable, key)}: no candidate is right")
+    alone = [one for one in alone if one[2]]
+    if not alone:
+        return []
+    alone.sort(key=lambda one: -asked[one[0].name, tuple(one[1].items())] * min(one[2].values()))
+    starts = [
+        [Forced(tunable, key, start(seconds)) for tunable, key, seconds in alone]
+        for start in (lambda seconds: shortlist(seconds)[0], own)
+    ]
+    fastest, ours = in_model.times(starts)
+    chosen = starts[int(ours < (1 - GAIN) * fastest)]
+    say(
+        f"{1e6 * fastest:.1f} µs of the model with the fastest of each class by itself, "
+        f"{1e6 * ours:.1f} µs without a library's calls"
+    )
     choices: list[Choice] = []
-    with ExitStack() as chosen:
-        for question, seconds in sorted(alone, key=lambda one: -weights[id(one[0])]):
-            tunable, key = question.tunable, dict(question.key)
-            words = f"{tunable.name}: {', '.join(f'{k}={v}' for k, v in key.items())}"
-            if not seconds:
-                say(f"{words}: no candidate is right")
-                continue
-            configs = shortlist(seconds)
-            taken = in_model.times(tunable, key, configs)
-            config = settle(configs, taken)
-            chosen.enter_context(tuning.forcing(tunable, config, key))
-            choices.append(Choice(tunable, key, config, seconds[config]))
-            first = configs[0]
-            say(
-                f"{words}: {tuple(config)}, {1e6 * seconds[config]:.2f} µs by itself, "
-                f"{1e6 * taken[config]:.1f} µs of the model; the fastest by itself "
-                f"{1e6 * seconds[first]:.2f} and {1e6 * taken[first]:.1f} µs; "
-                f"{len(configs)} of {len(seconds)} tried"
-            )
+    for place, (tunable, key, seconds) in enumerate(alone):
+        first = chosen[place].config
+        configs = list(dict.fromkeys([first, *shortlist(seconds)]))
+        ways = [[*chosen, Forced(tunable, key, config)] for config in configs]
+        taken = dict(zip(configs, in_model.times(ways), strict=True))
+        config = settle(configs, taken)
+        chosen[place] = Forced(tunable, key, config)
+        choices.append(Choice(tunable, key, config, seconds[config]))
+        say(
+            f"{_spoken(tunable, key)}: {tuple(config)}, {1e6 * seconds[config]:.2f} µs by itself, "
+            f"{1e6 * taken[config]:.1f} µs of the model; before {tuple(first)}, "
+            f"{1e6 * seconds[first]:.2f} and {1e6 * taken[first]:.1f} µs; "
+            f"{len(configs)} of {len(seconds)} tried"
+        )
     return choices
+
+
+def _spoken(tunable: Tunable[Any], key: Mapping[str, Value]) -> str:
+    return f"{tunable.name}: {', '.join(f'{name}={value}' for name, value in key.items())}"
 
 
 def write(choices: Iterable[Choice], capability: int, folder: Path) -> None:

@@ -1,7 +1,7 @@
 """`python -m benchmarks.tune_model`: what is tried in a model, what is chosen, what is written."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ from benchmarks import tune_model
 from benchmarks.measure.candidates import Question, questions
 from benchmarks.measure.model_calls import Weights
 from benchmarks.models import BERT_BASE, T5_BASE_ENCODER
-from benchmarks.tune_model import Config, InModel, settle, shortlist
+from benchmarks.tune_model import Config, Forced, InModel, forcing, own, settle, shortlist
 from kernl import tuning
 from kernl.ops.linear import LINEAR
 from kernl.ops.linear_config import LIBRARY, LINEAR_TUNABLE, LinearConfig
@@ -46,6 +46,12 @@ def test_where_there_are_no_paths_the_near_ones_are_tried() -> None:
     assert len(shortlist(many)) == tune_model.MOST_TRIED
 
 
+def test_a_start_without_a_library() -> None:
+    assert own({LIBRARY: 1.0, TILE: 1.4, WAVE: 1.3}) == WAVE
+    assert own({LIBRARY: 1.0}) == LIBRARY
+    assert own({(128, 64): 2.0, (64, 64): 1.0}) == (64, 64)
+
+
 def test_noise_changes_nothing() -> None:
     configs = [LIBRARY, TILE]
     assert settle(configs, {LIBRARY: 1.0, TILE: 0.999}) == LIBRARY
@@ -58,40 +64,71 @@ def _question(n: int) -> Question:
     return next(q for q in questions(LINEAR, [case], 90))
 
 
+class Model:
+    """Stands in for a model: its time is a function of what the two classes have."""
+
+    def __init__(self, taken: Callable[[Config, Config], float]) -> None:
+        self._taken = taken
+        self.ways: list[list[tuple[Config, Config]]] = []
+
+    def times(self, ways: Sequence[Sequence[Forced]]) -> list[float]:
+        pairs: list[tuple[Config, Config]] = []
+        for way in ways:
+            with forcing(way):
+                heavy, light = (
+                    tuning.choose(LINEAR_TUNABLE, 90, torch.device("cpu"), **_question(n).key)
+                    for n in (3072, 768)
+                )
+            pairs.append((heavy, light))
+        self.ways.append(pairs)
+        return [self._taken(*pair) for pair in pairs]
+
+
+def _tuned(model: Model, timed: Callable[[Question], dict[Any, float]]) -> tuple[Any, list[str]]:
+    lines: list[str] = []
+    classes = [_question(768), _question(3072)]
+    asked = {(q.tunable.name, tuple(q.key.items())): 12 for q in classes}
+    choices = tune_model.tune_case(cast(InModel, model), classes, asked, timed, lines.append)
+    return choices, lines
+
+
 def test_a_class_is_tried_with_what_was_chosen_before(tmp_path: Path) -> None:
     """The heavier class first; the row is the model's choice with its time by itself."""
-    light, heavy = _question(768), _question(3072)
-    asked = {(q.tunable.name, tuple(q.key.items())): 12 for q in (light, heavy)}
-    seen = []
-
-    class Model:
-        def times(self, tunable: Any, key: Any, configs: Sequence[Any]) -> dict[Any, float]:
-            others = [
-                tuning.choose(LINEAR_TUNABLE, 90, torch.device("cpu"), **q.key)
-                for q in (light, heavy)
-                if q.key != key
-            ]
-            seen.append((key["n"], list(configs), others))
-            return {config: 1.0 if config == WAVE else 2.0 for config in configs}
+    model = Model(lambda *pair: 3.0 - sum(config == WAVE for config in pair))
 
     def timed(question: Question) -> dict[Any, float]:
-        scale = 1e-5 if question is heavy else 1e-6
-        return {LIBRARY: scale, WAVE: 1.5 * scale, TILE: 1.9 * scale}
+        scale = 1e-5 if question.key["n"] == 3072 else 1e-6
+        return {LIBRARY: scale, TILE: 1.5 * scale, WAVE: 1.9 * scale}
 
-    lines: list[str] = []
-    model = cast(InModel, Model())
-    choices = tune_model.tune_case(model, [light, heavy], asked, timed, lines.append)
-    assert [n for n, *_ in seen] == [3072, 768]
-    assert seen[1][2] == [WAVE]
+    choices, lines = _tuned(model, timed)
+    starts, heavy, light = model.ways
+    assert starts == [(LIBRARY, LIBRARY), (TILE, TILE)]
+    assert heavy == [(LIBRARY, LIBRARY), (TILE, LIBRARY), (WAVE, LIBRARY)]
+    assert light == [(WAVE, LIBRARY), (WAVE, TILE), (WAVE, WAVE)]
     assert [choice.config for choice in choices] == [WAVE, WAVE]
-    assert "3 of 3 tried" in lines[0]
+    assert "3 of 3 tried" in lines[1]
     tune_model.write(choices, 90, tmp_path)
     rows = read(tmp_path / "linear.csv", LINEAR_TUNABLE)
     assert sorted((row.key["n"], LinearConfig(*row.config)) for row in rows) == [
         (768, WAVE),
         (3072, WAVE),
     ]
-    assert "15.00" in (tmp_path / "linear.csv").read_text()
+    assert "19.00" in (tmp_path / "linear.csv").read_text()
+
+
+def test_where_all_must_change_at_once_the_start_is_without_a_library() -> None:
+    """Each class alone loses: a chain begins early only where no library's call is in it."""
+    model = Model(lambda *pair: 2.0 + pair.count(TILE) - 3.0 * (LIBRARY not in pair))
+    seconds = {LIBRARY: 1e-6, TILE: 1.5e-6}
+    choices, lines = _tuned(model, lambda _: dict(seconds))
+    assert [choice.config for choice in choices] == [TILE, TILE]
+    assert lines[0].startswith("2000000.0 µs of the model with the fastest of each class by itself")
+
+
+def test_the_library_stays_where_it_gains() -> None:
+    model = Model(lambda *pair: 2.0 - pair.count(LIBRARY))
+    choices, _ = _tuned(model, lambda _: {LIBRARY: 1e-6, TILE: 1.5e-6})
+    assert [choice.config for choice in choices] == [LIBRARY, LIBRARY]
 
 
 def test_a_class_without_a_right_candidate_is_left_alone() -> None:

@@ -44,8 +44,10 @@ def optimize_model(
     its time with the original's; where they are off or slower, calls of these shapes stay with the
     original. `explain` says what was done. Calls outside of `torch.inference_mode()` or
     `torch.no_grad()`, calls in training mode and calls with a cache as argument stay with the
-    original too. Token ids and positions outside of their tables, for which PyTorch fails, give
-    NaN for their sequence.
+    original too, and so do all while a submodule has a hook of somebody else's. Where a submodule,
+    a parameter or a buffer was replaced, graphs are built anew. A copy of the model, by deepcopy or
+    from a file, is optimised like it and builds its own graphs. Token ids and positions outside of
+    their tables, for which PyTorch fails, give NaN for their sequence.
 
     Args:
         model: in eval mode, on an NVIDIA GPU from Ampere on.

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from kernl.optimize.changes import Watch
 from kernl.optimize.copies import Shell, Twin
 from kernl.optimize.engine import Call, Engine, Forward, build, build_padded
 from kernl.optimize.kept import Kept
@@ -31,9 +32,13 @@ class OptimizedForward:
     """
 
     def __init__(self, model: torch.nn.Module, options: Options) -> None:
-        self.original: Forward = model.forward
+        self._begin(model, options, model.forward)
+
+    def _begin(self, model: torch.nn.Module, options: Options, original: Forward) -> None:
+        self.original = original
         self.options = options
         self._model = model
+        self._watch = Watch(model)
         self._first = _place_of_first_parameter(model)
         self._weights = self._weights_now()
         self._engines: Shelf[Engine] = Shelf(options.max_graphs)
@@ -52,6 +57,22 @@ class OptimizedForward:
         self._padding = Padding(model, self.original, lengths) if lengths else None
         # transformers reads the parameters of forward to know what a model takes.
         functools.update_wrapper(self, self.original)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For a copy of the model, or a file of it: graphs stay behind, and are built anew."""
+        return _asleep, (), (self._model, self.options, self.original)
+
+    def __setstate__(self, state: tuple[torch.nn.Module, Options, Forward]) -> None:
+        self._state = state  # the model in it may have no modules yet
+
+    def __getattr__(self, name: str) -> Any:
+        """Begin, where this is a copy that nobody asked anything yet."""
+        copying = name in ("__deepcopy__", "__copy__")
+        state = None if copying else self.__dict__.pop("_state", None)
+        if state is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        self._begin(*state)
+        return getattr(self, name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the model's forward returns.
@@ -93,7 +114,7 @@ class OptimizedForward:
         row = tensors if engine.take is None else engine.take(tensors)
         # A replay reads no mode and touches no module. In somebody's capture there is none.
         if self._arena is not None and not torch._C._cuda_isCurrentStreamCapturing():
-            return engine.rebuild(runner(row))
+            return engine.rebuild(runner.replay(row))
         with torch.autocast(self._device_type, enabled=False), TRAFFIC.calling():
             return engine.rebuild(runner(row))
 
@@ -143,19 +164,25 @@ class OptimizedForward:
             return "gradients are recorded: call it inside torch.inference_mode()"
         if torch.compiler.is_compiling() and not TRAFFIC.traced_elsewhere():
             return "it is being traced or compiled"
-        if self._weights_now() != self._weights:
+        if self._moved():
             self._forget()
-        return ""
+        return "" if self._watch.quiet() else self._watch.look(self._forget)
+
+    def _moved(self) -> bool:
+        """Whether the weights were moved or cast, as `model.to` does to all of them."""
+        # Found anew in each call, as it may be another object; without a walk over the model.
+        parameters, name = self._first
+        first = parameters[name]
+        return first.data_ptr() != self._weights[0] or first.dtype is not self._weights[1]
 
     def _weights_now(self) -> tuple[int, torch.dtype, torch.device]:
-        """Changes when the weights are moved or cast, as `model.to` does to all of them."""
-        # Found anew in each call, as it may be another object; without a walk over the model.
         parameters, name = self._first
         first = parameters[name]
         return first.data_ptr(), first.dtype, first.device
 
     def _forget(self) -> None:
         """Graphs read weights where they were: build anew."""
+        self._first = _place_of_first_parameter(self._model)
         self._weights = self._weights_now()
         self._engines.clear()
         self._cuts.clear()
@@ -219,6 +246,10 @@ class OptimizedForward:
             twin = self._twins[dtype] = Twin(self._model, self.original, dtype)
         twin.refresh()
         return twin
+
+
+def _asleep() -> OptimizedForward:
+    return OptimizedForward.__new__(OptimizedForward)
 
 
 def _place_of_first_parameter(model: torch.nn.Module) -> tuple[dict[str, Any], str]:

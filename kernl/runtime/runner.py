@@ -32,6 +32,10 @@ class Runner(Protocol):
         """New output tensors."""
         ...
 
+    def replay(self, tensors: Row) -> list[torch.Tensor]:
+        """The same, where the caller knows that nobody captures the current stream."""
+        ...
+
 
 class Direct:
     """Calls the function; outputs that are inputs or constants of it are copied."""
@@ -47,6 +51,10 @@ class Direct:
             out.clone() if borrowed else out
             for out, borrowed in zip(outputs, self._borrowed, strict=True)
         ]
+
+    def replay(self, tensors: Row) -> list[torch.Tensor]:
+        """New output tensors."""
+        return self(tensors)
 
 
 class Arena:
@@ -222,17 +230,21 @@ class CudaGraph:
 
     def __call__(self, tensors: Row) -> list[torch.Tensor]:
         """New output tensors, in the order of the current stream."""
+        with self._arena.current():
+            if torch._C._cuda_isCurrentStreamCapturing():
+                return self._recorded(tensors)
+            return self._replay(tensors)
+
+    def replay(self, tensors: Row) -> list[torch.Tensor]:
+        """The same, where the caller knows that nobody captures the current stream."""
         arena = self._arena
+        # A replay goes to the current device, which need not be that of the model.
+        if torch._C._cuda_getDevice() != arena.index:
+            return self(tensors)
         with arena.lock:
-            # A replay goes to the current device, which need not be that of the model.
-            if torch._C._cuda_getDevice() == arena.index:
-                return self._replay(tensors)
-            with torch.cuda.device(arena.device):
-                return self._replay(tensors)
+            return self._replay(tensors)
 
     def _replay(self, tensors: Row) -> list[torch.Tensor]:
-        if torch._C._cuda_isCurrentStreamCapturing():
-            return self._recorded(tensors)
         self._arena.enter()
         try:
             return self._captured.replay(tensors)

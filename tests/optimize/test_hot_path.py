@@ -12,7 +12,7 @@ from kernl import optimize_model
 from kernl.optimize.engine import Engine
 from kernl.optimize.forward import FIRST_SIGHT, OptimizedForward
 from kernl.optimize.options import Options
-from kernl.runtime.runner import CudaGraph
+from kernl.runtime.runner import CudaGraph, Direct
 from kernl.runtime.structure import key_of_call, rebuilder
 from tests.optimize.calls import BY_GRAPH, forward_of, furthest, twice
 from tests.tiny_models import inputs, tiny
@@ -30,7 +30,8 @@ class Prepared:
         self.row: list[torch.Tensor] = []
         rebuild = rebuilder(truth, self.row)
         key = key_of_call((), self.given, dtype, [])
-        self.forward._engines.put(key, Engine(lambda _: self.row, rebuild, None, ""))
+        runner = Direct(lambda *_: self.row, [False] * len(self.row))
+        self.forward._engines.put(key, Engine(runner, rebuild, None, ""))
 
     def __call__(self, **more: Any) -> Any:
         with torch.inference_mode():

@@ -5,10 +5,13 @@ other threads may use the model meanwhile.
 """
 
 import copy
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import torch
+
+from kernl.errors import ArgumentError
 
 
 class Shell:
@@ -57,9 +60,25 @@ def _leave_inference_mode(model: torch.nn.Module) -> None:
                     tensor.size(),
                     tensor.stride(),
                 )
+                if weakref.getweakrefs(tensor):
+                    # Traced before, and given such memory since: it cannot be swapped any more.
+                    _require_versions(tensor)
+                    tensor.data = ordinary
+                    continue
                 if isinstance(tensor, torch.nn.Parameter):
                     ordinary = torch.nn.Parameter(ordinary, tensor.requires_grad)
                 torch.utils.swap_tensors(tensor, ordinary)
+
+
+def _require_versions(tensor: torch.Tensor) -> None:
+    try:
+        tensor._version  # noqa: B018
+    except RuntimeError as error:
+        raise ArgumentError(
+            seen="a weight that was made in inference mode and has weak references",
+            allowed="weights that PyTorch counts the changes of",
+            action="make or load the model outside of torch.inference_mode()",
+        ) from error
 
 
 class Twin(Shell):

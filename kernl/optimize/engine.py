@@ -146,10 +146,8 @@ def _build(
 ) -> Engine:
     try:
         graph, rebuild, report = traced(shell, call, options, dtype)
-    except KernlError as error:
-        return Engine(None, _nothing, None, f"no graph: {error}")
     except Exception as error:  # a fault of rewriting must not take the user's call down
-        return Engine(None, _nothing, None, f"no graph: {_spoken(error)}")
+        return without_graph(error)
     if kept is not None:
         kept.save_spellings()
     truth: list[torch.Tensor] = []
@@ -234,6 +232,12 @@ def build_padded(
         base=key,
         take=padded.row,
     )
+
+
+def without_graph(error: Exception) -> Engine:
+    """The engine of calls for which there is no graph, and why not."""
+    said = str(error) if isinstance(error, KernlError) else _spoken(error)
+    return Engine(None, _nothing, None, f"no graph: {said}")
 
 
 def _spoken(error: Exception) -> str:

@@ -11,7 +11,7 @@ import torch
 
 from kernl.optimize.changes import Watch
 from kernl.optimize.copies import Shell, Twin
-from kernl.optimize.engine import Call, Engine, Forward, build, build_padded
+from kernl.optimize.engine import Call, Engine, Forward, build, build_padded, without_graph
 from kernl.optimize.kept import Kept
 from kernl.optimize.options import Options
 from kernl.optimize.padding import Padded, Padding, padded_key
@@ -230,8 +230,12 @@ class OptimizedForward:
 
     def _build(self, key: Hashable, call: Call, dtype: torch.dtype | None) -> Engine:
         original = functools.partial(self.original, *call.args, **call.kwargs)
-        shell = self._shell(dtype)
-        engine = build(shell, call, self.options, dtype, original, self._arena, self._kept)
+        try:
+            shell = self._shell(dtype)
+        except Exception as error:  # a model that cannot be copied still runs
+            engine = without_graph(error)
+        else:
+            engine = build(shell, call, self.options, dtype, original, self._arena, self._kept)
         self._engines.put(key, engine)
         self._seen.put(key, True)
         self._weights = self._weights_now()  # packing may have moved them

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -97,6 +98,30 @@ def test_what_was_replaced_is_seen_by_the_next_call(
     assert pair.calls >= 3  # the last one by a new graph
     with torch.inference_mode():
         assert furthest(pair.model(**pair.given), before) > 1e-3
+
+
+def test_weights_that_get_inference_memory_after_they_were_traced(pair: Pair) -> None:
+    """So `resize_token_embeddings` does, called in inference mode."""
+    with torch.inference_mode():
+        for model in (pair.model, pair.plain):
+            torch.manual_seed(1)
+            model.get_input_embeddings().weight.data = torch.randn(200, 64)
+    assert pair.model.get_input_embeddings().weight.is_inference()
+    assert pair.error() < 1e-5
+    assert pair.error() < 1e-5
+    assert pair.calls == 2
+
+
+def test_a_model_that_cannot_be_copied_runs_and_says_why(pair: Pair) -> None:
+    with torch.inference_mode():
+        made = torch.nn.Parameter(torch.randn(64, 64))
+    dense(pair.model).weight = dense(pair.plain).weight = made
+    held = weakref.ref(made)
+    assert pair.error() == 0.0
+    assert pair.error() == 0.0
+    assert held() is made
+    (reason,) = [said for said in forward_of(pair.model).calls if "no graph" in said]
+    assert "was made in inference mode and has weak references" in reason
 
 
 def double(_module: object, _args: object, out: Any) -> Any:

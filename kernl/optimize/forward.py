@@ -21,6 +21,8 @@ from kernl.runtime.shelf import Shelf
 from kernl.runtime.structure import UnknownValue, key_of_call
 
 _MOST_SEEN = 4096
+_BEGINNING = threading.RLock()
+"""So that the first calls of a copy, from several threads, begin once."""
 _BY_GRAPH = "by graph"
 FIRST_SIGHT = "the first call of its shapes"
 
@@ -68,11 +70,11 @@ class OptimizedForward:
     def __getattr__(self, name: str) -> Any:
         """Begin, where this is a copy that nobody asked anything yet."""
         copying = name in ("__deepcopy__", "__copy__")
-        state = None if copying else self.__dict__.pop("_state", None)
-        if state is None:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        self._begin(*state)
-        return getattr(self, name)
+        with _BEGINNING:
+            state = None if copying else self.__dict__.pop("_state", None)
+            if state is not None:
+                self._begin(*state)
+        return object.__getattribute__(self, name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the model's forward returns.
@@ -172,7 +174,9 @@ class OptimizedForward:
         """Whether the weights were moved or cast, as `model.to` does to all of them."""
         # Found anew in each call, as it may be another object; without a walk over the model.
         parameters, name = self._first
-        first = parameters[name]
+        first = parameters.get(name)
+        if first is None:  # there is something else in its place
+            return True
         return first.data_ptr() != self._weights[0] or first.dtype is not self._weights[1]
 
     def _weights_now(self) -> tuple[int, torch.dtype, torch.device]:

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from kernl import optimize_model, restore_model
 from kernl.optimize import changes
 from tests.optimize.calls import BY_GRAPH, forward_of, furthest, twice
-from tests.tiny_models import inputs, tiny
+from tests.tiny_models import DEVICE, inputs, tiny
 
 
 class Pair:
@@ -75,9 +76,35 @@ def replace_buffer(model: Any) -> None:
     model.embeddings.position_ids = ids.flip(1).contiguous()
 
 
+def parametrize_first(model: Any) -> None:
+    class Doubled(torch.nn.Module):
+        def forward(self, weight: torch.Tensor) -> torch.Tensor:
+            return 2 * weight
+
+    torch.nn.utils.parametrize.register_parametrization(
+        model.get_input_embeddings(), "weight", Doubled()
+    )
+
+
+def inject_adapters(model: Any) -> None:
+    class Adapted(torch.nn.Module):
+        def __init__(self, base: torch.nn.Module) -> None:
+            super().__init__()
+            torch.manual_seed(1)
+            self.base, self.down, self.up = base, torch.nn.Linear(64, 4), torch.nn.Linear(4, 64)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.base(x) + self.up(self.down(x))
+
+    for layer in model.encoder.layer:
+        layer.attention.self.value = Adapted(layer.attention.self.value)
+
+
 @pytest.mark.parametrize(
     "change",
     [
+        parametrize_first,
+        inject_adapters,
         replace_module,
         replace_module_without_parameters,
         replace_parameter,
@@ -219,6 +246,27 @@ def test_a_copy_is_optimised_and_goes_its_own_way(pair: Pair, how: Callable[[Any
     with torch.inference_mode():
         assert furthest(other(**pair.given), pair.plain(**pair.given)) > 1e-3
     assert pair.calls == 2
+
+
+def test_threads_that_call_a_copy_first_begin_it_once(pair: Pair) -> None:
+    other, wrong = copy.deepcopy(pair.model), list[str]()
+
+    def work() -> None:
+        try:
+            with torch.device(DEVICE), torch.inference_mode():
+                other(**pair.given)
+        except AttributeError as error:
+            wrong.append(str(error))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert forward_of(other).calls.total() == 8
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = forward_of(other).nothing
 
 
 def test_a_copy_is_restored(pair: Pair) -> None:

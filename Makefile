@@ -84,7 +84,7 @@ measure: environment ## Run the benchmarks on REVISION
 	profile="$${profile:-full}"; \
 	if [ "$$profile" = full ]; then options+=(--show-stderr); fi; \
 	echo "bench: machine $$machine, commits $(REVISION), benchmarks $${bench:-all}," \
-	  "profile $$profile"; \
+	  "profile $$profile" $(if $(IMPLEMENTATIONS),'implementations $(IMPLEMENTATIONS)'); \
 	export KERNL_PROFILE="$$profile" KERNL_IMPLEMENTATIONS='$(IMPLEMENTATIONS)'; \
 	chosen="$$bench"; \
 	if [ "$$profile" != full ] || [ -n "$$KERNL_IMPLEMENTATIONS" ]; then \

@@ -103,10 +103,15 @@ def settle(configs: Sequence[Config], taken: Mapping[Config, float]) -> Config:
     return fastest if taken[fastest] < (1 - GAIN) * taken[configs[0]] else configs[0]
 
 
+def by_itself(seconds: Mapping[Config, float]) -> Config:
+    """The fastest by itself."""
+    return min(seconds, key=lambda config: seconds[config])
+
+
 def own(seconds: Mapping[Config, float]) -> Config:
     """The fastest by itself that is no library's call; the fastest of all where there is none."""
-    ours = [config for config in seconds if config[0] != LIBRARY_PATH]
-    return min(ours or seconds, key=lambda config: seconds[config])
+    ours = {config: taken for config, taken in seconds.items() if config[0] != LIBRARY_PATH}
+    return by_itself(ours or seconds)
 
 
 class InModel:
@@ -221,13 +226,13 @@ def tune_case(
     alone.sort(key=lambda one: -asked[one[0].name, tuple(one[1].items())] * min(one[2].values()))
     starts = [
         [Forced(tunable, key, start(seconds)) for tunable, key, seconds in alone]
-        for start in (lambda seconds: shortlist(seconds)[0], own)
+        for start in (by_itself, own)
     ]
-    fastest, ours = in_model.times(starts)
-    chosen = starts[int(ours < (1 - GAIN) * fastest)]
+    with_library, without = in_model.times(starts)
+    chosen = starts[int(without < (1 - GAIN) * with_library)]
     say(
-        f"{1e6 * fastest:.1f} µs of the model with the fastest of each class by itself, "
-        f"{1e6 * ours:.1f} µs without a library's calls"
+        f"{1e6 * with_library:.1f} µs of the model with the fastest of each class by itself, "
+        f"{1e6 * without:.1f} µs without a library's calls"
     )
     choices: list[Choice] = []
     for place, (tunable, key, seconds) in enumerate(alone):

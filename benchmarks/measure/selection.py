@@ -4,9 +4,9 @@
 
 Prints regular expressions for asv's `--bench`, one a line, which together match the cases that the
 profile in KERNL_PROFILE selects, of the benchmarks that REGEX matches, in the implementations that
-KERNL_IMPLEMENTATIONS names. asv forks a process for each
-case and metric that its expressions match, also where the suite then says that they are left out;
-in the quick profile that is nine of ten. `make measure` asks here first.
+KERNL_IMPLEMENTATIONS names. asv forks a process for each case and metric that its expressions
+match, also where the suite then says that they are left out; in the quick profile that is nine of
+ten. `make measure` asks here first.
 
 Where REGEX matches no benchmark's name, as it does where it names a case, it is printed as it is.
 """

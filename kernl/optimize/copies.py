@@ -62,7 +62,12 @@ def _leave_inference_mode(model: torch.nn.Module) -> None:
                 )
                 if weakref.getweakrefs(tensor):
                     # Traced before, and given such memory since: it cannot be swapped any more.
-                    _require_versions(tensor)
+                    if not _counts_changes(tensor):
+                        raise ArgumentError(
+                            seen="a weight that was made in inference mode and has weak references",
+                            allowed="weights that PyTorch counts the changes of",
+                            action="make or load the model outside of torch.inference_mode()",
+                        )
                     tensor.data = ordinary
                     continue
                 if isinstance(tensor, torch.nn.Parameter):
@@ -70,15 +75,12 @@ def _leave_inference_mode(model: torch.nn.Module) -> None:
                 torch.utils.swap_tensors(tensor, ordinary)
 
 
-def _require_versions(tensor: torch.Tensor) -> None:
+def _counts_changes(tensor: torch.Tensor) -> bool:
+    """Not where it was made in inference mode. Memory that it was given since changes nothing."""
     try:
-        tensor._version  # noqa: B018
-    except RuntimeError as error:
-        raise ArgumentError(
-            seen="a weight that was made in inference mode and has weak references",
-            allowed="weights that PyTorch counts the changes of",
-            action="make or load the model outside of torch.inference_mode()",
-        ) from error
+        return tensor._version >= 0
+    except RuntimeError:
+        return False
 
 
 class Twin(Shell):

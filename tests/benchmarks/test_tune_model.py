@@ -16,6 +16,8 @@ from benchmarks.tune_model import Config, Forced, InModel, forcing, own, settle,
 from kernl import tuning
 from kernl.ops.linear import LINEAR
 from kernl.ops.linear_config import LIBRARY, LINEAR_TUNABLE, LinearConfig
+from kernl.ops.linear_layer_norm_config import LINEAR_LAYER_NORM_TUNABLE
+from kernl.ops.linear_norm_config import LATE
 from kernl.tables import read
 
 TILE = LinearConfig("tile", 64, 64, 64, 1, 4, 4)
@@ -148,7 +150,8 @@ def test_the_classes_are_those_that_the_model_asks_for() -> None:
     found = tune_model.classes_of(BERT_BASE, case, dict.fromkeys(wanted, 12), 90)
     assert {(q.tunable.name, q.op.name) for q in found} == {(n, n) for n, _ in wanted}
     inner = {**KEY, "n": 768}
-    found = tune_model.classes_of(BERT_BASE, case, {("linear", tuple(inner.items())): 12}, 90)
+    with tuning.forcing(LINEAR_LAYER_NORM_TUNABLE, LATE):
+        found = tune_model.classes_of(BERT_BASE, case, {("linear", tuple(inner.items())): 12}, 90)
     assert [(q.tunable.name, q.op.name) for q in found] == [("linear", "linear_layer_norm")]
 
 

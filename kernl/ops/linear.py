@@ -10,8 +10,7 @@ Source: the order of the tiles is the grouped ordering of Triton's matrix multip
 https://triton-lang.org/main/getting-started/tutorials/03-matrix-multiplication.html.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import triton
@@ -19,11 +18,12 @@ import triton.language as tl
 
 from kernl import checks, launch
 from kernl.launch import Launch, LibraryCall, Plan, cdiv
-from kernl.op import Case, Dims, Op
+from kernl.op import Op
 from kernl.ops.activation import ACTIVATIONS, activation_reference
 from kernl.ops.dependent import prefetch_rows, wait_for_inputs
 from kernl.ops.epilogue import Epilogue, finish, finish_launch
 from kernl.ops.grouped import grouped_tile
+from kernl.ops.linear_cases import EDGES, bytes_moved, linear_dims, linear_inputs
 from kernl.ops.linear_config import BY_TMA, LINEAR_TUNABLE, LinearConfig
 from kernl.ops.linear_gemv import gemv_steps
 from kernl.ops.linear_spellings import linear_spellings
@@ -32,7 +32,6 @@ from kernl.ops.linear_wave import wave_steps
 from kernl.ops.product import Product
 from kernl.ops.rows import as_rows
 from kernl.ops.tile import multiprocessors
-from kernl.shapes import ModelShape, Workload
 from kernl.tuning import choose
 
 
@@ -328,72 +327,16 @@ def linear(
     return _linear(x, weight, bias, activation, residual, None if limit is None else float(limit))
 
 
-def _dims(model: ModelShape, workload: Workload) -> Iterator[Dims]:
-    # A step of decoding has one token of each sequence.
-    for m in (workload.batch, workload.tokens) if model.causal else (workload.tokens,):
-        for n, k, activation, residual in _layers(model):
-            options: Dims = {"bias": model.bias, "activation": activation, "residual": residual}
-            yield {"m": m, "n": n, "k": k, **options}
-
-
-def _layers(model: ModelShape) -> Iterator[tuple[int, int, str, bool]]:
-    """The linear layers of one block, packed where they share x: n, k, activation, residual."""
-    hidden, inner = model.hidden, model.intermediate
-    yield (model.heads + 2 * model.kv_heads) * model.head_dim, hidden, "none", False
-    yield hidden, model.heads * model.head_dim, "none", True
-    if model.gated:
-        yield 2 * inner, hidden, "none", False
-    else:
-        yield inner, hidden, model.activation, False
-    yield hidden, inner, "none", True
-
-
-def _inputs(case: Case, device: str, seed: int) -> dict[str, Any]:
-    generator = torch.Generator(device).manual_seed(seed)
-
-    def random(*shape: int, scale: float = 1.0) -> torch.Tensor:
-        values = torch.randn(shape, generator=generator, device=device)
-        return (scale * values).to(case.torch_dtype)
-
-    m, n, k = case["m"], case["n"], case["k"]
-    return {
-        "x": random(m, k),
-        "weight": random(n, k, scale=k**-0.5),
-        "bias": random(n) if case["bias"] else None,
-        "activation": case["activation"],
-        "residual": random(m, n) if case["residual"] else None,
-    }
-
-
-def _bytes(case: Case) -> int:
-    m, n, k = case["m"], case["n"], case["k"]
-    outputs = 2 * m * n if case["residual"] else m * n
-    return (m * k + n * k + outputs + (n if case["bias"] else 0)) * int(case.itemsize)
-
-
 LINEAR = Op(
     name="linear",
     kernel=linear,
     reference=linear_reference,
     plan=linear_plan,
     check=check_linear,
-    dims=_dims,
-    inputs=_inputs,
-    edges=tuple(
-        {"m": m, "n": n, "k": k, "bias": bias, "activation": activation, "residual": residual}
-        for m, n, k, bias, activation, residual in (
-            (1, 1, 1, False, "none", False),
-            (1, 17, 33, True, "relu", False),
-            (3, 129, 65, True, "gelu", True),
-            (17, 31, 127, True, "gelu_tanh", False),
-            (33, 257, 100, False, "silu", True),
-            (65, 63, 129, True, "tanh", True),
-            (129, 130, 257, True, "none", True),
-            (16, 96, 1000, False, "gelu", False),
-            (5, 48, 1100, True, "silu", True),
-        )
-    ),
-    bytes=_bytes,
+    dims=linear_dims,
+    inputs=linear_inputs,
+    edges=EDGES,
+    bytes=bytes_moved,
     flops=lambda case: 2 * case["m"] * case["n"] * case["k"],
     tolerance={"fp32": 3e-6, "fp16": 5e-4, "bf16": 4e-3},
     spellings=linear_spellings(linear),

@@ -28,6 +28,7 @@ class ModelShape:
         rope: whether queries and keys are rotated by their positions.
         frames: tokens of every call of an encoder that hears, whatever is said; 0 for text.
         mel_bins: channels of what it hears, at twice as many positions; 0 for text.
+        transposed: whether linear layers keep their weights as (inputs, outputs).
     """
 
     name: str
@@ -45,6 +46,7 @@ class ModelShape:
     rope: bool = False
     frames: int = 0
     mel_bins: int = 0
+    transposed: bool = False
 
     def __post_init__(self) -> None:
         # What most models leave unsaid: as many key heads as heads, which share the width evenly.
@@ -70,7 +72,7 @@ BERT_LARGE = ModelShape("bert-large-uncased", 1024, 16, 4096, 30522, "gelu")
 MINILM = ModelShape("all-MiniLM-L6-v2", 384, 12, 1536, 30522, "gelu")
 T5_SMALL = ModelShape("t5-small", 512, 8, 2048, 32128, "relu", bias=False, norm="rms")
 WHISPER_BASE = ModelShape("whisper-base", 512, 8, 2048, 51865, "gelu", frames=1500, mel_bins=80)
-GPT2 = ModelShape("gpt2", 768, 12, 3072, 50257, "gelu_tanh", causal=True)
+GPT2 = ModelShape("gpt2", 768, 12, 3072, 50257, "gelu_tanh", causal=True, transposed=True)
 
 
 def _llama_like(

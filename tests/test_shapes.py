@@ -1,6 +1,7 @@
 """Each row of `kernl.shapes` against the configuration class of transformers."""
 
 import transformers
+from transformers.pytorch_utils import Conv1D
 
 from kernl import shapes
 
@@ -33,6 +34,7 @@ def test_gpt2_is_the_default_of_its_class() -> None:
         config.n_head,
         config.vocab_size,
     )
+    assert gpt2.transposed == (Conv1D(8, 3).weight.shape == (3, 8))
     assert config.n_inner is None
     assert gpt2.intermediate == 4 * gpt2.hidden
 

@@ -133,12 +133,13 @@ def _prepare(op: str, directory: Path, suite: str) -> _Prepared:
         variants=subject.implementations,
         commit=subject.commit,
         fingerprint=subject.fingerprint,
-        left_out=subject.left_out,
     )
-    # What is left out now keeps what an earlier, larger run found.
+    # What is left out now keeps what an earlier run found, in whichever implementations that was.
     left_out = {case.name for case in op_cases if not case.selected}
-    earlier = {name: points for name, points in reusable(after=None).items() if name in left_out}
-    return _Prepared(subject, op_cases, path, {**earlier, **reusable(after=saved)})
+    found = reusable(after=None, left_out=subject.implementations)
+    earlier = {name: points for name, points in found.items() if name in left_out}
+    again = reusable(after=saved, left_out=subject.left_out)
+    return _Prepared(subject, op_cases, path, {**again, **earlier})
 
 
 def _sweep(

@@ -24,7 +24,7 @@ from kernl.ops.dependent import prefetch_rows, wait_for_inputs
 from kernl.ops.epilogue import Epilogue, finish, finish_launch
 from kernl.ops.grouped import grouped_tile
 from kernl.ops.linear_cases import EDGES, bytes_moved, linear_dims, linear_inputs
-from kernl.ops.linear_config import BY_TMA, LINEAR_TUNABLE, LinearConfig
+from kernl.ops.linear_config import BY_TMA, LIBRARY, LINEAR_TUNABLE, LinearConfig
 from kernl.ops.linear_gemv import gemv_steps
 from kernl.ops.linear_spellings import linear_spellings
 from kernl.ops.linear_tma import describable, tma_steps
@@ -73,6 +73,7 @@ def _linear_kernel(
     HAS_RESIDUAL: tl.constexpr,
     EVEN_K: tl.constexpr,
     STRIDE_UNIT: tl.constexpr,
+    BESIDE: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -82,7 +83,8 @@ def _linear_kernel(
 ):
     """The shapes: x (m, k), weight (n, k), residual (m, n), out (splits, m, n).
 
-    EVEN_K: BLOCK_K divides k. Row strides count units of STRIDE_UNIT elements.
+    EVEN_K: BLOCK_K divides k. Row strides count units of STRIDE_UNIT elements. The rows of a
+    transposed weight lie side by side, BESIDE of them without a gap.
     """
     tiles_m, tiles_n = tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N)
     tile_m, tile_n = grouped_tile(tl.program_id(0), tiles_m, tiles_n, GROUP_M)
@@ -95,7 +97,10 @@ def _linear_kernel(
     k_last = tl.minimum(k_first + k_per_split, k)
     # Past the end the first row is read again: no load needs a mask, and no such sum is stored.
     x_rows = tl.where(m_offs < m, m_offs, 0).to(tl.int64)[:, None] * stride_x_m * STRIDE_UNIT
-    weight_rows = tl.where(n_offs < n, n_offs, 0).to(tl.int64) * stride_weight_n * STRIDE_UNIT
+    weight_rows = tl.where(n_offs < n, n_offs, 0)
+    if BESIDE > 1:  # which the compiler cannot see through `where`: it would load one by one
+        weight_rows = tl.max_contiguous(tl.multiple_of(weight_rows, BESIDE), BESIDE)
+    weight_rows = weight_rows.to(tl.int64) * stride_weight_n * STRIDE_UNIT
     if stride_weight_k == 1 and tile_m == 0:  # the other programs read what this one asks for
         prefetch_rows(weight_ptr + weight_rows, k_first, k_last, PDL)
     wait_for_inputs(PDL)
@@ -176,7 +181,8 @@ def choose_config(capability: int, product: Product) -> LinearConfig:
         # Blocks of a tile are powers of two wide.
         block_n = 1 << (config.block_n.bit_length() - 1)
         return config._replace(path="tile", block_n=block_n)
-    return config
+    # A row of a transposed weight lies in pieces of one element, and this path reads rows.
+    return LIBRARY if config.path == "gemv" and product.beside > 1 else config
 
 
 def _tile(product: Product, config: LinearConfig) -> tuple[Launch, ...]:
@@ -241,6 +247,7 @@ def _products(
             **epilogue.constants,
             "EVEN_K": k % config.block_k == 0,
             "STRIDE_UNIT": product.stride_unit,
+            "BESIDE": product.beside,
             "BLOCK_M": config.block_m,
             "BLOCK_N": config.block_n,
             "BLOCK_K": config.block_k,

@@ -15,7 +15,7 @@ def linear_dims(model: ModelShape, workload: Workload) -> Iterator[Dims]:
     for m in (workload.batch, workload.tokens) if model.causal else (workload.tokens,):
         for n, k, activation, residual in _layers(model):
             options: Dims = {"bias": model.bias, "activation": activation, "residual": residual}
-            yield {"m": m, "n": n, "k": k, **options}
+            yield {"m": m, "n": n, "k": k, **options, "transposed": model.transposed}
 
 
 def _layers(model: ModelShape) -> Iterator[tuple[int, int, str, bool]]:
@@ -39,9 +39,10 @@ def linear_inputs(case: Case, device: str, seed: int) -> dict[str, Any]:
         return (scale * values).to(case.torch_dtype)
 
     m, n, k = case["m"], case["n"], case["k"]
+    transposed = dict(case.dims).get("transposed", False)
     return {
         "x": random(m, k),
-        "weight": random(n, k, scale=k**-0.5),
+        "weight": random(k, n, scale=k**-0.5).t() if transposed else random(n, k, scale=k**-0.5),
         "bias": random(n) if case["bias"] else None,
         "activation": case["activation"],
         "residual": random(m, n) if case["residual"] else None,
@@ -55,17 +56,30 @@ def bytes_moved(case: Case) -> int:
     return (m * k + n * k + outputs + (n if case["bias"] else 0)) * int(case.itemsize)
 
 
-EDGES: tuple[Dims, ...] = tuple(
-    {"m": m, "n": n, "k": k, "bias": bias, "activation": activation, "residual": residual}
-    for m, n, k, bias, activation, residual in (
-        (1, 1, 1, False, "none", False),
-        (1, 17, 33, True, "relu", False),
-        (3, 129, 65, True, "gelu", True),
-        (17, 31, 127, True, "gelu_tanh", False),
-        (33, 257, 100, False, "silu", True),
-        (65, 63, 129, True, "tanh", True),
-        (129, 130, 257, True, "none", True),
-        (16, 96, 1000, False, "gelu", False),
-        (5, 48, 1100, True, "silu", True),
-    )
+def _edge(
+    m: int,
+    n: int,
+    k: int,
+    bias: bool,
+    activation: str = "none",
+    residual: bool = False,
+    transposed: bool = False,
+) -> Dims:
+    options: Dims = {"bias": bias, "activation": activation, "residual": residual}
+    return {"m": m, "n": n, "k": k, **options, "transposed": transposed}
+
+
+EDGES: tuple[Dims, ...] = (
+    _edge(1, 1, 1, False),
+    _edge(1, 17, 33, True, "relu"),
+    _edge(3, 129, 65, True, "gelu", residual=True),
+    _edge(17, 31, 127, True, "gelu_tanh"),
+    _edge(33, 257, 100, False, "silu", residual=True),
+    _edge(65, 63, 129, True, "tanh", residual=True),
+    _edge(129, 130, 257, True, residual=True),
+    _edge(16, 96, 1000, False, "gelu"),
+    _edge(5, 48, 1100, True, "silu", residual=True),
+    _edge(3, 40, 65, True, transposed=True),
+    _edge(33, 130, 100, True, "gelu_tanh", transposed=True),
+    _edge(70, 112, 129, True, residual=True, transposed=True),
 )

@@ -1,5 +1,6 @@
 """The operands of one matrix product as the kernels of `linear` see them."""
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -38,6 +39,13 @@ class Product(NamedTuple):
         if all(stride % 16 == 0 for stride in strides):
             return 1
         return unit if all(stride % unit == 0 for stride in strides) else 1
+
+    @property
+    def beside(self) -> int:
+        """How many rows of a transposed weight a vector may hold: 16, 8, 4, 2 or 1."""
+        # A single column lies both ways, and counts as rows.
+        transposed = self.weight.stride(0) == 1 and self.weight.stride(1) > 1
+        return math.gcd(self.weight.shape[0], 16) if transposed else 1
 
     @property
     def operands(self) -> dict[str, Any]:

@@ -73,6 +73,21 @@ def test_two_runs_agree_to_the_digit(sample: list[Task], tmp_path: Path) -> None
         assert 0 < values["occupancy"] <= 1
 
 
+def test_a_transposed_weight_needs_no_more_registers(tmp_path: Path) -> None:
+    """Read one by one, its elements need an address each: 168 registers where vectors need 72."""
+    frozen = cases.load()
+    name = "m128_n3072_k768_bias_gelu_tanh_transposed.fp16"
+    dims = frozen.dims("linear", name)
+    tasks = [
+        Task("linear", name, arch, "fp16", tuple({**dims, "transposed": transposed}.items()))
+        for arch in ("sm_80", "sm_90")
+        for transposed in (False, True)
+    ]
+    registers = [one["values"]["registers"] for one in measured(tasks, tmp_path)]
+    for plain, transposed in (registers[:2], registers[2:]):
+        assert transposed <= 1.25 * plain
+
+
 def test_shared_memory_fits_every_architecture(tmp_path: Path) -> None:
     frozen = cases.load()
     largest = [c for c in frozen.codegen_cases("linear") if c.startswith(("m4096", "m16384"))]

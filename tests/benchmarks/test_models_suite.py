@@ -172,6 +172,26 @@ def test_points_reach_asv_and_a_quick_run_is_reused(
     assert point["status"] == "ok"
 
 
+def test_a_case_that_is_left_out_keeps_what_fewer_implementations_found(
+    suite: Any, bench: Bench, on_a_gpu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERNL_IMPLEMENTATIONS", "eager,kernl")
+    assert suite.BertBase().setup_cache() == ""
+    assert bench.calls()["batch8_seq512:eager,kernl"] == 1
+    monkeypatch.setenv("KERNL_IMPLEMENTATIONS", "")
+    monkeypatch.setenv("KERNL_PROFILE", "quick")
+    assert suite.BertBase().setup_cache() == ""
+    statuses = {
+        point["variant"]: point["status"]
+        for point in Journal(on_a_gpu).points()
+        if point["case"] == "batch8_seq512.fp16"
+    }
+    assert statuses == dict.fromkeys(IMPLEMENTATIONS, "skipped") | {"eager": "ok", "kernl": "ok"}
+    point = read_point(tmp_path, "batch8_seq512.fp16", "kernl")
+    assert point is not None
+    assert point["status"] == "ok"
+
+
 def test_a_regular_expression_picks_models_as_asv_does() -> None:
     names = frozen_cases.load().models
     assert matching(names, "", "models") == list(names)

@@ -225,6 +225,35 @@ def test_rows_of_1000_halves_are_known_to_be_aligned(k: int, unit: int, aligned:
     assert product.aligned == aligned
 
 
+def _transposed(m: int, n: int, k: int, dtype: str = "fp16") -> Case:
+    flags = {"bias": True, "residual": False, "transposed": True}
+    return Case.of(dtype, m=m, n=n, k=k, activation="none", **flags)
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
+@pytest.mark.parametrize("n", [1, 2, 6, 8, 36, 48, 80])
+@pytest.mark.parametrize("path", ["tile", "split"])
+def test_a_transposed_weight_is_read_by_vectors(path: str, n: int, dtype: str) -> None:
+    """Columns that end anywhere in a block: what a vector holds is inside or outside as a whole."""
+    case = _transposed(19, n, 100, dtype)
+    inputs = LINEAR.inputs(case, DEVICE, 0)
+    with tuning.forcing(LINEAR_TUNABLE, PATHS[path]):
+        (first, *_) = linear_plan(90, **inputs).launches
+    assert isinstance(first, Launch)
+    assert first.constants["BESIDE"] == {1: 1, 2: 2, 6: 2, 8: 8, 36: 4, 48: 16, 80: 16}[n]
+    assert _error(case, PATHS[path]) <= 2 * LINEAR.tolerance[dtype]
+
+
+def test_few_rows_of_a_transposed_weight_are_left_to_cublas() -> None:
+    inputs = LINEAR.inputs(_transposed(3, 48, 64), DEVICE, 0)
+    with tuning.forcing(LINEAR_TUNABLE, PATHS["gemv"]):
+        assert _names(linear_plan(90, **inputs).launches) == ["addmm"]
+        inputs["weight"] = inputs["weight"].contiguous()
+        assert _names(linear_plan(90, **inputs).launches) == STEPS["gemv"]
+        one_column = LINEAR.inputs(_case(3, 48, 1), DEVICE, 0)
+        assert _names(linear_plan(90, **one_column).launches) == STEPS["gemv"]
+
+
 def test_transposed_operands_on_every_path() -> None:
     x = torch.randn(40, 4, device=DEVICE).t()
     weight = torch.randn(40, 9, device=DEVICE).t()

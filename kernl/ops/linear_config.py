@@ -21,6 +21,7 @@ import torch
 
 from kernl.launch import cdiv, next_power_of_2
 from kernl.ops.tile import (
+    DEEP_TILES,
     FLOAT_TILES,
     FULL_GRID,
     HALF_TILES,
@@ -50,6 +51,7 @@ _MORE_TILES = (
     Tile(16, 64, 128, 4, 4),
     Tile(16, 32, 256, 4, 3),
     Tile(16, 16, 256, 4, 4),
+    *DEEP_TILES,
 )
 
 BY_TMA = ("tma", "wave")
@@ -77,6 +79,10 @@ _WAVE_TILES = (
     Tile(64, 192, 64, 4, 4),
     Tile(128, 96, 128, 4, 2),
     Tile(64, 96, 128, 4, 4),
+    # One program on each multiprocessor, which waits for memory alone.
+    Tile(128, 96, 64, 4, 7),
+    Tile(128, 96, 64, 8, 7),
+    Tile(64, 192, 64, 4, 6),
 )
 _WAVE_MOST_TILES = 2 * 132
 """Two programs on each multiprocessor."""

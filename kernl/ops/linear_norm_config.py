@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from kernl.launch import cdiv, next_power_of_2
 from kernl.ops.linear_config import LinearConfig
-from kernl.ops.tile import HALF_TILES, Tile, accumulators_limit, shared_memory_limit
+from kernl.ops.tile import DEEP_TILES, HALF_TILES, Tile, accumulators_limit, shared_memory_limit
 from kernl.tables import Key
 
 TWO = LinearConfig("two", 16, 16, 16, 1, 4, 1)
@@ -18,7 +18,7 @@ MOST_COLS = 8192
 """Whoever adds up holds whole rows in registers."""
 _MOST_ROWS = 2048
 _MOST_PROGRAMS = 512
-_TILES = (*HALF_TILES, Tile(16, 16, 256, 4, 4), Tile(16, 32, 256, 4, 3))
+_TILES = (*HALF_TILES, *DEEP_TILES, Tile(16, 16, 256, 4, 4), Tile(16, 32, 256, 4, 3))
 _SPLITS = (1, 2, 3, 4, 6, 8)
 
 

@@ -40,6 +40,16 @@ HALF_TILES = (
     Tile(32, 32, 128, 4, 4),
     Tile(16, 32, 128, 4, 4),
 )
+# As much of shared memory as there is: what comes from memory, and is used once, is waited for
+# longest, and so few programs have nobody to take turns with.
+DEEP_TILES = (
+    Tile(128, 64, 64, 8, 8),
+    Tile(128, 64, 64, 4, 8),
+    Tile(64, 64, 128, 4, 6),
+    Tile(64, 64, 64, 4, 7),
+    Tile(128, 32, 128, 4, 5),
+    Tile(64, 32, 128, 4, 8),
+)
 # Rows that start anywhere are read element by element: few of them, or the addresses spill.
 UNALIGNED_TILES = (Tile(64, 64, 32, 4, 3), Tile(32, 32, 64, 4, 3), Tile(16, 32, 64, 4, 3))
 MOST_UNALIGNED_ELEMENTS = 48

@@ -284,25 +284,52 @@ def test_the_readme_shows_what_the_command_prints(capsys: pytest.CaptureFixture[
         assert [line for line in rows if line not in readme.splitlines()] == []
 
 
-def test_the_readme_shows_the_grid_that_was_measured(capsys: pytest.CaptureFixture[str]) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+CASE = re.compile(r"^\| (\w+)\.fp16 \| ([\d.]+) \| ([\d.]+×) \| ([\d.]+×) \|", re.MULTILINE)
+"""A case's name, kernl's milliseconds, over eager, over the best alternative."""
+
+
+def _measured_models(
+    readme: str, capsys: pytest.CaptureFixture[str]
+) -> dict[str, list[tuple[str, ...]]]:
+    """What the command of the README prints of each model: groups of `CASE`."""
     (commit,) = set(re.findall(r"dashboards\.table --suite models (\w+)", readme))
     assert table.main(["--suite", "models", commit]) == 0
-    measured = re.findall(
-        r"^\| batch(\d+)_seq(\d+)\.fp16 \| ([\d.]+) \| [\d.]+× \| ([\d.]+)× \|",
-        capsys.readouterr().out,
-        re.MULTILINE,
-    )
-    cells = {(batch, seq): f"{ms} ({over}×)" for batch, seq, ms, over in measured}
+    sections = re.split(r"^(\w+)\. Milliseconds", capsys.readouterr().out, flags=re.MULTILINE)[1:]
+    pairs = zip(sections[::2], sections[1::2], strict=True)
+    return {name: CASE.findall(text) for name, text in pairs}
+
+
+def test_the_readme_shows_the_grid_that_was_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    cells = {
+        case: f"{ms} ({over})"
+        for case, ms, _, over in _measured_models(readme, capsys)["bert_base"]
+        if not case.endswith("ragged")
+    }
     (heading,) = re.findall(r"^\| batch \|(.*)\|$", readme, re.MULTILINE)
     lengths = re.findall(r"length (\d+)", heading)
     shown = {
-        (batch, length): cell
+        f"batch{batch}_seq{length}": cell
         for batch, line in re.findall(r"^\| (\d+) \| (.*×\)) \|$", readme, re.MULTILINE)
         for length, cell in zip(lengths, line.split(" | "), strict=True)
     }
     assert len(shown) == 21
     assert shown == cells
+
+
+def test_the_readme_shows_the_other_models_that_were_measured(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    measured = _measured_models(readme, capsys)
+    others = [name for name in measured if name not in ("bert_base", "roberta_base")]
+    (text,) = re.findall(r"^\| model \| case \|.*\n\|[- |:]+\n((?:\|.*\n)+)", readme, re.MULTILINE)
+    shown = [tuple(line.strip("|\n ").split(" | ")[2:]) for line in text.splitlines()]
+    expected = [
+        tuple("; ".join(values) for values in list(zip(*measured[name], strict=True))[1:])
+        for name in others
+    ]
+    assert shown == expected
 
 
 @pytest.mark.parametrize("losses", ["0", "-1", "two", "²"])

@@ -42,7 +42,8 @@ def optimize_model(
     A call of shapes that were not seen before runs as it did. The second such call traces the
     model, puts kernl's kernels into its graph, captures a CUDA graph, and compares its outputs and
     its time with the original's; where they are off or slower, calls of these shapes stay with the
-    original. `explain` says what was done. Calls outside of `torch.inference_mode()` or
+    original. Where PyTorch's kernels are faster in a CUDA graph, the graph stays as it was written.
+    `explain` says what was done. Calls outside of `torch.inference_mode()` or
     `torch.no_grad()`, calls in training mode and calls with a cache as argument stay with the
     original too, and so do all while a submodule has a hook of somebody else's. Where a submodule,
     a parameter or a buffer was replaced, graphs are built anew. A copy of the model, by deepcopy or
@@ -58,7 +59,8 @@ def optimize_model(
             once; a change in place is seen. Outputs keep the original's dtypes.
         warmup_shapes: shapes to be ready for at once, each (batch, sequence), or a mapping of the
             inputs' names to their shapes.
-        check: compare each kind of call with the original when it is built.
+        check: compare each kind of call with the original when it is built, and the rewritten graph
+            with the one as it was written.
         max_graphs: how many kinds of calls are kept; the one that was not used for longest goes.
         padding: True, or lengths: calls of token ids, shape (batch, sequence), are padded on the
             right to the next of 16, 24, 32, 48, 64, 96 …, or of these lengths, masked there, and
@@ -153,12 +155,14 @@ def explain(model: PreTrainedModel, **inputs: Any) -> Report:
     original = optimized.original if optimized else model.forward
     with torch.no_grad(), TRAFFIC.tracing(), undone(model):
         shell = Shell(model, original)
-        _, _, report = traced(shell, Call((), inputs, tensors), options, None)
+        _, _, report, _ = traced(shell, Call((), inputs, tensors), options, None)
     print(report)
     if optimized and optimized.calls:
         print("calls so far:")
         for reason, count in optimized.calls.most_common():
             print(f"  {count:4d} × {reason}")
+    for remark in optimized.remarks if optimized else ():
+        print(f"not rewritten, as that is slower for one kind of calls: {remark}")
     return report
 
 

@@ -1,24 +1,26 @@
 """What runs one kind of call: the graph, how it is run, and how its outputs are put together."""
 
+import copy
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import fx
 
 from kernl.errors import KernlError
+from kernl.optimize.captured import captured
 from kernl.optimize.copies import Shell
-from kernl.optimize.kept import Kept, name_of
+from kernl.optimize.kept import Kept
 from kernl.optimize.options import Options
 from kernl.optimize.padding import Padded
 from kernl.optimize.verdict import disagreement, narrowest, slower
-from kernl.optimize.weights_ahead import ask_ahead
 from kernl.rewrite import Report, rewrite, trace
 from kernl.rewrite.fold import fold_constants
 from kernl.rewrite.report import left_to_pytorch
-from kernl.runtime.runner import Arena, CudaGraph, Direct, Runner
+from kernl.runtime.runner import Arena, Direct, Runner
 from kernl.runtime.structure import Rebuild, rebuilder
 
 Forward = Callable[..., Any]
@@ -42,6 +44,7 @@ class Engine:
         rebuild: puts its outputs together.
         report: what rewriting did; None where there was no graph.
         note: why calls go to PyTorch, in words; empty where they do not.
+        remark: why the graph is the one as written, with PyTorch's kernels; else empty.
         precision: the narrowest dtype of the computation.
         base: the key of the engine that runs them, padded; None where it is this one.
         take: makes the row of tensors for `base` from that of a call.
@@ -54,6 +57,7 @@ class Engine:
     precision: torch.dtype = torch.float32
     base: Hashable = None
     take: Callable[[Sequence[torch.Tensor]], list[torch.Tensor]] | None = None
+    remark: str = ""
 
 
 class _Found:
@@ -81,8 +85,8 @@ class _Positional(torch.nn.Module):
 
 def traced(
     shell: Shell, call: Call, options: Options, dtype: torch.dtype | None
-) -> tuple[fx.GraphModule, Rebuild, Report]:
-    """The graph of one call, rewritten where the options say so.
+) -> tuple[fx.GraphModule, Rebuild, Report, fx.GraphModule]:
+    """The graph of one call, rewritten where the options say so; last the same as it was written.
 
     Args:
         shell: the copy of the model that is traced; the graph holds its parameters.
@@ -96,12 +100,13 @@ def traced(
     flat = _Positional(shell, call)
     with torch.autocast(call.tensors[0].device.type, enabled=False):
         graph = trace(flat, cast(call.tensors, dtype))
+        as_written = fx.GraphModule(graph, copy.deepcopy(graph.graph))
         if options.rewrite:
             report = rewrite(graph)
         else:
             fold_constants(graph)
             report = Report(left=left_to_pytorch(graph.graph))
-    return graph, flat.found.rebuild, report
+    return graph, flat.found.rebuild, report, as_written
 
 
 def cast(tensors: Sequence[torch.Tensor], dtype: torch.dtype | None) -> list[torch.Tensor]:
@@ -145,17 +150,26 @@ def _build(
     kept: Kept | None,
 ) -> Engine:
     try:
-        graph, rebuild, report = traced(shell, call, options, dtype)
+        graph, rebuild, report, as_written = traced(shell, call, options, dtype)
     except Exception as error:  # a fault of rewriting must not take the user's call down
         return without_graph(error)
     if kept is not None:
         kept.save_spellings()
     truth: list[torch.Tensor] = []
     rebuilder(original(), truth)
-    function = _function(graph, dtype, [tensor.dtype for tensor in truth])
+    function_of = partial(_function, dtype=dtype, dtypes=[tensor.dtype for tensor in truth])
+    runner: Runner
+    remark = ""
     try:
         with torch.autocast(call.tensors[0].device.type, enabled=False):
-            runner = _runner(graph, function, call, options, arena, kept)
+            if arena is None:
+                runner = Direct(function_of(graph), _borrowed(graph))
+            else:
+                other = as_written if options.check and options.rewrite else None
+                ahead = options.weights_ahead
+                runner, remark = captured(
+                    graph, other, function_of, call.tensors, arena, ahead, kept
+                )
             outputs = runner(call.tensors)
     except Exception as error:  # a kernel that does not compile must not take the user's call down
         return Engine(None, rebuild, report, f"the graph did not run: {_spoken(error)}")
@@ -164,26 +178,8 @@ def _build(
         note = disagreement(outputs, truth, precision)
         if not note and arena is not None:
             note = slower(lambda: runner(call.tensors), original)
-    return Engine(None if note else runner, rebuild, report, note, precision)
-
-
-def _runner(
-    graph: fx.GraphModule,
-    function: Callable[..., list[torch.Tensor]],
-    call: Call,
-    options: Options,
-    arena: Arena | None,
-    kept: Kept | None,
-) -> Runner:
-    if arena is None:
-        return Direct(function, _borrowed(graph))
-    ahead = options.weights_ahead and ask_ahead(graph) > 0
-    if kept is None:
-        return CudaGraph(function, call.tensors, arena, ahead=ahead)
-    name = name_of(graph, call.tensors)
-    captured = CudaGraph(function, call.tensors, arena, kept.capture(name), ahead)
-    kept.note_capture(name, captured.capture)
-    return captured
+    runs = None if note else runner
+    return Engine(runs, rebuild, report, note, precision, remark="" if note else remark)
 
 
 def build_padded(
@@ -231,6 +227,7 @@ def build_padded(
         precision=base.precision,
         base=key,
         take=padded.row,
+        remark=base.remark,
     )
 
 

@@ -121,6 +121,11 @@ class OptimizedForward:
             return engine.rebuild(runner(row))
 
     @property
+    def remarks(self) -> list[str]:
+        """Of kinds of calls whose graphs are as they were written: what they take so, and else."""
+        return [engine.remark for engine in self._engines.values() if engine.remark]
+
+    @property
     def calls(self) -> Counter[str]:
         """How many calls went which way so far."""
         with self._counting:

@@ -2,7 +2,7 @@
 
     cache_dir/FINGERPRINT/triton/          compiled kernels, as Triton keeps them
                           spellings.json   of which operators each spelling consists
-                          choices.json     which capture of a graph was the fastest
+                          choices.json     what was the fastest way to run a graph
 
 The fingerprint changes with all that could make one of these stale: the GPU, torch, triton,
 transformers, kernl's sources.
@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import transformers
@@ -26,6 +27,26 @@ from kernl.tuned_cache import fingerprint
 _SOURCES = Path(__file__).parent.parent
 
 
+class Choice(NamedTuple):
+    """What was the fastest way to run a graph.
+
+    Attributes:
+        early: as `Capture` says.
+        ahead: as `Capture` says.
+        as_written: by PyTorch's kernels, not by those that rewriting put in; None where nobody
+            compared them.
+    """
+
+    early: bool
+    ahead: bool
+    as_written: bool | None
+
+    @property
+    def capture(self) -> Capture:
+        """How it was captured."""
+        return Capture(self.early, self.ahead)
+
+
 class Kept:
     """The folder of one GPU and stack. What cannot be read or written counts as absent.
 
@@ -38,7 +59,7 @@ class Kept:
         gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
         self.folder = cache_dir / _fingerprint(gpu)
         known.load(self.folder / "spellings.json")
-        self._captures = _read_choices(self.folder / "choices.json")
+        self._choices = _read_choices(self.folder / "choices.json")
 
     @contextmanager
     def compiling(self) -> Iterator[None]:
@@ -49,16 +70,16 @@ class Kept:
                 triton.knobs.cache.dir = str(folder)
             yield
 
-    def capture(self, graph: str) -> Capture | None:
-        """How this graph is captured to be fastest; None where nobody knows."""
-        return self._captures.get(graph)
+    def choice(self, graph: str) -> Choice | None:
+        """How this graph is run to be fastest; None where nobody knows."""
+        return self._choices.get(graph)
 
-    def note_capture(self, graph: str, capture: Capture) -> None:
-        """Keep which capture of a graph was the fastest."""
-        if self._captures.get(graph) != capture:
+    def note(self, graph: str, choice: Choice) -> None:
+        """Keep what was the fastest way to run a graph."""
+        if self._choices.get(graph) != choice:
             path = self.folder / "choices.json"
-            self._captures = {**_read_choices(path), **self._captures, graph: capture}
-            write_json(path, {name: way._asdict() for name, way in self._captures.items()})
+            self._choices = {**_read_choices(path), **self._choices, graph: choice}
+            write_json(path, {name: way._asdict() for name, way in self._choices.items()})
 
     def save_spellings(self) -> None:
         """Keep of which operators each spelling consists."""
@@ -80,11 +101,12 @@ def _fingerprint(gpu: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _read_choices(path: Path) -> dict[str, Capture]:
+def _read_choices(path: Path) -> dict[str, Choice]:
     return {
-        name: Capture(**way)
+        name: Choice(**way)
         for name, way in read_json(path).items()
         if isinstance(way, dict)
-        and way.keys() == set(Capture._fields)
-        and all(isinstance(value, bool) for value in way.values())
+        and way.keys() == set(Choice._fields)
+        and all(isinstance(way[key], bool) for key in Capture._fields)
+        and way["as_written"] in (True, False, None)
     }

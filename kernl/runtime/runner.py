@@ -224,9 +224,10 @@ class CudaGraph:
 
     def _is_faster(self, one: _Captured, other: _Captured) -> bool:
         self._arena.enter()
-        faster = _faster(lambda: one.replay(self._inputs), lambda: other.replay(self._inputs))
+        calls = [lambda: one.replay(self._inputs), lambda: other.replay(self._inputs)]
+        taken = device_times(calls)
         self._arena.leave()
-        return faster
+        return taken[0] < taken[1]
 
     def __call__(self, tensors: Row) -> list[torch.Tensor]:
         """New output tensors, in the order of the current stream."""
@@ -258,15 +259,15 @@ class CudaGraph:
             return [output.clone() for output in outputs]
 
 
-def _faster(one: Callable[[], object], other: Callable[[], object]) -> bool:
-    """Whether the first takes less time: the least of several calls of each, in turns."""
-    times: dict[Callable[[], object], list[float]] = {one: [], other: []}
+def device_times(calls: Sequence[Callable[[], object]]) -> list[float]:
+    """Milliseconds of the device: the least of several calls of each, in turns."""
+    least = [float("inf")] * len(calls)
     for _ in range(_TIMED_REPLAYS):
-        for call in times:
+        for place, call in enumerate(calls):
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record()
             call()
             end.record()
             end.synchronize()
-            times[call].append(start.elapsed_time(end))
-    return min(times[one]) < min(times[other])
+            least[place] = min(least[place], start.elapsed_time(end))
+    return least

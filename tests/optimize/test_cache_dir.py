@@ -14,7 +14,7 @@ import triton
 
 from kernl import optimize_model
 from kernl.optimize import kept
-from kernl.optimize.kept import Kept, name_of
+from kernl.optimize.kept import Choice, Kept, name_of
 from kernl.rewrite import known, trace
 from kernl.runtime.runner import Capture
 from tests.optimize.calls import BY_GRAPH, forward_of, furthest, twice
@@ -66,17 +66,28 @@ def test_compiled_kernels_lie_in_the_folder_and_triton_is_as_it_was(tmp_path: Pa
 
 def test_choices_are_kept_and_joined(tmp_path: Path) -> None:
     one, other = Kept(tmp_path, CPU), Kept(tmp_path, CPU)
-    early, ahead = Capture(early=True, ahead=False), Capture(early=False, ahead=True)
-    one.note_capture("a", early)
-    other.note_capture("b", ahead)
+    early, ahead = Choice(True, False, None), Choice(False, True, as_written=True)
+    one.note("a", early)
+    other.note("b", ahead)
     again = Kept(tmp_path, CPU)
-    assert [again.capture(name) for name in "abc"] == [early, ahead, None]
+    assert [again.choice(name) for name in "abc"] == [early, ahead, None]
+    assert ahead.capture == Capture(early=False, ahead=True)
     assert not list(again.folder.glob("*.tmp"))
 
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[1]", '{"a": 3, "b": [1]}', '{"a": true}', '{"a": {"early": 1}}', "null", "\0\xff"],
+    [
+        "",
+        "{",
+        "[1]",
+        '{"a": 3, "b": [1]}',
+        '{"a": true}',
+        '{"a": {"early": 1}}',
+        '{"a": {"early": true, "ahead": true, "as_written": "no"}}',
+        "null",
+        "\0\xff",
+    ],
 )
 def test_what_cannot_be_read_counts_as_absent(
     tmp_path: Path, content: str, monkeypatch: pytest.MonkeyPatch
@@ -86,11 +97,11 @@ def test_what_cannot_be_read_counts_as_absent(
     folder.mkdir(parents=True)
     for name in ("choices.json", "spellings.json"):
         (folder / name).write_text(content, encoding="latin-1")
-    assert Kept(tmp_path, CPU).capture("a") is None
+    assert Kept(tmp_path, CPU).choice("a") is None
     assert known._parts == {}
-    Kept(tmp_path, CPU).note_capture("a", Capture(early=True, ahead=False))
+    Kept(tmp_path, CPU).note("a", Choice(early=True, ahead=False, as_written=False))
     written = json.loads((folder / "choices.json").read_text())
-    assert written == {"a": {"early": True, "ahead": False}}
+    assert written == {"a": {"early": True, "ahead": False, "as_written": False}}
 
 
 def test_a_folder_that_cannot_be_written_to_costs_nothing(tmp_path: Path) -> None:

@@ -120,15 +120,18 @@ freeze: environment ## Write the benchmark cases anew from the kernels' declarat
 tune: environment ## Time every configuration on the NVIDIA GPU and write kernl/tuned
 	@env -u TRITON_INTERPRET $(RUN) -m benchmarks.tune $(OPS)
 
+# pytest-benchmark has nothing to say beside xdist but that.
+TESTS_ALONE := --ignore=benchmarks/by_pytest -p no:benchmark
+
 # Kernels run under Triton's interpreter, with a GPU or without.
 .PHONY: test
 test: environment ## Run all tests; needs no GPU
-	@TRITON_INTERPRET=1 $(RUN) -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
+	@TRITON_INTERPRET=1 $(RUN) -m pytest -n auto --dist worksteal $(TESTS_ALONE) $(PYTEST_ARGS)
 
 .PHONY: test-gpu
 test-gpu: environment ## Run the tests with the kernels on the NVIDIA GPU
 	@nvidia-smi -L || { echo "test-gpu: no NVIDIA GPU answers here; make test needs none" >&2; exit 1; }
-	@env -u TRITON_INTERPRET $(RUN) -m pytest $(PYTEST_ARGS)
+	@env -u TRITON_INTERPRET $(RUN) -m pytest $(TESTS_ALONE) $(PYTEST_ARGS)
 
 # Without PyTorch's cache every tensor is an allocation of its own, so reading past one is seen.
 # In one process: each further one takes compute-sanitizer longer to start than it saves.

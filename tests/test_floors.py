@@ -1,5 +1,6 @@
 """Imports point down only, importing is light, and the check itself catches what it is for."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -99,6 +100,7 @@ def test_imports_point_down_only() -> None:
         ("benchmarks/store.py", "if True:\n    from dashboards import build"),
         ("dashboards/build.py", "from tests import conftest"),
     ],
+    ids=itertools.count(),
 )
 def test_a_planted_import_is_found(tmp_path: Path, path: str, text: str) -> None:
     tree = {
@@ -119,7 +121,7 @@ def test_a_planted_import_is_found(tmp_path: Path, path: str, text: str) -> None
     assert found[0].startswith(f"{path}:{len(text.splitlines())}: ")
 
 
-@pytest.mark.parametrize("name", WITHOUT_TORCH)
+@pytest.mark.parametrize("name", WITHOUT_TORCH, ids=lambda name: name.partition(".")[2] or name)
 def test_import_brings_no_torch(name: str) -> None:
     assert "torch" not in loaded_by(name)
 

@@ -66,7 +66,7 @@ def measure_op(
     killed are taken from the journal; those that asv has saved already are measured again.
     """
     die_with_parent()
-    settings = settings or _settings(suite)
+    settings = settings or settings_of(suite)
     if settings.device == "cuda" and device.gpu() is None:
         return NO_GPU.replace(SUITE, suite)
     prepared = _prepare(op, directory, suite)
@@ -85,7 +85,7 @@ def measure_ops(
 
     Returns why nothing was measured, in words, or an empty string.
     """
-    settings = settings or _settings(suite)
+    settings = settings or settings_of(suite)
     if settings.device == "cuda" and device.gpu() is None:
         return NO_GPU.replace(SUITE, suite)
     environment = _environment()
@@ -103,7 +103,8 @@ def measure_ops(
     return ""
 
 
-def _settings(suite: str) -> Settings:
+def settings_of(suite: str) -> Settings:
+    """How a suite's cases are measured in the profile that is asked for."""
     full = Settings() if suite == SUITE else MODELS
     return replace(full, budget_s=QUICK_BUDGET_S) if frozen_cases.profile() == "quick" else full
 

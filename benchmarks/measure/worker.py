@@ -51,15 +51,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = _take_standard_output()
     die_with_parent()
     prepare_environment(options.device, options.suite)
-    prepare = _prepare_models if options.suite == "models" else _prepare_kernels
     try:
-        measure, figures = prepare(options.device)
+        measure, figures = prepare(options.device, options.suite)
     except Refusal as refusal:
         _send(out, {"kind": "refused", "status": refusal.status, "reason": str(refusal)})
         return
     _send(out, {"kind": "ready", "fingerprint": figures})
     for line in sys.stdin:
         _serve(json.loads(line), measure, out)
+
+
+def prepare(device: str, suite: str) -> tuple[Measure, dict[str, Any]]:
+    """(what measures a case of this suite, fingerprint). Raises Refusal."""
+    return _prepare_models(device) if suite == "models" else _prepare_kernels(device)
 
 
 def prepare_environment(device: str, suite: str = "kernels") -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from benchmarks import store
 from benchmarks.measure.journal import Journal
-from tests.benchmarks.asv_results import (
+from tests.suite.asv_results import (
     CASES,
     COMMIT,
     MACHINE,

@@ -24,7 +24,7 @@ from benchmarks.gate.report import (
     to_json,
     to_markdown,
 )
-from tests.benchmarks.gate_rows import BASE, HEAD, count, gate, row, timing
+from tests.suite.gate_rows import BASE, HEAD, count, gate, row, timing
 
 HOSTILE = [
     "[red]alarm[/red]",

@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks.measure import resume
 from benchmarks.measure.journal import read
-from tests.benchmarks.fake_worker import (
+from tests.suite.fake_worker import (
     COMMIT,
     DEVICE,
     FAKE_WORKER,
@@ -36,7 +36,7 @@ def test_a_killed_sweep_goes_on_without_measuring_again(bench: Bench, tmp_path: 
     bench.script.write_text(FAKE_WORKER.replace('what == "slow"', 'what.startswith("slow")'))
     driver = tmp_path / "driver.py"
     driver.write_text(
-        "import sys\nfrom pathlib import Path\nfrom tests.benchmarks.fake_worker import Bench\n"
+        "import sys\nfrom pathlib import Path\nfrom tests.suite.fake_worker import Bench\n"
         "bench = Bench(Path(sys.argv[1]))\n"
         f"bench.script.write_text({bench.script.read_text()!r})\n"
         f"bench.sweep(*{names!r}, case_timeout_s=20.0)\n"

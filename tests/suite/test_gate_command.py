@@ -16,7 +16,7 @@ from asv.util import write_json
 
 from benchmarks.gate.command import main
 from benchmarks.measure.journal import Journal
-from tests.benchmarks.gate_rows import BASE, FINGERPRINT, HEAD, make_repository
+from tests.suite.gate_rows import BASE, FINGERPRINT, HEAD, make_repository
 
 ROOT = Path(__file__).parents[2]
 CASES = ["rows1_cols2.fp16", "rows4096_cols768.fp16"]

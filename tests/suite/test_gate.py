@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.gate.command import judge
-from tests.benchmarks.gate_rows import (
+from tests.suite.gate_rows import (
     BASE,
     GPU_MACHINE,
     HEAD,
@@ -156,7 +156,7 @@ def test_only_skipped_is_no_pass() -> None:
         assert "only skipped" in text(report.blockers)
 
 
-def test_another_benchmark_version_is_not_compared() -> None:
+def test_another_version_is_not_compared() -> None:
     rows = [count(BASE), count(HEAD)]
     changed = [count(BASE, 1, op="linear", version="1"), count(HEAD, 99, op="linear", version="2")]
     report = gate(*rows, *changed)

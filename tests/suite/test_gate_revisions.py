@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from benchmarks.gate.command import GateError, gated_commits, main, resolve
-from tests.benchmarks.gate_rows import BASE, HEAD, make_repository
+from tests.suite.gate_rows import BASE, HEAD, make_repository
 
 
 @pytest.fixture

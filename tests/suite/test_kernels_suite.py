@@ -11,7 +11,7 @@ from benchmarks.measure import ahead, device, for_asv
 from benchmarks.measure.journal import Journal
 from benchmarks.measure.points import read_point
 from benchmarks.measure.selection import METRICS, matching
-from tests.benchmarks.fake_worker import COMMIT, FAKE_WORKER, Bench
+from tests.suite.fake_worker import COMMIT, FAKE_WORKER, Bench
 
 
 @pytest.fixture

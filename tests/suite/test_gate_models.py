@@ -8,8 +8,8 @@ import pytest
 from benchmarks.gate.findings import GATED
 from benchmarks.gate.report import Report, group, sentence, to_markdown
 from benchmarks.models import IMPLEMENTATIONS
-from tests.benchmarks.gate_rows import BASE, GPU_MACHINE, HEAD, gate, outcomes, row, runs_frame
-from tests.benchmarks.gate_rows import timing as kernel
+from tests.suite.gate_rows import BASE, GPU_MACHINE, HEAD, gate, outcomes, row, runs_frame
+from tests.suite.gate_rows import timing as kernel
 
 CASE = "batch1_seq128.fp16"
 PARTS = tuple(name for name in IMPLEMENTATIONS if name.startswith("kernl_"))

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.measure.journal import read
 from benchmarks.measure.process import WorkerFault, WorkerProcess
-from tests.benchmarks.fake_worker import DEVICE, FAKE_WORKER, Bench, statuses
+from tests.suite.fake_worker import DEVICE, FAKE_WORKER, Bench, statuses
 
 FAULTS = {
     "segfault": "the worker was killed by SIGSEGV during check of kernl",

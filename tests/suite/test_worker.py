@@ -17,7 +17,7 @@ from benchmarks.measure.sweep import (
     worker_command,
     worker_environment,
 )
-from tests.benchmarks.fake_worker import ROOT, subject
+from tests.suite.fake_worker import ROOT, subject
 
 
 def test_a_dry_run_may_not_write_into_the_results() -> None:

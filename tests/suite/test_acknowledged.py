@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.gate import acknowledged
 from benchmarks.gate.acknowledged import Acknowledged, AcknowledgedError, load
-from tests.benchmarks.gate_rows import BASE, HEAD, OTHER, TODAY, count, gate, row, timing
+from tests.suite.gate_rows import BASE, HEAD, OTHER, TODAY, count, gate, row, timing
 
 ENTRY = """
 [[acknowledged]]

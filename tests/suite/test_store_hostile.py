@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import store
-from tests.benchmarks.asv_results import (
+from tests.suite.asv_results import (
     CASES,
     COMMIT,
     MACHINE,
@@ -112,7 +112,7 @@ def test_a_wrong_head_costs_the_file(sound: Path, key: str, value: Any, words: s
         ("samples", "none", "but its params make 4 cases"),
     ],
 )
-def test_a_wrong_column_costs_its_benchmark(
+def test_a_wrong_column_costs_its_op_alone(
     sound: Path, column: str, value: Any, words: str
 ) -> None:
     def change(content: dict[str, Any]) -> None:
@@ -127,7 +127,7 @@ def test_a_wrong_column_costs_its_benchmark(
     assert ours["op"].tolist() == ["gelu"] * 4
 
 
-def test_a_row_that_is_no_list_costs_its_benchmark(sound: Path) -> None:
+def test_a_row_that_is_no_list_costs_itself_alone(sound: Path) -> None:
     edit(sound, lambda content: content["results"].update({SOFTMAX: {"result": 1}}))
     assert "its row is a JSON dict" in problem(store.load(sound.parents[1]))
 
@@ -164,7 +164,7 @@ def test_odd_statistics_are_unknown_and_cost_nothing(sound: Path) -> None:
     assert rows["samples"].tolist() == [()] * 4
 
 
-def test_unknown_benchmarks_and_cases_are_counted_once_a_file(sound: Path) -> None:
+def test_unknown_names_and_cases_are_counted_once_a_file(sound: Path) -> None:
     def change(content: dict[str, Any]) -> None:
         row = content["results"][SOFTMAX]
         for name in ("foo.Bar.time_it", "kernels.Softmax.track_registers", "../../evil"):
@@ -181,7 +181,7 @@ def test_unknown_benchmarks_and_cases_are_counted_once_a_file(sound: Path) -> No
     assert cells(ours, "value") == {(CASES[1], "eager"): 7.0, (CASES[1], "kernl"): 8.0}
 
 
-def test_hundreds_of_broken_benchmarks_do_not_flood_the_problems(sound: Path) -> None:
+def test_hundreds_of_broken_rows_do_not_flood_the_problems(sound: Path) -> None:
     broken: dict[str, list[Any]] = {f"kernels.Op{i}.track_time": [] for i in range(500)}
     edit(sound, lambda content: content["results"].update(broken))
     found = store.load(sound.parents[1])

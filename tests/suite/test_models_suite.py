@@ -18,9 +18,9 @@ from benchmarks.measure.points import read_point
 from benchmarks.measure.selection import METRICS, class_name, matching
 from benchmarks.model import DTYPE
 from benchmarks.models import IMPLEMENTATIONS, MODELS, QUICK_LEFT_OUT
-from tests.benchmarks.asv_results import COMMIT as STORED
-from tests.benchmarks.asv_results import OTHER, write_results
-from tests.benchmarks.fake_worker import COMMIT, FAKE_WORKER, Bench
+from tests.suite.asv_results import COMMIT as STORED
+from tests.suite.asv_results import OTHER, write_results
+from tests.suite.fake_worker import COMMIT, FAKE_WORKER, Bench
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from benchmarks import models
 from benchmarks.cases import FORMAT, PATH
+from benchmarks.measure.alternatives import alternatives_for
 from benchmarks.model import DTYPE, Model
 from kernl.launch import Launch
 from kernl.op import Case, Op
@@ -127,8 +128,11 @@ def _features(launch: Signature) -> set[object]:
 
 
 def implementations(op: Op) -> list[str]:
-    """What is timed beside each other: a library's call where the operator names one."""
-    return ["eager", "compile", *(["library"] if op.library else []), "kernl"]
+    """What is timed beside each other: a library's call where the operator names one, and others'
+    kernels for it.
+    """
+    others = [one.name for one in alternatives_for(op.name)]
+    return ["eager", "compile", *(["library"] if op.library else []), *others, "kernl"]
 
 
 def document() -> dict[str, Any]:

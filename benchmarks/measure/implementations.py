@@ -4,7 +4,7 @@
 is the alternative. `torch.compile` runs in its default mode, so it brings kernels alone: the CUDA
 graph around them is the harness's, the same for all. `library` is the best single library call for
 the same thing, where the op names one; where its reference is that call already, as cuBLAS is for
-a linear layer, `eager` stands for it.
+a linear layer, `eager` stands for it. Other projects' kernels stand in `alternatives`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from benchmarks.measure.alternatives import ALTERNATIVES, Alternative
 
 Call = Callable[..., Any]
 
@@ -72,4 +74,21 @@ COMPILE = Implementation("compile", _build_compiled, _compile_unavailable, False
 LIBRARY = Implementation("library", lambda op: op.library, _library_unavailable, False, 10.0)
 KERNL = Implementation("kernl", lambda op: op.kernel, _kernel_unsupported, True, 1.0)
 
-IMPLEMENTATIONS = {one.name: one for one in (EAGER, COMPILE, LIBRARY, KERNL)}
+
+def _of(alternative: Alternative) -> Implementation:
+    def unavailable(op: Any, device: str, _inputs: dict[str, Any]) -> str | None:
+        if op.name not in alternative.calls:
+            return f"{alternative.name} has nothing for {op.name}"
+        if device != "cuda":
+            return f"{alternative.name} is measured on CUDA alone; a dry run leaves it out"
+        return alternative.missing()
+
+    # Not poisonable: what its memory is like before it writes is that project's own matter.
+    return Implementation(
+        alternative.name, lambda op: alternative.calls[op.name], unavailable, False, 10.0
+    )
+
+
+IMPLEMENTATIONS = {
+    one.name: one for one in (EAGER, COMPILE, LIBRARY, *map(_of, ALTERNATIVES), KERNL)
+}

@@ -23,24 +23,41 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from kernl.ops.attention_cases import attention_library
-
 Call = Callable[..., Any]
 
 
 @dataclass(frozen=True)
 class Alternative:
-    """A name in the results, the module that has to be there, and a call for each operator."""
+    """One project's kernels.
+
+    Nothing here imports kernl: the operators may be those of an older commit.
+
+    Attributes:
+        name: in the results.
+        module: what has to be there.
+        calls: by an operator's name, what computes it.
+        of_library: a call takes the operator's own `library` call first, which it runs its way.
+    """
 
     name: str
     module: str
     calls: Mapping[str, Call]
+    of_library: bool = False
 
-    def missing(self) -> str | None:
-        """Why nothing of it can run here, in words; None where it can. Imports nothing."""
+    def missing(self, op: Any) -> str | None:
+        """Why it cannot compute this operator here, in words; None where it can."""
+        if op.name not in self.calls:
+            return f"{self.name} has nothing for {op.name}"
         if importlib.util.find_spec(self.module) is None:
             return f"{self.module} is not installed"
+        if self.of_library and getattr(op, "library", None) is None:
+            return "no single library call computes this operator in this commit"
         return None
+
+    def call(self, op: Any) -> Call:
+        """What computes this operator; nothing may be missing."""
+        call = self.calls[op.name]
+        return partial(call, op.library) if self.of_library else call
 
 
 def _only(what: str, **options: Any) -> None:
@@ -203,10 +220,10 @@ _NO_KERNEL = ("No available kernel", "No viable backend")
 """What PyTorch says on a GPU and on the CPU where a backend does not take the arguments."""
 
 
-def _sdpa(backend: SDPBackend, **inputs: Any) -> Any:
+def _sdpa(backend: SDPBackend, library: Call, **inputs: Any) -> Any:
     try:
         with sdpa_kernel(backend):
-            return attention_library(**inputs)
+            return library(**inputs)
     except RuntimeError as error:
         if not any(words in str(error) for words in _NO_KERNEL):
             raise
@@ -238,11 +255,14 @@ ALTERNATIVES = (
         },
     ),
     Alternative("xformers", "xformers", {"attention": _xformers_attention}),
-    Alternative("sdpa_flash", "torch", {"attention": partial(_sdpa, SDPBackend.FLASH_ATTENTION)}),
-    Alternative(
-        "sdpa_efficient", "torch", {"attention": partial(_sdpa, SDPBackend.EFFICIENT_ATTENTION)}
+    *(
+        Alternative(name, "torch", {"attention": partial(_sdpa, backend)}, of_library=True)
+        for name, backend in (
+            ("sdpa_flash", SDPBackend.FLASH_ATTENTION),
+            ("sdpa_efficient", SDPBackend.EFFICIENT_ATTENTION),
+            ("sdpa_cudnn", SDPBackend.CUDNN_ATTENTION),
+        )
     ),
-    Alternative("sdpa_cudnn", "torch", {"attention": partial(_sdpa, SDPBackend.CUDNN_ATTENTION)}),
 )
 """In the order of columns."""
 

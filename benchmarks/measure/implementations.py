@@ -77,16 +77,12 @@ KERNL = Implementation("kernl", lambda op: op.kernel, _kernel_unsupported, True,
 
 def _of(alternative: Alternative) -> Implementation:
     def unavailable(op: Any, device: str, _inputs: dict[str, Any]) -> str | None:
-        if op.name not in alternative.calls:
-            return f"{alternative.name} has nothing for {op.name}"
         if device != "cuda":
             return f"{alternative.name} is measured on CUDA alone; a dry run leaves it out"
-        return alternative.missing()
+        return alternative.missing(op)
 
     # Not poisonable: what its memory is like before it writes is that project's own matter.
-    return Implementation(
-        alternative.name, lambda op: alternative.calls[op.name], unavailable, False, 10.0
-    )
+    return Implementation(alternative.name, alternative.call, unavailable, False, 10.0)
 
 
 IMPLEMENTATIONS = {

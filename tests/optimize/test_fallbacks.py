@@ -10,8 +10,8 @@ from transformers import BertConfig, BertModel, PreTrainedModel
 import kernl
 from kernl import explain, optimize_model, restore_model
 from kernl.errors import ArgumentError, DeviceError, OptionError, ShapeError, UntraceableError
+from kernl.optimize import captured, forward
 from kernl.optimize import engine as engines
-from kernl.optimize import forward
 from kernl.rewrite import Report, rewrite
 from tests.optimize.calls import BY_GRAPH, distance, evaluated, forward_of, furthest, twice
 from tests.tiny_models import CONFIGURATIONS, DEVICE, inputs, tiny
@@ -69,7 +69,7 @@ def test_a_graph_that_does_not_run_is_not_used(monkeypatch: pytest.MonkeyPatch) 
     model: Any = tiny("bert")
     optimize_model(model)
     monkeypatch.setattr(engines, "Direct", broken)
-    monkeypatch.setattr(engines, "CudaGraph", broken)
+    monkeypatch.setattr(captured, "CudaGraph", broken)
     twice(model, **inputs("bert"))
     calls = forward_of(model).calls
     assert any("no such kernel" in reason for reason in calls), calls

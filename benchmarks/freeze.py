@@ -3,7 +3,8 @@
 They come from `kernl.ops.ALL`, and for models from `benchmarks.models.MODELS`.
 
     python -m benchmarks.freeze            write it
-    python -m benchmarks.freeze --check    exit 1 where it is stale, and say what differs
+    python -m benchmarks.freeze --check    exit 1 where it is stale, and say what differs;
+                                           else count the cases by kind
 
 A frozen name never changes its meaning: when an operator's inputs change, raise its `version`.
 """
@@ -11,7 +12,7 @@ A frozen name never changes its meaning: when an operator's inputs change, raise
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from triton.tools.tensor_descriptor import TensorDescriptor
@@ -225,6 +226,34 @@ def differences(frozen: dict[str, Any], current: dict[str, Any]) -> list[str]:
     return found or ["order, dims or settings differ"]
 
 
+def counts(content: dict[str, Any]) -> list[str]:
+    """How many cases and points there are of each kind, as a table in Markdown."""
+    ops, known_models = content["ops"].values(), content["models"].values()
+    compiled = sum(len(entry["codegen"]) for entry in ops)
+    architectures = len(content["architectures"])
+    quick = len(content["quick_architectures"]) * sum(len(one["quick_codegen"]) for one in ops)
+    rows = [
+        ("operators, device time", *_timed(ops)),
+        ("models, wall clock", *_timed(known_models)),
+        ("compiled code, five metrics each", compiled, architectures * compiled, quick),
+    ]
+    heading = ["| kind | cases | points | of these quick |", "| --- | ---: | ---: | ---: |"]
+    return heading + [f"| {kind} | {a:,} | {b:,} | {c:,} |" for kind, a, b, c in rows]
+
+
+def _timed(entries: Collection[dict[str, Any]]) -> tuple[int, int, int]:
+    """Cases, points, and points of the quick profile."""
+    left_out = [len(entry.get("quick_left_out", ())) for entry in entries]
+    ways = [len(entry["implementations"]) for entry in entries]
+    cases = [len(entry["kernels"]) for entry in entries]
+    quick = [len(entry["quick_kernels"]) for entry in entries]
+    return (
+        sum(cases),
+        sum(a * b for a, b in zip(cases, ways, strict=True)),
+        sum(a * (b - c) for a, b, c in zip(quick, ways, left_out, strict=True)),
+    )
+
+
 def main(argv: list[str] | None = None) -> int:
     """Write the file, or check it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.freeze", description=__doc__)
@@ -236,7 +265,8 @@ def main(argv: list[str] | None = None) -> int:
     text = render(current)
     before = PATH.read_text() if PATH.exists() else ""
     if before == text:
-        print(f"{PATH.name} is up to date")
+        print(f"{PATH.name} is up to date\n")
+        print("\n".join(counts(current)))
         return 0
     if before:
         for line in differences(json.loads(before), current):

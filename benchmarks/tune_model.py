@@ -35,7 +35,18 @@ from benchmarks.measure import device
 from benchmarks.measure.models import cases_named, models_named, name_cases
 from benchmarks.model import Model, ModelCase
 from kernl import tuning
-from kernl.shapes import BERT_BASE, GPT2, TINY_LLAMA, WHISPER_BASE, ModelShape, Workload
+from kernl.shapes import (
+    BERT_BASE,
+    DISTILBERT,
+    GPT2,
+    QWEN2_SMALL,
+    ROBERTA_BASE,
+    T5_BASE,
+    TINY_LLAMA,
+    WHISPER_BASE,
+    ModelShape,
+    Workload,
+)
 from kernl.tables import Row, Tunable, Value
 
 if TYPE_CHECKING:
@@ -46,10 +57,13 @@ if TYPE_CHECKING:
 
 SHAPES: Mapping[str, ModelShape] = {
     "bert_base": BERT_BASE,
-    "roberta_base": BERT_BASE,
+    "roberta_base": ROBERTA_BASE,
+    "distilbert": DISTILBERT,
+    "t5_base_encoder": T5_BASE,
     "whisper_base_encoder": WHISPER_BASE,
     "gpt2": GPT2,
     "tiny_llama": TINY_LLAMA,
+    "qwen2": QWEN2_SMALL,
 }
 """The models whose sizes `kernl.shapes` knows, so that an operator's cases are theirs."""
 

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import cases, freeze
 from benchmarks.suite import codegen, kernels
+from kernl import shapes
 from kernl.ops import ALL
 
 ROOT = Path(__file__).parents[2]
@@ -97,6 +98,15 @@ def test_equal_launches_are_compiled_once() -> None:
     signatures = [freeze.signatures(softmax, case) for case in softmax.cases()]
     kept = {case.name for case in freeze.codegen_cases(softmax)}
     assert len(kept) == len(set(signatures)) < len(signatures)
+
+
+def test_the_readme_counts_the_cases_by_kind() -> None:
+    table = freeze.counts(freeze.document())
+    assert "\n".join(table) in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"sizes of {len(shapes.MODELS)} models" in (ROOT / "README.md").read_text()
+    points = [int(line.split("|")[3].replace(",", "")) for line in table[2:]]
+    assert points[0] + points[1] >= 5000
+    assert points[2] >= 2000
 
 
 def test_a_foreign_file_says_how_to_write_one(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from benchmarks import tune_model
 from benchmarks.measure.candidates import Question, questions
 from benchmarks.measure.model_calls import Weights
-from benchmarks.models import BERT_BASE, T5_BASE_ENCODER
+from benchmarks.models import BERT_BASE
 from benchmarks.tune_model import Config, Forced, InModel, forcing, own, settle, shortlist
 from kernl import tuning
 from kernl.ops.linear import LINEAR
@@ -188,7 +188,7 @@ def test_one_class_alone_can_be_forced() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([T5_BASE_ENCODER.name], "no sizes of t5_base_encoder are known; allowed: bert_base,"),
+        (["vit_base"], "no sizes of vit_base are known; allowed: bert_base,"),
         (["nothing"], "no model 'nothing'"),
         (["bert", "--match", "batch3_*"], "no case of bert matches 'batch3_*'"),
         (["bert", "--match", "batch8_seq128*"], "no NVIDIA GPU on this machine"),

@@ -96,6 +96,15 @@ measure: environment ## Run the benchmarks on REVISION
 	  $(RUN) -m benchmarks.measure.ahead "$$commits" --bench "$$bench"; fi; \
 	$(RUN) -m asv run "$${options[@]}" '$(REVISION)'
 
+# The list is whole before the first commit is measured.
+.PHONY: history
+history: environment ## Measure the commits of REVISION, oldest first, but for what is measured
+	@list="$$($(RUN) -m benchmarks.measure.history '$(REVISION)' --bench '$(BENCH)')"; \
+	while read -r commit bench; do \
+	  if [ -n "$$commit" ]; then \
+	    $(MAKE) --no-print-directory measure REVISION="$$commit^!" BENCH="$$bench" < /dev/null; \
+	  fi; done <<< "$$list"
+
 .PHONY: dashboard
 dashboard: environment ## Build the dashboard from the results
 	@$(RUN) -m dashboards.build --output "$(OUTPUT)"

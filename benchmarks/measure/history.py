@@ -1,6 +1,6 @@
-"""Which commits of a range are to be measured, and what of them: `make history REVISION=…`.
+r"""Which commits of a range are to be measured, and what of them: `make history REVISION=…`.
 
-    python -m benchmarks.measure.history HEAD~20..HEAD --bench 'kernels\\.'
+    python -m benchmarks.measure.history HEAD~20..HEAD --bench 'kernels\.'
 
 Prints a line for each commit of which something is missing in asv's results of this machine, the
 oldest first: the commit, and a regular expression for the operators and models that are missing.

@@ -130,7 +130,7 @@ tune: environment ## Time every configuration on the NVIDIA GPU and write kernl/
 	@env -u TRITON_INTERPRET $(RUN) -m benchmarks.tune $(OPS)
 
 # pytest-benchmark has nothing to say beside xdist but that.
-TESTS_ALONE := --ignore=benchmarks/by_pytest -p no:benchmark
+TESTS_ALONE := -o testpaths=tests -p no:benchmark
 
 # Kernels run under Triton's interpreter, with a GPU or without.
 .PHONY: test

@@ -152,8 +152,9 @@ def _samples(own: tuple[float, ...], point: Point | None, value: float) -> tuple
 
 
 def _reason(own: str, point: Point | None, status: str) -> str:
-    """Why a row is not ok: what the reader saw, else what the journal says."""
-    return own or (point.reason if point is not None and status != "ok" else "")
+    """Why a row is not ok, or what to know of one that is: what was read, else the journal's."""
+    told = point is not None and (status != "ok" or point.status == "ok")
+    return own or (point.reason if point is not None and told else "")
 
 
 class _Reader:

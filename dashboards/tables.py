@@ -144,7 +144,7 @@ def cases(rows: pd.DataFrame, newest: pd.DataFrame) -> Table:
 
 
 def remarks(times: pd.DataFrame, case: str, variants: Iterable[str]) -> str:
-    """Why an implementation has no time: `kernl: out of memory`."""
+    """Why an implementation has no time, or what to know of it: `kernl: out of memory`."""
     reasons = ((name, str(times.at[(case, name), "reason"]))
                for name in variants if (case, name) in times.index)  # fmt: skip
     return "; ".join(f"{name}: {reason}" for name, reason in reasons if reason)

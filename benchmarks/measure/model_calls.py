@@ -51,10 +51,12 @@ class Running:
     Attributes:
         call: returns the last hidden state.
         complaint: after calls: why their time does not count, in words; empty where it does.
+        remark: what a reader of the time has to know, in words.
     """
 
     call: Call
     complaint: Callable[[], str] = _nothing_wrong
+    remark: str = ""
 
 
 class Weights:
@@ -210,7 +212,9 @@ def optimized(
         said = ", ".join(f"{count} {what}" for what, count in others.items())
         return f"{sum(others.values())} of {forward.calls.total()} calls not by graph: {said}"
 
-    return Running(lambda sample: module(**sample.half)[0], complaint)
+    remark = getattr(engine, "remark", "")  # which older commits do not have
+    said = f"not rewritten: {remark}" if remark else ""
+    return Running(lambda sample: module(**sample.half)[0], complaint, said)
 
 
 def captured(forward: Forward, example: Sample) -> Call:

@@ -188,7 +188,7 @@ def _judged(
     return point(
         name,
         "ok",
-        "",
+        one.remark,
         error=error,
         values={key: timing.percentile(seconds, share) for key, share in shares.items()},
         samples=[float(f"{sample:.6g}") for sample in seconds],

@@ -1,6 +1,7 @@
 """What the implementations of a model call: shared weights, graphs by hand, kernl's own copy."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from benchmarks.measure.model_check import yardstick
 from benchmarks.measure.model_measurement import Shelf
 from benchmarks.model import ModelCase, Sample
 from benchmarks.models import BERT_BASE, DISTILBERT, MODELS
+from kernl.optimize.forward import OptimizedForward
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +33,21 @@ def test_a_call_that_was_not_by_graph_is_a_complaint(shelf: Shelf) -> None:
         assert running.complaint() == ""
         running.call(other)
     assert "1 of 2 calls not by graph: 1 by PyTorch: the first call" in running.complaint()
+
+
+def test_a_graph_that_was_not_rewritten_is_told(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare = OptimizedForward.prepare
+
+    def as_written(self: OptimizedForward, **given: Any) -> Any:
+        return dataclasses.replace(prepare(self, **given), remark="0.8 ms, and 1.7 ms rewritten")
+
+    weights = shelf.weights(BERT_BASE, "cpu")
+    (sample,) = BERT_BASE.samples(ModelCase(1, 4), [0], "cpu", dry=True)
+    assert optimized(weights, sample).remark == ""
+    monkeypatch.setattr(OptimizedForward, "prepare", as_written)
+    assert optimized(weights, sample).remark == "not rewritten: 0.8 ms, and 1.7 ms rewritten"
 
 
 def test_kernl_leaves_the_shared_weights_alone(shelf: Shelf) -> None:

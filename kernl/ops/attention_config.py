@@ -42,6 +42,8 @@ def _fits(capability: int, key: Key, config: AttentionConfig) -> bool:
     unmasked = key["extra"] == 0 or (key["extra"] == KEYS and capability < 100)
     plain = unmasked and _head_block(key) == int(key["dim"])
     most = 48 if capability < 90 else 128 if plain else 64
+    if config.num_warps == 16 and capability < 90:  # a thread has half as many registers then
+        most = 32
     # Rows that are not aligned are read element by element, each by an address of its own.
     addresses = config.block_n * _head_block(key) // threads if int(key["dim"]) % 8 else 0
     return (

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from benchmarks import cases as frozen_cases
 from benchmarks.measure import codegen_sweep, device
+from benchmarks.measure.fleet_members import FleetError
 from benchmarks.measure.for_asv import measure_ops
 from benchmarks.measure.journal import Journal, journal_path
 from benchmarks.measure.lifetime import die_with_parent
@@ -41,7 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     die_with_parent()
     if "KERNL_COMMIT" in os.environ:
-        return _measure(options.bench)
+        try:
+            return _measure(options.bench)
+        except FleetError as error:
+            print(f"ahead: {error}", file=sys.stderr)
+            return 1
     return _in_commit(options.commit, options.bench)
 
 

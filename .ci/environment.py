@@ -30,7 +30,7 @@ STAMP = ".kernl-ready"
 NEEDED = (
     *("torch", "triton", "transformers", "numpy"),
     *("asv", "asv_runner", "scipy", "pandas", "plotly", "jinja2", "rich"),
-    *("pytest", "xdist", "hypothesis"),
+    *("distributed", "pytest", "xdist", "hypothesis"),
 )
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure.fleet_members import Roster, admit, connected, distributed, lost
-from benchmarks.measure.fleet_work import Identity, Outcome, Work, sources
+from benchmarks.measure.fleet_work import Identity, Outcome, Refused, Work, sources
 from benchmarks.measure.journal import Journal
 from benchmarks.measure.measuring import Settings, Subject, SweepCase, failed, skipped
 from benchmarks.measure.progress import Progress, say
@@ -125,9 +125,12 @@ class _Run:
         while waiting:
             for future, result in completed.next_batch(block=False):
                 task = waiting.pop(future)
-                if not isinstance(result, Outcome):
-                    killed[task] = self._deaths(result)
-                elif not self._taken(task, result):
+                future.release()
+                if isinstance(result, Outcome):
+                    self._write(task, result)
+                elif deaths := self._deaths(result):
+                    killed[task] = deaths
+                else:
                     again = self._submit(task)
                     waiting[again] = task
                     completed.add(again)
@@ -146,7 +149,8 @@ class _Run:
     def _deaths(self, result: Any) -> int:
         """How many workers in a row ended with a case until Dask gave it up.
 
-        Raises NoScheduler where the case was dropped, and what the task raised otherwise.
+        0 where its worker measures nothing and is sent away, and the case is another's. Raises
+        NoScheduler where Dask dropped the case.
         """
         from distributed.scheduler import KilledWorker
 
@@ -155,21 +159,19 @@ class _Run:
         error = result[1]
         if isinstance(error, KilledWorker):
             return int(error.allowed_failures) + 1
-        raise error
+        if not isinstance(error, Refused):
+            raise error
+        self._roster.dismiss(error.address, error.reason)
+        return 0
 
-    def _taken(self, task: _Task, outcome: Outcome) -> bool:
-        """Write down a case's points; False where its worker cannot measure and is sent away."""
-        if outcome.refusal:
-            self._roster.dismiss(outcome.address, outcome.refusal)
-            return False
+    def _write(self, task: _Task, outcome: Outcome) -> None:
         key = (task.subject.op, outcome.address)
         if key not in self._writing:
-            subject = replace(task.subject, fingerprint=outcome.fingerprint or {})
+            subject = replace(task.subject, fingerprint=outcome.fingerprint)
             self._writing[key] = Writing(subject, self._journal, self._progress, dict)
         for message in outcome.messages:
             self._writing[key].point(task.case, message)
         self._done += 1
-        return True
 
     def _give_up(self, task: _Task, deaths: int) -> None:
         """Write down that the case costs its workers their lives."""

@@ -92,6 +92,8 @@ def admit(client: Any, commit: str, expected: Identity, patience_s: float) -> No
     from benchmarks.measure.fleet_worker import STATION, Station, introduce
 
     answers = client.run(introduce, commit, on_error="return")
+    still_there = client.nthreads()
+    answers = {address: answer for address, answer in answers.items() if address in still_there}
     refused = refusals(answers, expected)
     if refused:
         raise UnlikeWorkers(
@@ -163,6 +165,8 @@ class Roster:
             raise lost(self._address) from error
         for address in sorted(self.present - present - set(self._dismissed)):
             say(f"the Dask worker {address} is gone: its case goes to another")
+        for address in sorted(present - self.present) if self.present else ():
+            say(f"the Dask worker {address} has joined")
         self.present = present
         if present:
             self._seen_at = now

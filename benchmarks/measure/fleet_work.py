@@ -45,15 +45,23 @@ class Work:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a case in a Dask worker: its points, or why this worker measures nothing.
-
-    `fingerprint` is the worker's own, with what its measuring process found.
-    """
+    """The points of a case, and the fingerprint and address of the Dask worker they come from."""
 
     address: str
-    messages: tuple[Message, ...] = ()
-    fingerprint: Fingerprint | None = None
-    refusal: str = ""
+    messages: tuple[Message, ...]
+    fingerprint: Fingerprint
+
+
+class Refused(Exception):
+    """This Dask worker measures nothing: its address, and why in words.
+
+    It is raised, for a result would have to be kept alive on the very worker that goes.
+    """
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(address, reason)
+        self.address = address
+        self.reason = reason
 
 
 def differences(found: Identity, expected: Identity) -> list[str]:
@@ -67,7 +75,7 @@ def differences(found: Identity, expected: Identity) -> list[str]:
     here, there = found.fingerprint, expected.fingerprint
     if not same_device(here, there) or here.get("transformers") != there.get("transformers"):
         said += [
-            f"{key} is {here.get(key, 'not there')}, not {there.get(key, 'absent')}"
+            f"{key} is {here.get(key, 'absent')}, not {there.get(key, 'absent')}"
             for key in _ALIKE
             if here.get(key) != there.get(key)
         ]

@@ -8,15 +8,17 @@ measures on. Dask's own processes alone import this: it needs `distributed`.
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import tempfile
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import dask
 from distributed import WorkerPlugin, get_worker
 
 from benchmarks.measure import device
-from benchmarks.measure.fleet_work import Identity, Outcome, Work, differences, sources
+from benchmarks.measure.fleet_work import Identity, Outcome, Refused, Work, differences, sources
 from benchmarks.measure.measuring import (
     ROOT,
     Measuring,
@@ -69,52 +71,68 @@ class Station(WorkerPlugin):
         self._lock = threading.Lock()
         self._workshop = Workshop()
         self._token = ""
+        self._card: TextIO | None = None
 
     def teardown(self, worker: Any) -> None:  # noqa: ARG002 (Dask calls it with the worker)
         """The Dask worker ends, and its measuring process with it."""
-        self._workshop.stop()
+        self._end()
 
     def release(self, token: str) -> None:
         """End the measuring process where it is that run's."""
         with self._lock:
             if token == self._token:
-                self._workshop.stop()
-                self._token = ""
+                self._end()
 
     def measure(self, work: Work, subject: Subject, case: SweepCase) -> Outcome:
-        """Measure a case, or say why nothing can be measured here."""
+        """Measure a case. Raises Refused where nothing can be measured here, whatever the reason.
+
+        Another error would cost the case, and it is this worker that cannot go on.
+        """
         with self._lock:
             try:
                 if work.token != self._token:
                     self._begin(work)
-                return self._outcome(work, subject, case)
+                return self._outcome(self._measuring_of(work, subject), case)
+            except Refused:
+                raise
             except Exception as error:
-                # Raised, it would cost the case; it is this worker that cannot go on.
-                self._refusal = f"{type(error).__name__}: {error}"
-                return Outcome(self._address, refusal=self._refusal)
+                reason = f"{type(error).__name__}: {error}"
+                raise Refused(self._address, reason) from error
 
-    def _outcome(self, work: Work, subject: Subject, case: SweepCase) -> Outcome:
+    def _outcome(self, measuring: Measuring, case: SweepCase) -> Outcome:
         messages: list[Message] = []
-        if not self._refusal:
-            measuring = self._measuring_of(work, subject)
+        if measuring.given_up is None:
             measuring.measure(case, messages.append)
-            if measuring.given_up is not None:
-                self._refusal = measuring.given_up[1]
-        if self._refusal:
-            return Outcome(self._address, refusal=self._refusal)
+        if measuring.given_up is not None:
+            raise Refused(self._address, measuring.given_up[1])
         fingerprint = {**measuring.figures, **self._identity.fingerprint}
         return Outcome(self._address, tuple(messages), fingerprint)
 
     def _begin(self, work: Work) -> None:
-        """Another run: nothing of the last one's process, environment or faults is left."""
-        self._workshop.stop()
+        """Another run: nothing of the last one's process, environment or faults is left.
+
+        Raises Refused where this worker is not what that run expects.
+        """
+        self._end()
         code = _code(work.commit)
         self._identity = _identity(code)
-        self._refusal = "; ".join(differences(self._identity, work.expected))
+        self._card = _taken_card(self._identity)
+        said = differences(self._identity, work.expected)
+        if self._card is None:
+            said.append("another Dask worker measures on the same GPU: set CUDA_VISIBLE_DEVICES")
+        if said:
+            raise Refused(self._address, "; ".join(said))
         self._environment = _environment(code)
         self._measuring: dict[tuple[str, str], Measuring] = {}
         self._suite = ""
         self._token = work.token
+
+    def _end(self) -> None:
+        self._workshop.stop()
+        self._token = ""
+        if self._card is not None:
+            self._card.close()
+            self._card = None
 
     def _measuring_of(self, work: Work, subject: Subject) -> Measuring:
         if subject.suite != self._suite:
@@ -132,6 +150,19 @@ class Station(WorkerPlugin):
 
 def _identity(code: Path | None) -> Identity:
     return Identity(device.machine_name(), device.fingerprint(), sources(code))
+
+
+def _taken_card(identity: Identity) -> TextIO | None:
+    """A lock on this machine's card, held until the file is closed; None where another has it."""
+    card = identity.fingerprint.get("gpu_id", "none")
+    path = Path(tempfile.gettempdir(), f"kernl-fleet-{card}.lock")
+    file = path.open("a", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
 
 
 def _code(commit: str) -> Path | None:

@@ -3,18 +3,15 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import distributed
 import pytest
 
 from benchmarks import cases as frozen_cases
@@ -31,11 +28,10 @@ from benchmarks.measure.journal import Record
 from benchmarks.measure.points import read_point
 from benchmarks.measure.sweep import Settings, Subject, SweepCase
 from benchmarks.worktree import extract_commit
+from tests.benchmarks.cluster import Cluster, end, path_with_driver, python_path, wait_until
 from tests.benchmarks.fake_worker import COMMIT, FAKE_WORKER, ROOT, Bench, statuses
 
 IMPLEMENTATIONS = ("eager", "compile", "kernl")
-DRIVER = "printf 'NVIDIA {gpu}, GPU-%s, 580, 80000\\n' 0 1 2 3"
-"""Stands for nvidia-smi: four cards of one kind, of which each worker is given one."""
 FATAL = """
         asked = what + ":" + ",".join(task["implementations"])
         first = log.read_text().split().count(asked) == 1
@@ -45,81 +41,17 @@ FATAL = """
         if name == "kernl":
 """
 """Ends the Dask worker that started the measuring process, in the middle of a case."""
-DASK = """
-from benchmarks.measure.lifetime import die_with_parent
-die_with_parent()
-from dask.cli import run_cli
-run_cli()
+GATE = """
+        while what == "gate" and not log.with_name("go").exists():
+            time.sleep(0.05)
+        if what.startswith("slow"):
 """
+"""A case that ends when the test says so."""
 CLIENT = """
 import json, pathlib, sys
 from tests.benchmarks.test_fleet import run
 run(sys.argv[1], pathlib.Path(sys.argv[2]), json.loads(sys.argv[3]))
 """
-
-
-class Cluster:
-    """A scheduler on the loopback interface and its workers, all of them ended by `stop`."""
-
-    def __init__(self, directory: Path, allowed_failures: int = 1) -> None:
-        self.directory = directory
-        self._file = directory / "scheduler.json"
-        self._processes: list[subprocess.Popen[bytes]] = []
-        more = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": str(allowed_failures)}
-        self._start(["scheduler", "--scheduler-file", str(self._file), "--port", "0"], more)
-
-    @property
-    def address(self) -> str:
-        wait_until(self._file.exists)
-        return str(json.loads(self._file.read_text())["address"])
-
-    def worker(self, card: int, root: Path = ROOT, gpu: str = "H200") -> subprocess.Popen[bytes]:
-        arguments = ["worker", "--scheduler-file", str(self._file), "--nthreads", "1"]
-        arguments += ["--memory-limit", "0", "--local-directory", str(self.directory)]
-        more = {"CUDA_VISIBLE_DEVICES": str(card), "PATH": path_with_driver(self.directory, gpu)}
-        return self._start(arguments, more, root)
-
-    def _start(
-        self, arguments: Sequence[str], more: dict[str, str], root: Path = ROOT
-    ) -> subprocess.Popen[bytes]:
-        inherited = os.environ.get("PYTHONPATH", "")
-        program = [sys.executable, "-c", DASK, *arguments, "--host", "127.0.0.1"]
-        process = subprocess.Popen(
-            [*program, "--no-dashboard"],
-            cwd=root,
-            env={**os.environ, **more, "PYTHONPATH": f"{root}{os.pathsep}{inherited}"},
-            stdout=(self.directory / "dask.log").open("ab"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        self._processes.append(process)
-        return process
-
-    def stop(self) -> None:
-        for process in self._processes:
-            end(process)
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """A process and all that it started."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def path_with_driver(directory: Path, gpu: str) -> str:
-    script = directory / gpu / "nvidia-smi"
-    script.parent.mkdir(exist_ok=True)
-    script.write_text(f"#!/bin/sh\n{DRIVER.format(gpu=gpu)}\n")
-    script.chmod(0o755)
-    return f"{script.parent}{os.pathsep}{os.environ['PATH']}"
-
-
-def wait_until(so: Callable[[], object], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not so():
-        assert time.monotonic() < deadline, "waited for too long"
-        time.sleep(0.05)
 
 
 def subject() -> Subject:
@@ -139,14 +71,14 @@ def run(address: str, directory: Path, names: Sequence[str], **more: Any) -> Ben
     """Measure cases by the fleet into the journal of a bench there."""
     bench = Bench(directory)
     script = FAKE_WORKER.replace('        if name == "kernl":\n', FATAL[1:])
-    bench.script.write_text(script.replace('what == "slow"', 'what.startswith("slow")'))
+    bench.script.write_text(script.replace('        if what == "slow":\n', GATE[1:]))
     mode = more.pop("mode", "")
     with bench.journal:
         fleet.measure(
             address,
             [fleet.Lot(subject(), cases(names))],
             bench.journal,
-            settings=Settings(case_timeout_s=20.0, start_timeout_s=20.0),
+            settings=Settings(case_timeout_s=60.0, start_timeout_s=20.0),
             command=fake_command(bench, mode),
             **more,
         )
@@ -183,6 +115,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     try:
         cluster.worker(0)
         cluster.worker(1)
+        cluster.wait_for_workers(2)
         yield cluster
     finally:
         cluster.stop()
@@ -239,7 +172,7 @@ def test_a_client_that_is_killed_goes_on_where_it_stopped(cluster: Cluster, tmp_
     client = subprocess.Popen(
         [sys.executable, "-c", CLIENT, cluster.address, str(tmp_path), json.dumps(names)],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
+        env={**os.environ, "PYTHONPATH": python_path(ROOT)},
         start_new_session=True,
     )
     try:
@@ -293,8 +226,7 @@ def test_workers_of_other_hardware_or_code_are_refused(lonely: Cluster, tmp_path
     (other / "kernl" / "op.py").open("a").write("# changed\n")
     workers = [lonely.worker(0, gpu="A100"), lonely.worker(1, root=other), lonely.worker(3)]
     try:
-        with distributed.Client(lonely.address, set_as_default=False) as client:
-            client.wait_for_workers(3, timeout=30)
+        lonely.wait_for_workers(3)
         with pytest.raises(UnlikeWorkers) as refused:
             run(lonely.address, tmp_path, ["one"])
     finally:
@@ -317,23 +249,27 @@ def test_two_workers_of_one_card_are_refused() -> None:
     assert said == "tcp://a:1: cannot say who it is: ImportError: no asv"
 
 
-def test_an_unlike_worker_that_joins_later_measures_nothing(
-    lonely: Cluster, tmp_path: Path
-) -> None:
+def test_workers_that_join_later_are_looked_at_too(lonely: Cluster, tmp_path: Path) -> None:
+    names = ["gate", *(f"case{number}" for number in range(12))]
+    bench = Bench(tmp_path)
     workers = [lonely.worker(0)]
-    names = [f"slow{number}" for number in range(12)]
-    late = threading.Timer(1.0, lambda: workers.append(lonely.worker(0, gpu="A100")))
-    late.start()
+    running = threading.Thread(target=run, args=(lonely.address, tmp_path, names))
+    running.start()
     try:
-        bench = run(lonely.address, tmp_path, names)
-        wait_until(lambda: workers[-1].poll() is not None)  # it was sent away
+        wait_until(lambda: bench.calls()["gate:eager,compile,kernl"])
+        late = [lonely.worker(1, gpu="A100"), lonely.worker(0)]
+        workers += late
+        wait_until(lambda: None not in [worker.poll() for worker in late])  # both sent away
+        workers.append(lonely.worker(1))
+        wait_until(lambda: len(found(bench)) == len(names) - 2)
     finally:
-        late.join()
+        (tmp_path / "go").touch()
+        running.join()
         for worker in workers:
             end(worker)
+    assert measured(bench) == {f"{name}:eager,compile,kernl": 1 for name in names}
     runs = bench.journal.runs().values()
     assert {r["fingerprint"]["gpu"] for r in runs} == {"NVIDIA H200"}
-    assert measured(bench) == {f"{name}:eager,compile,kernl": 1 for name in names}
 
 
 def test_a_fleet_without_a_worker_that_measures_stops_in_words(
@@ -349,6 +285,29 @@ def test_a_fleet_without_a_worker_that_measures_stops_in_words(
     assert "has had no worker for 5 s; 0 of 2 cases are measured" in said
     assert "was sent away: the worker did not start, 3 times in a row" in said
     assert "python -m dask worker tcp://127.0.0.1:" in said
+
+
+def test_a_scheduler_that_goes_ends_the_run_and_not_the_journal(tmp_path: Path) -> None:
+    (tmp_path / "cluster").mkdir()
+    cluster = Cluster(tmp_path / "cluster")
+    bench = Bench(tmp_path)
+
+    def stop_scheduler() -> None:
+        wait_until(bench.journal.points)
+        cluster.stop_scheduler()
+
+    goes = threading.Thread(target=stop_scheduler)
+    try:
+        cluster.worker(0)
+        cluster.wait_for_workers(1)
+        goes.start()
+        with pytest.raises(NoScheduler, match="it was there when the run began, and is gone"):
+            run(cluster.address, tmp_path, ["one", "gate"], patience_s=1.0)
+        goes.join()
+    finally:
+        (tmp_path / "go").touch()
+        cluster.stop()
+    assert list(found(bench)) == ["one"]
 
 
 def test_an_address_where_nothing_answers_is_said(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import distributed
 
 from tests.benchmarks.fake_worker import ROOT
 
-DRIVER = "printf 'NVIDIA {gpu}, GPU-%s, 580, 80000\\n' 0 1 2 3"
-"""Stands for nvidia-smi: four cards of one kind, of which each worker is given one."""
+DRIVER = "printf 'NVIDIA {gpu}, GPU-{directory}-%s, 580, 80000\\n' 0 1 2 3"
+"""Stands for nvidia-smi: four cards of one kind, its own of each directory; a worker has one."""
 DASK = """
 from benchmarks.measure.lifetime import die_with_parent
 die_with_parent()
@@ -85,7 +85,7 @@ def python_path(root: Path) -> str:
 def path_with_driver(directory: Path, gpu: str) -> str:
     script = directory / gpu / "nvidia-smi"
     script.parent.mkdir(exist_ok=True)
-    script.write_text(f"#!/bin/sh\n{DRIVER.format(gpu=gpu)}\n")
+    script.write_text(f"#!/bin/sh\n{DRIVER.format(gpu=gpu, directory=directory)}\n")
     script.chmod(0o755)
     return f"{script.parent}{os.pathsep}{os.environ['PATH']}"
 

@@ -105,7 +105,7 @@ def admit(client: Any, commit: str, expected: Identity, patience_s: float) -> No
             "one's; measure other hardware in a run of its own."
         )
     client.register_plugin(Station(), name=STATION)
-    say(f"{len(answers)} Dask workers measure for {expected.machine}")
+    say(f"Dask workers that measure for {expected.machine}: {', '.join(sorted(answers))}")
 
 
 def refusals(answers: Mapping[str, Any], expected: Identity) -> list[str]:

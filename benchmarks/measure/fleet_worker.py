@@ -122,7 +122,7 @@ class Station(WorkerPlugin):
             said.append("another Dask worker measures on the same GPU: set CUDA_VISIBLE_DEVICES")
         if said:
             raise Refused(self._address, "; ".join(said))
-        self._environment = _environment(code)
+        self._environment = measuring_environment(code)
         self._measuring: dict[tuple[str, str], Measuring] = {}
         self._suite = ""
         self._token = work.token
@@ -146,6 +146,19 @@ class Station(WorkerPlugin):
                 subject, work.settings, command, self._environment, self._workshop
             )
         return self._measuring[key]
+
+
+def measuring_environment(code: Path | None) -> dict[str, str]:
+    """The measuring process's, as a sweep without a fleet would have it.
+
+    Dask's nanny limits the threads of what it starts, and a local sweep's are not limited.
+    """
+    environment = worker_environment(code)
+    limits = dask.config.get("distributed.nanny.pre-spawn-environ", {})
+    for name, value in limits.items():
+        if environment.get(name) == str(value):
+            del environment[name]
+    return environment
 
 
 def _identity(code: Path | None) -> Identity:
@@ -175,16 +188,3 @@ def _code(commit: str) -> Path | None:
 
     config = Config.load(str(ROOT / "asv.conf.json"))
     return extract_commit(ROOT, commit, ROOT / config.env_dir / "commits")
-
-
-def _environment(code: Path | None) -> dict[str, str]:
-    """The measuring process's, as a sweep without a fleet would have it.
-
-    Dask's nanny limits the threads of what it starts, and a local sweep's are not limited.
-    """
-    environment = worker_environment(code)
-    limits = dask.config.get("distributed.nanny.pre-spawn-environ", {})
-    for name, value in limits.items():
-        if environment.get(name) == str(value):
-            del environment[name]
-    return environment

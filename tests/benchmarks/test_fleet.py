@@ -24,6 +24,7 @@ from benchmarks.measure.fleet_members import (
     refusals,
 )
 from benchmarks.measure.fleet_work import Identity
+from benchmarks.measure.fleet_worker import measuring_environment
 from benchmarks.measure.journal import Record
 from benchmarks.measure.points import read_point
 from benchmarks.measure.sweep import Settings, Subject, SweepCase
@@ -71,6 +72,7 @@ def run(address: str, directory: Path, names: Sequence[str], **more: Any) -> Ben
     """Measure cases by the fleet into the journal of a bench there."""
     bench = Bench(directory)
     script = FAKE_WORKER.replace('        if name == "kernl":\n', FATAL[1:])
+    script = script.replace('"gpu":', '"card": os.environ.get("CUDA_VISIBLE_DEVICES"), "gpu":')
     bench.script.write_text(script.replace('        if what == "slow":\n', GATE[1:]))
     mode = more.pop("mode", "")
     with bench.journal:
@@ -146,7 +148,18 @@ def test_every_case_is_measured_once_and_as_by_a_local_sweep(
     runs = bench.journal.runs().values()
     assert {r["fingerprint"]["copy_bytes_per_s"] for r in runs} == {4.2e12}
     assert {r["fingerprint"]["suite"] for r in runs} == {"kernels"}
-    assert len({r["fingerprint"]["gpu_id"] for r in runs}) == 2, "one worker measured everything"
+    assert {r["fingerprint"]["card"] for r in runs} == {"0", "1"}
+    assert len({r["fingerprint"]["gpu_id"] for r in runs}) == 2
+
+
+def test_the_limits_of_a_nanny_do_not_reach_what_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as Dask's nanny sets it
+    monkeypatch.setenv("MKL_NUM_THREADS", "4")
+    environment = measuring_environment(None)
+    assert "OMP_NUM_THREADS" not in environment
+    assert environment["MKL_NUM_THREADS"] == "4"
 
 
 def test_a_worker_that_is_killed_costs_nothing(cluster: Cluster, tmp_path: Path) -> None:
@@ -261,7 +274,7 @@ def test_workers_that_join_later_are_looked_at_too(lonely: Cluster, tmp_path: Pa
         workers += late
         wait_until(lambda: None not in [worker.poll() for worker in late])  # both sent away
         workers.append(lonely.worker(1))
-        wait_until(lambda: len(found(bench)) == len(names) - 2)
+        wait_until(lambda: len(found(bench)) == len(names) - 1)
     finally:
         (tmp_path / "go").touch()
         running.join()

@@ -190,6 +190,7 @@ def _release(client: Any, work: Work) -> None:
     """End the measuring processes that the workers keep warm for this run."""
     from benchmarks.measure.fleet_worker import release
 
-    # A scheduler or a worker that is gone by now has ended them by itself.
+    # A scheduler or a worker that is gone by now has ended them by itself. A case that still runs,
+    # where the run was interrupted, is not waited for here.
     with suppress(Exception):
-        client.run(release, work.token, on_error="ignore")
+        client.run(release, work.token, wait=False, on_error="ignore")

@@ -7,7 +7,8 @@ KERNL_RESULTS and KERNL_ENV_NAME. Without them (asv's `existing` environment) th
 measured, and the journal lies beside the points in asv's own cache directory.
 
 asv gives each operator a process of its own. Run before it, `measure_ops` sweeps many of them with
-one worker, and asv's processes then find every point in the journal.
+one worker, and asv's processes then find every point in the journal. Where KERNL_FLEET names a Dask
+scheduler, what waits is measured by its workers (`fleet`) and not by this machine.
 """
 
 from __future__ import annotations

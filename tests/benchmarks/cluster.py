@@ -42,6 +42,7 @@ class Cluster:
         arguments = ["worker", "--scheduler-file", str(self._file), "--nthreads", "1"]
         arguments += ["--memory-limit", "0", "--local-directory", str(self.directory)]
         more = {"CUDA_VISIBLE_DEVICES": str(card), "PATH": path_with_driver(self.directory, gpu)}
+        more["TMPDIR"] = str(self.directory)
         return self._start(arguments, more, root)
 
     def _start(

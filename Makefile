@@ -7,6 +7,7 @@
 #   OPS=…        make tune: which operators (all)
 #   IMPLEMENTATIONS=…  make bench: time these alone, such as eager,compile_cudagraph,kernl
 #   PROFILE=…    make bench: full, or quick, which compiles a part of the cases (no GPU: quick)
+#   FLEET=…      make bench: a Dask scheduler whose workers measure, such as tcp://host:8786
 #   REVISION=…   git range: which commits to measure (HEAD^!, the newest alone)
 
 SHELL := bash
@@ -26,6 +27,7 @@ GATE_ARGS ?=
 TABLE_ARGS ?=
 PROFILE ?=
 IMPLEMENTATIONS ?=
+FLEET ?= $(KERNL_FLEET)
 
 # constraints.txt is resolved for 3.11, so 3.11 comes first. A name that is there may still not
 # run (version managers leave such stubs), so each is asked.
@@ -77,6 +79,9 @@ measure: environment ## Run the benchmarks on REVISION
 	$(RUN) -m asv machine --yes --machine "$$machine" > /dev/null; \
 	options=(--machine "$$machine"); bench='$(BENCH)'; \
 	profile='$(PROFILE)'; \
+	if [ "$$machine" = compile-only ] && [ -n '$(FLEET)' ]; then \
+	  echo "measure: FLEET is for a machine like the fleet's workers, and no NVIDIA GPU answers" \
+	    "here. Run it on a worker's machine" >&2; exit 1; fi; \
 	if [ "$$machine" = compile-only ]; then bench="$${bench:-codegen}"; \
 	  profile="$${profile:-quick}"; \
 	  echo "bench: no NVIDIA GPU here: kernels are compiled, not timed"; \
@@ -84,16 +89,19 @@ measure: environment ## Run the benchmarks on REVISION
 	profile="$${profile:-full}"; \
 	if [ "$$profile" = full ]; then options+=(--show-stderr); fi; \
 	echo "bench: machine $$machine, commits $(REVISION), benchmarks $${bench:-all}," \
-	  "profile $$profile" $(if $(IMPLEMENTATIONS),'implementations $(IMPLEMENTATIONS)'); \
+	  "profile $$profile" $(if $(IMPLEMENTATIONS),'implementations $(IMPLEMENTATIONS)') \
+	  $(if $(FLEET),'fleet $(FLEET)'); \
 	export KERNL_PROFILE="$$profile" KERNL_IMPLEMENTATIONS='$(IMPLEMENTATIONS)'; \
+	export KERNL_FLEET='$(FLEET)'; \
 	chosen="$$bench"; \
 	if [ "$$profile" != full ] || [ -n "$$KERNL_IMPLEMENTATIONS" ]; then \
 	  chosen="$$($(RUN) -m benchmarks.measure.selection --bench "$$bench")"; fi; \
 	while IFS= read -r one; do \
 	  if [ -n "$$one" ]; then options+=(--bench "$$one"); fi; done <<< "$$chosen"; \
 	commits="$$(git rev-list '$(REVISION)')"; \
-	if [ "$$(wc -w <<< "$$commits")" -eq 1 ]; then \
-	  $(RUN) -m benchmarks.measure.ahead "$$commits" --bench "$$bench"; fi; \
+	if [ -n "$$KERNL_FLEET" ] || [ "$$(wc -w <<< "$$commits")" -eq 1 ]; then \
+	  for commit in $$commits; do \
+	    $(RUN) -m benchmarks.measure.ahead "$$commit" --bench "$$bench"; done; fi; \
 	$(RUN) -m asv run "$${options[@]}" '$(REVISION)'
 
 # The list is whole before the first commit is measured.

@@ -22,6 +22,8 @@ WITHOUT_TORCH = (
     "benchmarks.compare",
     "benchmarks.gate.command",
     "benchmarks.measure.device",
+    "benchmarks.measure.fleet",
+    "benchmarks.measure.fleet_worker",
     "benchmarks.measure.journal",
     "benchmarks.store",
     "benchmarks.suite.codegen",

@@ -7,6 +7,9 @@ then, where asv's processes find it. `make bench` does so.
 
 REGEX is asv's `--bench`: operators are taken whose benchmark it matches, such as
 `codegen.Softmax.track_spills`. Kernels that are not committed are not measured.
+
+Where KERNL_FLEET names a Dask scheduler, its workers time the operators
+(`benchmarks.measure.fleet`).
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from pathlib import Path
 
 from benchmarks import cases as frozen_cases
 from benchmarks.measure import codegen_sweep, device
+from benchmarks.measure.fleet_members import FleetError
 from benchmarks.measure.for_asv import measure_ops
 from benchmarks.measure.journal import Journal, journal_path
 from benchmarks.measure.lifetime import die_with_parent
@@ -31,7 +35,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure; exit code 0 also where there is nothing to do, 1 where there is no such commit."""
+    """Measure; exit code 0 also where there is nothing to do.
+
+    It is 1 where there is no such commit, and where a fleet cannot measure.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.measure.ahead", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("commit", nargs="?", default="HEAD")
@@ -41,7 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     die_with_parent()
     if "KERNL_COMMIT" in os.environ:
-        return _measure(options.bench)
+        try:
+            return _measure(options.bench)
+        except FleetError as error:
+            print(f"ahead: {error}", file=sys.stderr)
+            return 1
     return _in_commit(options.commit, options.bench)
 
 

@@ -7,7 +7,8 @@ KERNL_RESULTS and KERNL_ENV_NAME. Without them (asv's `existing` environment) th
 measured, and the journal lies beside the points in asv's own cache directory.
 
 asv gives each operator a process of its own. Run before it, `measure_ops` sweeps many of them with
-one worker, and asv's processes then find every point in the journal.
+one worker, and asv's processes then find every point in the journal. Where KERNL_FLEET names a Dask
+scheduler, what waits is measured by its workers (`fleet`) and not by this machine.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import cases as frozen_cases
-from benchmarks.measure import device, resume
+from benchmarks.measure import device, fleet, resume
 from benchmarks.measure.compile_ahead import compile_ahead, tasks
 from benchmarks.measure.journal import Journal, Record, journal_path, read
 from benchmarks.measure.lifetime import die_with_parent
@@ -70,6 +71,9 @@ def measure_op(
     if settings.device == "cuda" and device.gpu() is None:
         return NO_GPU.replace(SUITE, suite)
     prepared = _prepare(op, directory, suite)
+    if fleet.scheduler_address():
+        _measure_by_fleet([prepared], settings)
+        prepared = _prepare(op, directory, suite)
     environment = _environment()
     if settings.device == "cuda" and suite == SUITE:
         compile_ahead(tasks(op, prepared.waiting), environment)
@@ -90,6 +94,9 @@ def measure_ops(
         return NO_GPU.replace(SUITE, suite)
     environment = _environment()
     prepared = [_prepare(op, directory, suite) for op in ops]
+    if fleet.scheduler_address():
+        _measure_by_fleet(prepared, settings)
+        return ""
     if settings.device == "cuda" and suite == SUITE:
         waiting = [task for one in prepared for task in tasks(one.subject.op, one.waiting)]
         compile_ahead(waiting, environment)
@@ -101,6 +108,26 @@ def measure_ops(
     finally:
         workshop.stop()
     return ""
+
+
+def _measure_by_fleet(prepared: Sequence[_Prepared], settings: Settings) -> None:
+    """What waits, by the Dask workers of KERNL_FLEET. Raises FleetError."""
+    lots = [fleet.Lot(one.subject, one.waiting) for one in prepared if one.waiting]
+    if not lots:
+        return
+    code = os.environ.get("KERNL_CODE")
+    commit = lots[0].subject.commit if code else ""
+    # The ops of one commit have one journal.
+    with Journal(prepared[0].path) as journal:
+        fleet.measure(
+            fleet.scheduler_address(),
+            lots,
+            journal,
+            settings=settings,
+            commit=commit,
+            code=Path(code) if code else None,
+        )
+        journal.compact()
 
 
 def settings_of(suite: str) -> Settings:

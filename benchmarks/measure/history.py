@@ -21,8 +21,9 @@ from benchmarks import asv_file
 from benchmarks import cases as frozen_cases
 from benchmarks.cases import Frozen
 from benchmarks.measure.device import COMPILE_ONLY, machine_name
+from benchmarks.measure.measuring import ROOT
 from benchmarks.measure.selection import METRICS, class_name, matching, regular_expression
-from benchmarks.measure.sweep import RESULTS, ROOT
+from benchmarks.measure.sweep import RESULTS
 from benchmarks.worktree import NAME
 
 

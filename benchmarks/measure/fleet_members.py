@@ -89,7 +89,7 @@ def admit(client: Any, commit: str, expected: Identity, patience_s: float) -> No
         roster.look("nothing is measured yet")
         time.sleep(_POLL_S)
 
-    from benchmarks.measure.fleet_worker import STATION, Station, introduce
+    from benchmarks.measure.fleet_worker import introduce
 
     answers = client.run(introduce, commit, on_error="return")
     still_there = client.nthreads()
@@ -104,7 +104,6 @@ def admit(client: Any, commit: str, expected: Identity, patience_s: float) -> No
             "Stop those workers, or start them anew from a checkout and an environment like this "
             "one's; measure other hardware in a run of its own."
         )
-    client.register_plugin(Station(), name=STATION)
     say(f"Dask workers that measure for {expected.machine}: {', '.join(sorted(answers))}")
 
 

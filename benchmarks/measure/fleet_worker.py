@@ -41,7 +41,8 @@ async def introduce(commit: str) -> Identity:
 
 def measure_case(work: Work, subject: Subject, case: SweepCase) -> Outcome:
     """The Dask task: one case in all its implementations, side by side in this worker."""
-    station: Station = get_worker().plugins[STATION]
+    worker = get_worker()
+    station: Station = worker.plugins.setdefault(STATION, Station(str(worker.address)))
     return station.measure(work, subject, case)
 
 
@@ -60,14 +61,14 @@ async def leave(reason: str, dask_worker: Any = None) -> None:
 class Station(WorkerPlugin):
     """The one place of a Dask worker where cases are measured.
 
-    A run registers it; one that is there already stays, so that two runs take turns in it.
+    The first case makes it and it stays, so that two runs take turns in it. As one of the worker's
+    plugins it hears of the worker's end. No client registers it with the scheduler: a worker that
+    joins without this code would fail half-way into its start, and hold cases that it never runs.
+    Handed a case, it stops at once.
     """
 
-    idempotent = True
-
-    def setup(self, worker: Any) -> None:
-        """Called by Dask in the worker: what a client sends is empty."""
-        self._address = str(worker.address)
+    def __init__(self, address: str) -> None:
+        self._address = address
         self._lock = threading.Lock()
         self._workshop = Workshop()
         self._token = ""

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.by_pytest.stand import Run, Stand, Wanted, replay
 from benchmarks.cases import profile
 from benchmarks.measure import device
-from benchmarks.measure.for_asv import NO_GPU
+from benchmarks.measure.for_asv import no_gpu
 from benchmarks.measure.worker import Refusal, prepare_environment
 
 DEVICES = ("cuda", "cpu")
@@ -49,7 +49,7 @@ def stand(request: pytest.FixtureRequest, wanted: Wanted) -> Stand:
     """Where the suite that the module names in SUITE is measured; skips where nothing can be."""
     suite = request.module.SUITE
     if _device() == "cuda" and device.gpu() is None:
-        pytest.skip(NO_GPU.replace("kernels", suite))
+        pytest.skip(no_gpu(suite))
     prepare_environment(_device(), suite)
     try:
         return Stand(suite, _device(), wanted)

@@ -43,7 +43,7 @@ class Stand:
     """
 
     def __init__(self, suite: str, device: str, wanted: Wanted) -> None:
-        self._measure, self.fingerprint = prepare(device, suite)
+        self._measure, _ = prepare(device, suite)
         self._settings = settings_of(suite)
         self._wanted = wanted
         self._known: tuple[str, str] = ("", "")

@@ -1,8 +1,9 @@
 """Other projects' kernels for what kernl computes: the only place that names them.
 
 Each is measured beside kernl where its package is installed, and skipped in words where it is not,
-or where it does not compute a case. A call takes the operator's inputs by their names; what it
-cannot do it says by NotImplementedError.
+or where it does not compute a case. A call takes the operator's inputs by their names. For what its
+library does not compute it raises NotImplementedError, as an operator's `library` call does: the
+check before timing makes of it a point that is skipped, with these words.
 
 | name | package | |
 | --- | --- | --- |
@@ -60,9 +61,17 @@ class Alternative:
         return partial(call, op.library) if self.of_library else call
 
 
+_NEUTRAL: Mapping[str, Any] = {"scale": 1.0, "offset": 0.0, "causal": False}
+"""What an option is where it asks for nothing; others are None then."""
+
+
 def _only(what: str, **options: Any) -> None:
-    """Raise NotImplementedError where an option is set that this library has not."""
-    present = [name for name, value in options.items() if value is not None and value is not False]
+    """Refuse options that ask for something: this library has none of them."""
+    present = [
+        name
+        for name, value in options.items()
+        if value is not None and (name not in _NEUTRAL or value != _NEUTRAL[name])
+    ]
     if present:
         raise NotImplementedError(f"{what} has no {', '.join(present)}")
 
@@ -95,28 +104,21 @@ def _liger_layer_norm(
     x: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None = None,
-    residual: torch.Tensor | None = None,
     eps: float = 1e-5,
+    **options: Any,
 ) -> Any:
     from liger_kernel.transformers import functional
 
-    _only("liger's layer_norm", residual=residual)
+    _only("liger's layer_norm", **options)
     if bias is None:
         raise NotImplementedError("liger's layer_norm needs a bias")
     return functional.liger_layer_norm(x, weight, bias, eps)
 
 
-def _liger_softmax(
-    x: torch.Tensor,
-    dim: int = -1,
-    scale: float = 1.0,
-    mask: torch.Tensor | None = None,
-    causal: bool = False,
-) -> Any:
+def _liger_softmax(x: torch.Tensor, dim: int = -1, **options: Any) -> Any:
     from liger_kernel.transformers import functional
 
-    _only("liger's softmax", mask=mask, causal=causal, scale=None if scale == 1.0 else scale)
-    _only("liger's softmax", dim=None if dim in (-1, x.dim() - 1) else dim)
+    _only("liger's softmax", **options, dim=None if dim in (-1, x.dim() - 1) else dim)
     return functional.liger_softmax(x)
 
 
@@ -153,17 +155,10 @@ def _liger_cross_entropy(
     )
 
 
-def _gems_rms_norm(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None = None,
-    residual: torch.Tensor | None = None,
-    eps: float = 1e-6,
-    offset: float = 0.0,
-) -> Any:
+def _gems_rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float = 1e-6, **options: Any) -> Any:
     import flag_gems
 
-    _only("flag_gems' rms_norm", bias=bias, residual=residual, offset=offset or None)
+    _only("flag_gems' rms_norm", **options)
     return flag_gems.rms_norm(x, list(x.shape[-1:]), weight, eps)
 
 
@@ -171,25 +166,19 @@ def _gems_layer_norm(
     x: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None = None,
-    residual: torch.Tensor | None = None,
     eps: float = 1e-5,
+    **options: Any,
 ) -> Any:
     import flag_gems
 
-    _only("flag_gems' layer_norm", residual=residual)
+    _only("flag_gems' layer_norm", **options)
     return flag_gems.layer_norm(x, list(x.shape[-1:]), weight, bias, eps)[0]
 
 
-def _gems_softmax(
-    x: torch.Tensor,
-    dim: int = -1,
-    scale: float = 1.0,
-    mask: torch.Tensor | None = None,
-    causal: bool = False,
-) -> Any:
+def _gems_softmax(x: torch.Tensor, dim: int = -1, **options: Any) -> Any:
     import flag_gems
 
-    _only("flag_gems' softmax", mask=mask, causal=causal, scale=None if scale == 1.0 else scale)
+    _only("flag_gems' softmax", **options)
     return flag_gems.softmax(x, dim)
 
 

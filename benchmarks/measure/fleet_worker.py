@@ -74,7 +74,7 @@ class Station(WorkerPlugin):
         self._token = ""
         self._card: TextIO | None = None
 
-    def teardown(self, worker: Any) -> None:  # noqa: ARG002 (Dask calls it with the worker)
+    def teardown(self, **_: Any) -> None:
         """The Dask worker ends, and its measuring process with it."""
         self._end()
 

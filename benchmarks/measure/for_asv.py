@@ -35,7 +35,6 @@ from benchmarks.measure.sweep import (
     worker_environment,
 )
 
-NO_GPU = "no NVIDIA GPU on this machine: kernels are timed on a GPU alone"
 QUICK_BUDGET_S = 0.1
 """The quick profile takes the fewest samples, and not more where there is time."""
 MODELS = Settings(
@@ -69,7 +68,7 @@ def measure_op(
     die_with_parent()
     settings = settings or settings_of(suite)
     if settings.device == "cuda" and device.gpu() is None:
-        return NO_GPU.replace(SUITE, suite)
+        return no_gpu(suite)
     prepared = _prepare(op, directory, suite)
     if fleet.scheduler_address():
         _measure_by_fleet([prepared], settings)
@@ -91,7 +90,7 @@ def measure_ops(
     """
     settings = settings or settings_of(suite)
     if settings.device == "cuda" and device.gpu() is None:
-        return NO_GPU.replace(SUITE, suite)
+        return no_gpu(suite)
     environment = _environment()
     prepared = [_prepare(op, directory, suite) for op in ops]
     if fleet.scheduler_address():
@@ -128,6 +127,11 @@ def _measure_by_fleet(prepared: Sequence[_Prepared], settings: Settings) -> None
             code=Path(code) if code else None,
         )
         journal.compact()
+
+
+def no_gpu(suite: str) -> str:
+    """Why nothing of this suite is measured without a GPU."""
+    return f"no NVIDIA GPU on this machine: {suite} are timed on a GPU alone"
 
 
 def settings_of(suite: str) -> Settings:

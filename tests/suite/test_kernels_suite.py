@@ -50,7 +50,7 @@ def test_without_a_gpu_every_case_is_skipped_in_words(
     monkeypatch.setenv("PATH", "/nonexistent")
     benchmark = suite.Softmax()
     unmeasured = benchmark.setup_cache()
-    assert unmeasured == for_asv.NO_GPU
+    assert unmeasured == for_asv.no_gpu("kernels")
     with pytest.raises(NotImplementedError, match="no NVIDIA GPU"):
         benchmark.setup(unmeasured, "rows192_cols16.fp16", "kernl")
 

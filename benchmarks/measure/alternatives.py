@@ -15,6 +15,8 @@ check before timing makes of it a point that is skipped, with these words.
 
 from __future__ import annotations
 
+import functools
+import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -38,19 +40,22 @@ class Alternative:
         module: what has to be there.
         calls: by an operator's name, what computes it.
         of_library: a call takes the operator's own `library` call first, which it runs its way.
+        chooses: it times what it may run on the device in its first calls, and keeps the fastest.
     """
 
     name: str
     module: str
     calls: Mapping[str, Call]
     of_library: bool = False
+    chooses: bool = False
 
     def missing(self, op: Any) -> str | None:
         """Why it cannot compute this operator here, in words; None where it can."""
         if op.name not in self.calls:
             return f"{self.name} has nothing for {op.name}"
-        if importlib.util.find_spec(self.module) is None:
-            return f"{self.module} is not installed"
+        unusable = _unusable(self.module)
+        if unusable:
+            return unusable
         if self.of_library and getattr(op, "library", None) is None:
             return "no single library call computes this operator in this commit"
         return None
@@ -59,6 +64,18 @@ class Alternative:
         """What computes this operator; nothing may be missing."""
         call = self.calls[op.name]
         return partial(call, op.library) if self.of_library else call
+
+
+@functools.cache
+def _unusable(module: str) -> str:
+    """Why a module cannot be imported, in words; empty where it can."""
+    if importlib.util.find_spec(module) is None:
+        return f"{module} is not installed"
+    try:
+        importlib.import_module(module)
+    except ImportError as error:  # such as what it needs itself and is not there
+        return f"{module} cannot be imported: {error}"
+    return ""
 
 
 _NEUTRAL: Mapping[str, Any] = {"scale": 1.0, "offset": 0.0, "causal": False}
@@ -76,9 +93,21 @@ def _only(what: str, **options: Any) -> None:
         raise NotImplementedError(f"{what} has no {', '.join(present)}")
 
 
+_LIGER_MOST_COLUMNS = 65536
+
+
+def _short(rows: torch.Tensor) -> torch.Tensor:
+    """Liger's kernels hold a row at once."""
+    if rows.shape[-1] > _LIGER_MOST_COLUMNS:
+        raise NotImplementedError(
+            f"liger has no rows of {rows.shape[-1]} columns, {_LIGER_MOST_COLUMNS} at most"
+        )
+    return rows
+
+
 def _halves(gate: torch.Tensor, up: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     first, second = gate.chunk(2, dim=-1) if up is None else (gate, up)
-    return first, second
+    return _short(first), second
 
 
 def _liger_rms_norm(
@@ -93,6 +122,7 @@ def _liger_rms_norm(
 
     _only("liger's rms_norm", bias=bias)
     casting = "gemma" if offset else "llama"
+    _short(x)
     if residual is None:
         return functional.liger_rms_norm(x, weight, eps, offset, casting, in_place=False)
     return functional.liger_fused_add_rms_norm(
@@ -112,14 +142,14 @@ def _liger_layer_norm(
     _only("liger's layer_norm", **options)
     if bias is None:
         raise NotImplementedError("liger's layer_norm needs a bias")
-    return functional.liger_layer_norm(x, weight, bias, eps)
+    return functional.liger_layer_norm(_short(x), weight, bias, eps)
 
 
 def _liger_softmax(x: torch.Tensor, dim: int = -1, **options: Any) -> Any:
     from liger_kernel.transformers import functional
 
     _only("liger's softmax", **options, dim=None if dim in (-1, x.dim() - 1) else dim)
-    return functional.liger_softmax(x)
+    return functional.liger_softmax(_short(x))
 
 
 def _liger_swiglu(gate: torch.Tensor, up: torch.Tensor | None = None) -> Any:
@@ -242,6 +272,7 @@ ALTERNATIVES = (
             "layer_norm": _gems_layer_norm,
             "softmax": _gems_softmax,
         },
+        chooses=True,
     ),
     Alternative("xformers", "xformers", {"attention": _xformers_attention}),
     *(

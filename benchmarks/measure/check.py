@@ -45,9 +45,11 @@ def check_all(
     for name in task.implementations:
         stage("check", name)
         outcome: Passed | Point
+        one = IMPLEMENTATIONS[name]
         try:
-            outcome = _check_one(IMPLEMENTATIONS[name], op, case, lab, pristine, expected)
-            synchronize(lab)
+            with lab.alone(f"what {name} times") if one.chooses else contextlib.nullcontext():
+                outcome = _check_one(one, op, case, lab, pristine, expected)
+                synchronize(lab)
         except Exception as error:
             outcome = point(name, "failed", f"the check failed: {describe(error)}")
         if not isinstance(outcome, Passed) and outcome["status"] == "failed":

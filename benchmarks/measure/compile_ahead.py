@@ -118,7 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _call_once(op: Any, task: Mapping[str, Any], device: str) -> None:
     from benchmarks.measure.implementations import IMPLEMENTATIONS
 
-    for implementation in IMPLEMENTATIONS.values():
+    # What would keep a choice that it made beside other processes is left to the sweep.
+    for implementation in (one for one in IMPLEMENTATIONS.values() if not one.chooses):
         with contextlib.suppress(Exception):
             case = type(op.cases()[0]).of(task["dtype"], **task["dims"])
             inputs = op.inputs(case, device, 0)

@@ -21,21 +21,13 @@ from typing import Any
 from benchmarks.measure.fleet_members import Roster, admit, connected, distributed, lost
 from benchmarks.measure.fleet_work import Identity, Outcome, Refused, Work, sources
 from benchmarks.measure.journal import Journal
-from benchmarks.measure.measuring import Settings, Subject, SweepCase, failed, skipped
+from benchmarks.measure.measuring import Lot, Settings, Subject, SweepCase, failed, skipped
 from benchmarks.measure.progress import Progress, say
 from benchmarks.measure.sweep import Writing
 
 PATIENCE_S = 120.0
 """How long there may be no worker at all, or no answer from the scheduler."""
 _POLL_S = 0.1
-
-
-@dataclass(frozen=True)
-class Lot:
-    """The cases of one op that wait to be measured; one or more."""
-
-    subject: Subject
-    cases: Sequence[SweepCase]
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,16 +6,17 @@ The environment plugin says what to measure and where to write, by KERNL_COMMIT,
 KERNL_RESULTS and KERNL_ENV_NAME. Without them (asv's `existing` environment) this checkout is
 measured, and the journal lies beside the points in asv's own cache directory.
 
-asv gives each operator a process of its own. Run before it, `measure_ops` sweeps many of them with
-one worker, and asv's processes then find every point in the journal. Where KERNL_FLEET names a Dask
-scheduler, what waits is measured by its workers (`fleet`) and not by this machine.
+asv gives each operator a process of its own. Run before it, `measure_ops` measures many of them by
+workers that share the device, and asv's processes then find every point in the journal. Where
+KERNL_FLEET names a Dask scheduler, what waits is measured by its workers (`fleet`) and not by this
+machine.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -24,21 +25,20 @@ from benchmarks.measure import device, fleet, resume
 from benchmarks.measure.compile_ahead import compile_ahead, tasks
 from benchmarks.measure.journal import Journal, Record, journal_path, read
 from benchmarks.measure.lifetime import die_with_parent
+from benchmarks.measure.measuring import Lot
 from benchmarks.measure.points import write_point
+from benchmarks.measure.pool import measure_lots
 from benchmarks.measure.sweep import (
     SUITE,
     Settings,
     Subject,
     SweepCase,
-    Workshop,
     sweep,
     worker_environment,
 )
 
-QUICK_BUDGET_S = 0.1
-"""The quick profile takes the fewest samples, and not more where there is time."""
 MODELS = Settings(
-    budget_s=4.0, case_timeout_s=1200.0, start_timeout_s=300.0, faults_in_a_row=3, tell_stages=True
+    budget_s=1.0, case_timeout_s=1200.0, faults_in_a_row=3, tell_stages=True, workers=6
 )
 """Compiling a model, and timing all that may compute its products, takes minutes."""
 
@@ -76,7 +76,7 @@ def measure_op(
     environment = _environment()
     if settings.device == "cuda" and suite == SUITE:
         compile_ahead(tasks(op, prepared.waiting), environment)
-    for point in _sweep(prepared, settings, environment, None):
+    for point in _sweep(prepared, settings, environment):
         write_point(directory, point["case"], point["variant"], point)
     return ""
 
@@ -84,7 +84,7 @@ def measure_op(
 def measure_ops(
     ops: Sequence[str], directory: Path, settings: Settings | None = None, suite: str = SUITE
 ) -> str:
-    """Sweep several ops with one worker into their commit's journal, compiled ahead together.
+    """Measure several ops by workers that share the device, compiled ahead, into their journal.
 
     Returns why nothing was measured, in words, or an empty string.
     """
@@ -99,19 +99,18 @@ def measure_ops(
     if settings.device == "cuda" and suite == SUITE:
         waiting = [task for one in prepared for task in tasks(one.subject.op, one.waiting)]
         compile_ahead(waiting, environment)
-    workshop = Workshop()
-    try:
-        for one in prepared:
-            if one.waiting:
-                _sweep(one, settings, environment, workshop)
-    finally:
-        workshop.stop()
+    lots = [Lot(one.subject, one.waiting) for one in prepared if one.waiting]
+    if lots:
+        # The ops of one commit have one journal.
+        with Journal(prepared[0].path) as journal:
+            measure_lots(lots, journal, settings, environment)
+            journal.compact()
     return ""
 
 
 def _measure_by_fleet(prepared: Sequence[_Prepared], settings: Settings) -> None:
     """What waits, by the Dask workers of KERNL_FLEET. Raises FleetError."""
-    lots = [fleet.Lot(one.subject, one.waiting) for one in prepared if one.waiting]
+    lots = [Lot(one.subject, one.waiting) for one in prepared if one.waiting]
     if not lots:
         return
     code = os.environ.get("KERNL_CODE")
@@ -135,9 +134,8 @@ def no_gpu(suite: str) -> str:
 
 
 def settings_of(suite: str) -> Settings:
-    """How a suite's cases are measured in the profile that is asked for."""
-    full = Settings() if suite == SUITE else MODELS
-    return replace(full, budget_s=QUICK_BUDGET_S) if frozen_cases.profile() == "quick" else full
+    """How a suite's cases are measured, in every profile."""
+    return Settings() if suite == SUITE else MODELS
 
 
 def _environment() -> dict[str, str]:
@@ -178,7 +176,6 @@ def _sweep(
     prepared: _Prepared,
     settings: Settings,
     environment: Mapping[str, str],
-    workshop: Workshop | None,
 ) -> list[Record]:
     with Journal(prepared.path) as journal:
         points = sweep(
@@ -188,7 +185,6 @@ def _sweep(
             settings=settings,
             reuse=prepared.reuse,
             environment=environment,
-            workshop=workshop,
         )
         journal.compact()
     return points

@@ -19,11 +19,12 @@ import torch
 
 from benchmarks.measure.accuracy import Inputs, Outputs, as_tuple, disagreement
 from benchmarks.measure.telemetry import Telemetry
-from benchmarks.measure.timing import Ceilings, Samples, choose_rounds, interleaved
+from benchmarks.measure.timing import Ceilings, Samples, choose_calls, choose_rounds, interleaved
 
 _LEAST_FLUSH_BYTES = 256 << 20  # long enough to read for the host to queue the next replay
 _ROUNDS_AT_ONCE = 8
-_WARM_UP_S = 0.1  # idle clocks are a fraction of the working ones
+_WARM_UP_S = 0.03  # idle clocks are a fraction of the working ones
+_CEILING_WARM_UP_S = 0.1
 _HOT_SHARE = 3
 
 # What a product in each dtype may use at best; fp32 inputs may go through the tf32 unit.
@@ -64,7 +65,9 @@ class Flush:
 
 
 def capture(call: Callable[..., Any], sets: Sets) -> Captured:
-    """Capture `call` over all input sets. Raises what the call or the capture raises.
+    """Capture `call` over the input sets, or as many as make a graph of a millisecond.
+
+    Raises what the call or the capture raises.
 
     The warm-up on a side stream compiles kernels and makes library handles, which a capture may
     not; the outputs of the cold graph are kept, so that each call writes memory of its own.
@@ -77,6 +80,7 @@ def capture(call: Callable[..., Any], sets: Sets) -> Captured:
     torch.cuda.current_stream().wait_stream(side)
     torch.cuda.synchronize()
 
+    sets = sets[: choose_calls(_call_seconds(call, sets[0]), len(sets))]
     outputs: list[Outputs] = []
     cold = torch.cuda.CUDAGraph()
     with torch.cuda.graph(cold, capture_error_mode="thread_local"):
@@ -84,9 +88,17 @@ def capture(call: Callable[..., Any], sets: Sets) -> Captured:
             outputs.append(as_tuple(call(**inputs)))
     hot = torch.cuda.CUDAGraph()
     with torch.cuda.graph(hot, capture_error_mode="thread_local"):
-        for _ in sets:
+        for _ in outputs:
             call(**sets[0])
     return Captured(cold, hot, outputs)
+
+
+def _call_seconds(call: Callable[..., Any], inputs: Inputs) -> float:
+    """Of the device, roughly: a graph of one call, replayed."""
+    once = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(once, capture_error_mode="thread_local"):
+        call(**inputs)
+    return _best_seconds(once.replay, repeats=3, warm_up_s=0.0)
 
 
 def replay_disagreement(
@@ -97,7 +109,7 @@ def replay_disagreement(
     Outputs are filled with NaN first: a graph that leaves work out, or that another stream did part
     of, leaves NaN behind.
     """
-    ends = sorted({0, len(sets) - 1})
+    ends = sorted({0, len(captured.outputs) - 1})
     expected = [as_tuple(call(**sets[index])) for index in ends]
     for index in ends:
         owned = {_storage(value) for value in sets[index].values() if torch.is_tensor(value)}
@@ -129,7 +141,6 @@ def time_graphs(
 
     More cold samples are taken while all of them fit `budget_s` seconds.
     """
-    calls = len(next(iter(captured.values())).outputs)
     _warm_up(captured, flush)
     trial = _sample(captured, [tuple(captured)], flush, telemetry)
     # The flushes take as long as short graphs do: they are part of what a round costs.
@@ -142,10 +153,10 @@ def time_graphs(
     hot = _sample(captured, interleaved(list(captured), hot_rounds, seed + 1), None, telemetry)
     return {
         name: Samples(
-            cold=tuple(seconds / calls for seconds in cold[name]),
-            hot=tuple(seconds / calls for seconds in hot[name]),
+            cold=tuple(seconds / len(one.outputs) for seconds in cold[name]),
+            hot=tuple(seconds / len(one.outputs) for seconds in hot[name]),
         )
-        for name in captured
+        for name, one in captured.items()
     }
 
 
@@ -232,9 +243,11 @@ def _square_product_flops_per_s(size: int, dtype: torch.dtype) -> float:
     return 2 * size**3 / _best_seconds(lambda: torch.mm(left, right, out=out), 10)
 
 
-def _best_seconds(call: Callable[[], object], repeats: int) -> float:
+def _best_seconds(
+    call: Callable[[], object], repeats: int, warm_up_s: float = _CEILING_WARM_UP_S
+) -> float:
     """The shortest of `repeats` calls, after a warm-up long enough for the clocks to rise."""
-    end = time.perf_counter() + _WARM_UP_S
+    end = time.perf_counter() + warm_up_s
     while time.perf_counter() < end:
         call()
         torch.cuda.synchronize()

@@ -29,6 +29,7 @@ class Implementation:
     `poisonable` says that its outputs come from `torch.empty` and can be filled with NaN by
     PyTorch's deterministic mode without changing the code that runs.
     `tolerance_factor` multiplies the op's tolerance in the check before timing.
+    `chooses`: its first call times what it may run, so that nothing else may use the device.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Implementation:
     unavailable: Callable[[Any, str, dict[str, Any]], str | None]
     poisonable: bool
     tolerance_factor: float
+    chooses: bool = False
 
 
 def _always(_op: Any, _device: str, _inputs: dict[str, Any]) -> str | None:
@@ -82,7 +84,9 @@ def _of(alternative: Alternative) -> Implementation:
         return alternative.missing(op)
 
     # Not poisonable: what its memory is like before it writes is that project's own matter.
-    return Implementation(alternative.name, alternative.call, unavailable, False, 10.0)
+    return Implementation(
+        alternative.name, alternative.call, unavailable, False, 10.0, alternative.chooses
+    )
 
 
 IMPLEMENTATIONS = {

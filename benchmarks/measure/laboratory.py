@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,8 @@ from benchmarks.measure.timing import Ceilings
 Point = dict[str, Any]
 Stage = Callable[[str, str], None]
 """Called with (stage, implementation) before each step that could take the worker down."""
+Alone = Callable[[str], AbstractContextManager[object]]
+"""While what it gives holds, no other worker uses the device; it is told what for."""
 
 
 class DeviceFault(Exception):
@@ -46,12 +49,16 @@ class Task:
 
 @dataclass
 class Laboratory:
-    """What all cases of a worker share. `ceilings` and `flush` are None in a dry run."""
+    """What all cases of a worker share. `ceilings` and `flush` are None in a dry run.
+
+    What times anything on the device does so under `alone`.
+    """
 
     device: str
     ceilings: Ceilings | None = None
     flush: Flush | None = None
     telemetry: Telemetry = field(default_factory=lambda: Telemetry(""))
+    alone: Alone = field(default=lambda _: nullcontext())
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from benchmarks.cases import NOT_SELECTED
 from benchmarks.measure.device import Fingerprint
 from benchmarks.measure.process import Message, WorkerFault, WorkerProcess, WorkerRefusal
 from benchmarks.measure.progress import say
+from benchmarks.measure.turns import Turn
 
 SUITE = "kernels"
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,9 +43,10 @@ class Settings:
     Attributes:
         device: `cuda`, or `cpu` for a dry run under Triton's interpreter.
         samples: the fewest cold samples of each implementation.
-        budget_s: GPU time up to which a case takes more samples than that.
+        budget_s: seconds of timing up to which a case takes more samples than that.
         case_timeout_s: after this long a case counts as hanging; compiling is part of it.
         tell_stages: say each step of a case in the progress, where a case takes minutes.
+        workers: how many may share the device, where many cases are measured.
         start_timeout_s: the same for the start of a worker.
         start_attempts: starts that may fail one after another before the sweep gives up.
         faults_in_a_row: cases one after another in which an implementation may take the worker
@@ -53,12 +55,13 @@ class Settings:
 
     device: str = "cuda"
     samples: int = 30
-    budget_s: float = 0.5
+    budget_s: float = 0.1
     case_timeout_s: float = 300.0
     start_timeout_s: float = 300.0
     start_attempts: int = 3
     faults_in_a_row: int = 10
     tell_stages: bool = False
+    workers: int = 12
 
 
 @dataclass(frozen=True)
@@ -83,13 +86,23 @@ class Subject:
         return len(set(self.implementations) - self.left_out)
 
 
+@dataclass(frozen=True)
+class Lot:
+    """The cases of one op that wait to be measured; one or more."""
+
+    subject: Subject
+    cases: Sequence[SweepCase]
+
+
 @dataclass
 class Workshop:
     """Holds the running worker; several sweeps of the same device and commit may share one.
 
-    `figures` is what the worker that was started last says of its device.
+    `figures` is what the worker that was started last says of its device. `turn` is the workers'
+    place among those that share the device; None where nobody else uses it.
     """
 
+    turn: Turn | None = None
     worker: WorkerProcess | None = None
     figures: Fingerprint = field(default_factory=dict)
 
@@ -220,6 +233,7 @@ class Measuring:
                     self._environment,
                     Path(tempfile.gettempdir()),
                     self._settings.start_timeout_s,
+                    self._workshop.turn,
                 )
                 self._workshop.figures = self._workshop.worker.fingerprint
             except WorkerRefusal as refusal:

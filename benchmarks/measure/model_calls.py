@@ -181,6 +181,11 @@ IMPLEMENTATIONS: Mapping[str, Callable[[Weights, Sample], Running]] = {
 }
 
 
+CHOOSING = frozenset({"compile_max_autotune", "kernl"})
+"""They time what they may run on the device while they are built. So does Inductor in the other
+modes of `torch.compile`, kernel by kernel: the worker sees to it."""
+
+
 def _require_cuda(weights: Weights, what: str) -> None:
     if weights.device != "cuda":
         raise Unavailable(f"{what} {_NEEDS_CUDA}")

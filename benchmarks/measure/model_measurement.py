@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -25,8 +26,9 @@ from benchmarks.measure.laboratory import (
     require_device,
     synchronize,
 )
-from benchmarks.measure.model_calls import Running, Unavailable, Weights, build
+from benchmarks.measure.model_calls import CHOOSING, Running, Unavailable, Weights, build
 from benchmarks.measure.model_check import Yardstick, yardstick
+from benchmarks.measure.telemetry import throttled
 from benchmarks.model import Model, Sample
 from benchmarks.models import MODELS
 
@@ -102,7 +104,8 @@ def _measured(
             yield outcome
     stage("time", "")
     try:
-        taken = _time(task, running, timed, lab) if running else {}
+        with lab.alone("timing"):
+            taken = _time(task, running, timed, lab) if running else {}
     except Exception as error:
         reason = f"timing failed: {describe(error)}"
         require_device(lab, reason)
@@ -121,12 +124,13 @@ def _ready(
     """The implementation, built, checked and warmed up; or a point that says why not."""
     error: float | None = None
     try:
-        running = build(name, weights, yard.samples[0])
-        error, reason = yard.judge(running.call)
-        with torch.inference_mode():
-            for number in range(0 if reason else WARM_UPS):
-                running.call(timed[number % len(timed)])
-        synchronize(lab)
+        with lab.alone(f"what {name} times") if name in CHOOSING else nullcontext():
+            running = build(name, weights, yard.samples[0])
+            error, reason = yard.judge(running.call)
+            with torch.inference_mode():
+                for number in range(0 if reason else WARM_UPS):
+                    running.call(timed[number % len(timed)])
+            synchronize(lab)
         reason = reason or running.complaint()
         if not reason:
             return running
@@ -188,7 +192,7 @@ def _judged(
     return point(
         name,
         "ok",
-        one.remark,
+        one.remark or throttled(telemetry),
         error=error,
         values={key: timing.percentile(seconds, share) for key, share in shares.items()},
         samples=[float(f"{sample:.6g}") for sample in seconds],

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure.journal import STATUSES
+from benchmarks.measure.turns import Turn, Turns
 
 Message = dict[str, Any]
 
@@ -49,9 +50,18 @@ class WorkerProcess:
     """One running worker. After a WorkerFault it has been ended and cannot be asked again."""
 
     def __init__(
-        self, argv: Sequence[str], env: Mapping[str, str], cwd: Path, start_timeout_s: float
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cwd: Path,
+        start_timeout_s: float,
+        turn: Turn | None = None,
     ) -> None:
-        """Start it and wait until it is ready. Raises WorkerFault or WorkerRefusal."""
+        """Start it and wait until it is ready. Raises WorkerFault or WorkerRefusal.
+
+        `turn` is its place among workers that share a device; by default nobody shares it.
+        """
+        self._turn = turn or Turns(1).turn()
         self._buffer = b""
         self._at = ("start", "")
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the worker)
@@ -68,7 +78,9 @@ class WorkerProcess:
         except OSError as error:
             self._log.close()
             raise WorkerFault(f"the worker cannot be started: {error}") from error
-        message = self._read(time.monotonic() + start_timeout_s, start_timeout_s)
+        self._limit_s = start_timeout_s
+        self._deadline = time.monotonic() + start_timeout_s
+        message = self._heard()
         if message.get("kind") == "refused":
             self.stop()
             raise WorkerRefusal(str(message.get("status")), str(message.get("reason")))
@@ -86,11 +98,12 @@ class WorkerProcess:
 
         Raises WorkerFault, also after some of the points.
         """
-        deadline = time.monotonic() + timeout_s
+        self._limit_s = timeout_s
+        self._deadline = time.monotonic() + timeout_s
         self._at = ("start of the case", "")
         self._write(task)
         while True:
-            message = self._read(deadline, timeout_s)
+            message = self._heard()
             kind = message.get("kind")
             if kind == "stage":
                 self._at = (str(message.get("stage")), str(message.get("implementation") or ""))
@@ -112,6 +125,20 @@ class WorkerProcess:
         self._ended_within(_STOP_S)
         self._end()
 
+    def _heard(self) -> Message:
+        """The next message that is no question. Waiting for the others is not this one's time."""
+        while True:
+            message = self._read()
+            if message.get("kind") not in ("alone", "together"):
+                return message
+            asked = time.monotonic()
+            if message["kind"] == "alone":
+                self._turn.take(str(message.get("what")))
+            else:
+                self._turn.give_back()
+            self._deadline += time.monotonic() - asked
+            self._write({"kind": message["kind"]})
+
     def _write(self, task: Mapping[str, Any]) -> None:
         assert self._process.stdin is not None
         try:
@@ -120,13 +147,13 @@ class WorkerProcess:
         except OSError:
             raise self._fault(self._ending()) from None
 
-    def _read(self, deadline: float, timeout_s: float) -> Message:
+    def _read(self) -> Message:
         assert self._process.stdout is not None
         stream = self._process.stdout.fileno()
         while b"\n" not in self._buffer:
-            remaining = deadline - time.monotonic()
+            remaining = self._deadline - time.monotonic()
             if remaining <= 0:
-                raise self._fault(f"no answer within {timeout_s:g} s")
+                raise self._fault(f"no answer within {self._limit_s:g} s")
             if select.select([stream], [], [], remaining)[0]:
                 chunk = os.read(stream, 1 << 16)
                 if not chunk:
@@ -168,6 +195,7 @@ class WorkerProcess:
     def _fault(self, reason: str) -> WorkerFault:
         """End the process; the fault says what it was doing and what it last printed."""
         self._end(keep_log=True)
+        self._turn.drop()
         words = self._last_words()
         self._log.close()
         stage, implementation = self._at

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import statistics
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -25,12 +26,21 @@ _REASONS = {
 }
 _BENIGN = 0x1  # an idle moment between two batches says nothing about the samples
 
+_FAULTS = {"hardware slowdown", "hardware thermal", "software thermal", "hardware power brake"}
+"""At its power cap a device is meant to work; at these it is not."""
+
 _READINGS = ("sm_clock_mhz", "memory_clock_mhz", "temperature_c", "power_w")
 
 
 def reasons(mask: int) -> list[str]:
     """Clock event reasons of an NVML bit mask in words, idleness left out."""
     return [word for bit, word in _REASONS.items() if mask & bit and bit != _BENIGN]
+
+
+def throttled(summary: Mapping[str, Any]) -> str:
+    """Why a time under these readings is not to be trusted, in words; else empty."""
+    found = [reason for reason in summary.get("throttle", ()) if reason in _FAULTS]
+    return f"noisy: the device slowed down meanwhile: {', '.join(found)}" if found else ""
 
 
 class Telemetry:

@@ -11,8 +11,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-LEAST_SETS, MOST_SETS = 4, 64
+LEAST_SETS, MOST_SETS = 2, 64
 MOST_ROUNDS = 100
+_GRAPH_S = 1e-3
+"""So long a graph need not be longer: the cost of starting it is less than a hundredth of it."""
+_DRIFT, _SPREAD = 0.05, 0.25
+_FEWEST_TO_JUDGE = 5
 MARGIN = 0.10
 """How far below the floor a time may lie before it counts as a measuring fault: the ceilings are
 measured too, and a library's best copy or product is not quite the device's."""
@@ -27,12 +31,22 @@ class Samples:
 
 
 def choose_sets(set_bytes: int, budget_bytes: int) -> int:
-    """How many distinct input sets one CUDA graph walks through: from 4 to 64, as memory allows.
+    """How many distinct input sets one CUDA graph walks through: from 2 to 64, as memory allows.
 
     Many calls in one graph make the cost of starting a graph vanish from a short kernel's time.
     """
     fitting = budget_bytes // max(set_bytes, 1)
     return max(LEAST_SETS, min(MOST_SETS, fitting))
+
+
+def choose_calls(call_s: float, sets: int) -> int:
+    """How many of the sets the graph of one implementation walks through, a call on each.
+
+    A slow one need not walk through all: what counts is how long its graph takes. Two at least,
+    so that no call finds its own inputs in L2.
+    """
+    wanted = math.ceil(_GRAPH_S / call_s) if call_s > 0 else sets
+    return max(min(LEAST_SETS, sets), min(sets, wanted))
 
 
 def choose_rounds(round_seconds: float, least: int, budget_s: float) -> int:
@@ -75,6 +89,25 @@ def percentile(samples: Sequence[float], q: float) -> float:
 def median(samples: Sequence[float]) -> float:
     """The middle sample, or the mean of the two in the middle."""
     return percentile(samples, 0.5)
+
+
+def noise(samples: Sequence[float]) -> str:
+    """Why samples in the order of their taking are not to be trusted, in words; else empty.
+
+    Either their first and their second half differ, as when clocks or another process change
+    meanwhile, or they lie far apart.
+    """
+    if len(samples) < 2 * _FEWEST_TO_JUDGE:
+        return ""
+    middle = median(samples)
+    half = len(samples) // 2
+    drift = median(samples[half:]) / median(samples[:half]) - 1.0
+    if abs(drift) > _DRIFT:
+        return f"noisy: the second half of the samples takes {drift:+.0%}"
+    spread = (percentile(samples, 0.8) - percentile(samples, 0.2)) / middle
+    if spread > _SPREAD:
+        return f"noisy: the samples spread over {spread:.0%} (20th to 80th percentile)"
+    return ""
 
 
 @dataclass(frozen=True)

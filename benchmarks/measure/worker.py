@@ -7,6 +7,8 @@ with. Anything that a library prints goes to standard error instead.
     → {"op": …, "case": …, "dims": …, "dtype": …, "version": …, "implementations": …, …}
     ← {"kind": "ready", "fingerprint": {…}}      once, or {"kind": "refused", "status", "reason"}
     ← {"kind": "stage", "stage": …, "implementation": …}   before each step: who is to blame
+    ← {"kind": "alone", "what": …}   it wants the device for itself, and waits for a line
+    ← {"kind": "together"}           it had it, and waits for a line before it uses it again
     ← {"kind": "point", "variant": …, "status": …, "reason": …, …}   one an implementation
     ← {"kind": "done"}                           after the last point of a task
     ← {"kind": "fault", "reason": …}             the device is lost; the process ends
@@ -18,10 +20,14 @@ machinery, whose points carry `"dry": true`.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
+import gc
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -30,6 +36,7 @@ from benchmarks.measure.lifetime import die_with_parent
 
 _FAULT_STATUS = 70
 
+Alone = Callable[[str], AbstractContextManager[object]]
 Measure = Callable[[Any, Callable[[str, str], None]], Iterator[Mapping[str, Any]]]
 """Points of a task; the second argument is told each step before it begins."""
 
@@ -51,19 +58,63 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = _take_standard_output()
     die_with_parent()
     prepare_environment(options.device, options.suite)
+    asking = Asking(out, sys.stdin, options.device)
     try:
-        measure, figures = prepare(options.device, options.suite)
+        measure, figures = prepare(options.device, options.suite, asking.alone)
     except Refusal as refusal:
         _send(out, {"kind": "refused", "status": refusal.status, "reason": str(refusal)})
         return
     _send(out, {"kind": "ready", "fingerprint": figures})
-    for line in sys.stdin:
+    settled = False
+    while line := sys.stdin.readline():
         _serve(json.loads(line), measure, out)
+        if not settled:
+            # What was imported for the first case, torch.compile's modules above all, stays. Looked
+            # through again and again for garbage, it took longer than a case's timing.
+            gc.collect()
+            gc.freeze()
+            settled = True
 
 
-def prepare(device: str, suite: str) -> tuple[Measure, dict[str, Any]]:
+def prepare(
+    device: str, suite: str, alone: Alone = lambda _: nullcontext()
+) -> tuple[Measure, dict[str, Any]]:
     """(what measures a case of this suite, fingerprint). Raises Refusal."""
-    return _prepare_models(device) if suite == "models" else _prepare_kernels(device)
+    make = _prepare_models if suite == "models" else _prepare_kernels
+    return make(device, alone)
+
+
+class Asking:
+    """Asks who started this worker for the device, which several workers may share."""
+
+    def __init__(self, out: TextIO, answers: TextIO, device: str) -> None:
+        self._out = out
+        self._answers = answers
+        self._device = device
+        self._depth = 0
+
+    @contextlib.contextmanager
+    def alone(self, what: str) -> Iterator[None]:
+        """While this holds no other worker uses the device. Within another one, it asks nothing."""
+        if self._depth == 0:
+            self._ask(kind="alone", what=what)
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if self._depth == 0:
+                self._ask(kind="together")
+
+    def _ask(self, **message: str) -> None:
+        if self._device == "cuda":
+            import torch
+
+            with contextlib.suppress(Exception):  # a lost device shows where it is used
+                torch.cuda.synchronize()
+        _send(self._out, message)
+        if not self._answers.readline():
+            raise SystemExit  # nobody is there any more
 
 
 def prepare_environment(device: str, suite: str = "kernels") -> None:
@@ -89,6 +140,21 @@ def choose_anew() -> None:
     torch._inductor.config.autotune_local_cache = False
 
 
+def choose_alone(alone: Alone) -> None:
+    """Let Inductor time its candidates while no other worker uses the device."""
+    from torch._inductor.runtime.triton_heuristics import CachingAutotuner
+
+    autotuner: Any = CachingAutotuner
+    timed = autotuner.benchmark_all_configs
+
+    @functools.wraps(timed)
+    def timed_alone(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with alone("what torch.compile times"):
+            return timed(self, *args, **kwargs)
+
+    autotuner.benchmark_all_configs = timed_alone
+
+
 def _serve(message: Mapping[str, Any], measure: Measure, out: TextIO) -> None:
     from benchmarks.measure.laboratory import DeviceFault, Task, describe
 
@@ -108,9 +174,9 @@ def _serve(message: Mapping[str, Any], measure: Measure, out: TextIO) -> None:
     _send(out, {"kind": "done"})
 
 
-def _prepare_kernels(device: str) -> tuple[Measure, dict[str, Any]]:
+def _prepare_kernels(device: str, alone: Alone) -> tuple[Measure, dict[str, Any]]:
     """(what measures an operator's case, fingerprint). Raises Refusal."""
-    ops = _prepared_ops(device)
+    ops = _prepared_ops(device, alone)
 
     from benchmarks.measure.laboratory import Laboratory, describe
     from benchmarks.measure.measurement import measure
@@ -120,38 +186,42 @@ def _prepare_kernels(device: str) -> tuple[Measure, dict[str, Any]]:
 
     figures = _figures(device, "kernels")
     if device == "cpu":
-        return measuring(Laboratory("cpu")), figures
+        return measuring(Laboratory("cpu", alone=alone)), figures
 
     from benchmarks.measure.graphs import Flush, ceilings
 
     try:
-        measured, rates = ceilings()
+        with alone("ceilings"):
+            measured, rates = ceilings()
         flush = Flush()
     except Exception as error:
         raise Refusal("failed", f"the ceilings cannot be measured: {describe(error)}") from error
-    lab = Laboratory("cuda", measured, flush, _telemetry())
+    lab = Laboratory("cuda", measured, flush, _telemetry(), alone)
     return measuring(lab), {**figures, **rates}
 
 
-def _prepare_models(device: str) -> tuple[Measure, dict[str, Any]]:
+def _prepare_models(device: str, alone: Alone) -> tuple[Measure, dict[str, Any]]:
     """(what measures a model's case, fingerprint). Raises Refusal."""
-    _prepared_ops(device)
+    _prepared_ops(device, alone)
 
     from benchmarks.measure.laboratory import Laboratory
     from benchmarks.measure.model_measurement import Shelf, measure
 
-    lab = Laboratory("cpu") if device == "cpu" else Laboratory("cuda", telemetry=_telemetry())
+    telemetry = {} if device == "cpu" else {"telemetry": _telemetry()}
+    lab = Laboratory(device, **telemetry, alone=alone)
     shelf = Shelf()
     figures = _figures(device, "models")
     return lambda task, stage: measure(task, shelf, lab, stage), figures
 
 
-def _prepared_ops(device: str) -> dict[str, Any]:
+def _prepared_ops(device: str, alone: Alone = lambda _: nullcontext()) -> dict[str, Any]:
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
         raise Refusal("skipped", f"torch {torch.__version__} sees no CUDA device")
     choose_anew()
+    if device == "cuda":
+        choose_alone(alone)
     return load_ops(os.environ.get("KERNL_CODE"))
 
 

@@ -78,7 +78,21 @@ for line in sys.stdin:
                 continue
         if what == "slow":
             time.sleep(0.2)
+        if what == "crowded" and "once" not in log.read_text():
+            note("once")
+            point(name, status="failed", reason="OutOfMemoryError: CUDA out of memory")
+            continue
         passed.append(name)
+    if "share" in sys.argv:
+        send(kind="alone", what="timing")
+        sys.stdin.readline()
+        note(f"in-{os.getpid()}")
+        time.sleep(0.03)
+        if what == "dies":
+            os._exit(9)
+        note(f"out-{os.getpid()}")
+        send(kind="together")
+        sys.stdin.readline()
     for name in passed:
         point(name, values={"time": 1e-6}, samples=[1e-6, 1.1e-6], error=1e-4)
     send(kind="done")
@@ -89,6 +103,7 @@ class Bench:
     """A fake worker, its log, and a journal."""
 
     def __init__(self, directory: Path) -> None:
+        self.directory = directory
         self.journal = Journal(directory / "m" / "01234567-worktree.points.jsonl")
         self.script = directory / "worker.py"
         self.script.write_text(FAKE_WORKER)

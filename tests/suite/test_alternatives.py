@@ -4,6 +4,7 @@ Their packages are stood in for by PyTorch's functions, with the signatures that
 """
 
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -132,6 +133,27 @@ def test_what_is_not_installed_is_skipped_in_words(one: Alternative) -> None:
     assert implementation.unavailable(OPS["rotary"], "cuda", {}) == (
         f"{one.name} has nothing for rotary"
     )
+
+
+def test_what_cannot_be_imported_is_skipped_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kernl_half_installed.py").write_text("import kernl_knows_no_such_module\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    broken = Alternative("broken", "kernl_half_installed", {"softmax": lambda: None})
+    assert broken.missing(OPS["softmax"]) == (
+        "kernl_half_installed cannot be imported: No module named 'kernl_knows_no_such_module'"
+    )
+
+
+def test_liger_refuses_rows_that_it_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("liger_kernel.transformers")
+    module.functional = SimpleNamespace(liger_softmax=None)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "liger_kernel", ModuleType("liger_kernel"))
+    monkeypatch.setitem(sys.modules, "liger_kernel.transformers", module)
+    (liger,) = (one for one in ALTERNATIVES if one.name == "liger")
+    with pytest.raises(NotImplementedError, match="no rows of 128256 columns, 65536 at most"):
+        liger.call(OPS["softmax"])(torch.zeros(1, 128256))
 
 
 def test_a_fault_of_a_backend_is_no_refusal() -> None:

@@ -26,6 +26,7 @@ from benchmarks.measure.fleet_members import (
 from benchmarks.measure.fleet_work import Identity
 from benchmarks.measure.fleet_worker import measuring_environment
 from benchmarks.measure.journal import Record
+from benchmarks.measure.measuring import Lot
 from benchmarks.measure.points import read_point
 from benchmarks.measure.sweep import Settings, Subject, SweepCase
 from benchmarks.worktree import extract_commit
@@ -78,7 +79,7 @@ def run(address: str, directory: Path, names: Sequence[str], **more: Any) -> Ben
     with bench.journal:
         fleet.measure(
             address,
-            [fleet.Lot(subject(), cases(names))],
+            [Lot(subject(), cases(names))],
             bench.journal,
             settings=Settings(case_timeout_s=60.0, start_timeout_s=20.0),
             command=fake_command(bench, mode),

@@ -21,7 +21,7 @@ H200 = Ceilings(4.0e12, {"fp16": 800e12, "bf16": 800e12, "fp32": 400e12})
 
 @pytest.mark.parametrize(
     ("set_bytes", "budget", "sets"),
-    [(1, 1 << 30, 64), (1 << 30, 8 << 30, 8), (1 << 30, 1 << 20, 4), (0, 1 << 30, 64), (16, 96, 6)],
+    [(1, 1 << 30, 64), (1 << 30, 8 << 30, 8), (1 << 30, 1 << 20, 2), (0, 1 << 30, 64), (16, 96, 6)],
 )
 def test_as_many_input_sets_as_memory_allows(set_bytes: int, budget: int, sets: int) -> None:
     assert timing.choose_sets(set_bytes, budget) == sets
@@ -33,6 +33,27 @@ def test_as_many_input_sets_as_memory_allows(set_bytes: int, budget: int, sets: 
 )
 def test_more_rounds_for_short_ones(round_s: float, least: int, budget: float, rounds: int) -> None:
     assert timing.choose_rounds(round_s, least, budget) == rounds
+
+
+@pytest.mark.parametrize(
+    ("call_s", "sets", "calls"),
+    [(3e-6, 64, 64), (2.5e-5, 64, 40), (9e-4, 64, 2), (1.0, 64, 2), (1.0, 1, 1), (0.0, 9, 9)],
+)
+def test_a_graph_takes_a_millisecond_where_sets_suffice(
+    call_s: float, sets: int, calls: int
+) -> None:
+    assert timing.choose_calls(call_s, sets) == calls
+
+
+def test_noise_is_said_in_words_and_steady_samples_are_believed() -> None:
+    steady = [1.0 + 0.01 * (number % 5) for number in range(30)]
+    assert timing.noise(steady) == ""
+    assert timing.noise([*steady, 50.0]) == ""  # an outlier is what a median is for
+    drifted = [*steady, *(1.1 * sample for sample in steady)]
+    assert timing.noise(drifted) == "noisy: the second half of the samples takes +10%"
+    wide = [1.0, 1.2, 1.4, 1.6, 1.8] * 6
+    assert timing.noise(wide).startswith("noisy: the samples spread over ")
+    assert timing.noise(drifted[:1] * 9) == ""  # too few to say
 
 
 @given(st.integers(1, 6), st.integers(1, 40), st.integers())
@@ -261,8 +282,15 @@ def test_a_replay_that_leaves_an_output_unwritten_is_found(fake: FakeDevice) -> 
     assert reason.startswith("the captured graph differs from a direct call: 3 of 3")
 
 
+@pytest.mark.parametrize(
+    ("call_s", "log"),
+    [
+        (1e-6, "side stream 0 2 0 end begin 0 1 2 end begin 0 0 0 end"),
+        (0.5, "side stream 0 2 0 end begin 0 1 end begin 0 0 end"),
+    ],
+)
 def test_capture_calls_once_for_each_set_and_keeps_the_outputs(
-    fake: FakeDevice, monkeypatch: pytest.MonkeyPatch
+    fake: FakeDevice, monkeypatch: pytest.MonkeyPatch, call_s: float, log: str
 ) -> None:
     class Stream:
         def wait_stream(self, other: Any) -> None:
@@ -284,6 +312,7 @@ def test_capture_calls_once_for_each_set_and_keeps_the_outputs(
     monkeypatch.setattr(torch.cuda, "stream", lambda _: Capture())
     monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
     monkeypatch.setattr(torch.cuda, "graph", Capture)
+    monkeypatch.setattr(graphs, "_call_seconds", lambda *_: call_s)
 
     def call(x: torch.Tensor) -> torch.Tensor:
         fake.log.append(str(int(x[0])))
@@ -291,6 +320,6 @@ def test_capture_calls_once_for_each_set_and_keeps_the_outputs(
 
     sets = [{"x": torch.full((2,), float(n))} for n in range(3)]
     found = graphs.capture(call, sets)
-    log = " ".join(fake.log)
-    assert log == "side stream 0 2 0 end begin 0 1 2 end begin 0 0 0 end"
-    assert [out[0].tolist() for out in found.outputs] == [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]
+    assert " ".join(fake.log) == log
+    expected = [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]][: 3 if call_s < 0.1 else 2]
+    assert [out[0].tolist() for out in found.outputs] == expected

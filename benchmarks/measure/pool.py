@@ -1,0 +1,153 @@
+"""Many cases, one device, several workers: all but the timing is done by many at once.
+
+`turns` says who may use the device when. Each worker measures whole cases, as that of a sweep does,
+and whatever a case does to its worker costs that case alone. A case for which there was no memory
+beside the others is measured once more when they are gone.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from benchmarks.measure.device import Fingerprint
+from benchmarks.measure.journal import Journal
+from benchmarks.measure.measuring import (
+    Lot,
+    Measuring,
+    Settings,
+    SweepCase,
+    Workshop,
+    worker_command,
+)
+from benchmarks.measure.process import Message
+from benchmarks.measure.progress import Progress, say
+from benchmarks.measure.sweep import Writing
+from benchmarks.measure.turns import Turns
+
+_CORES_LEFT = 2
+_NO_MEMORY = "out of memory"
+
+
+def workers_for(cases: int, settings: Settings) -> int:
+    """How many workers so many cases are worth: each of them has a few, and a core."""
+    cores = (os.cpu_count() or 1) - _CORES_LEFT
+    return max(1, min(settings.workers, cores, cases // 2))
+
+
+def measure_lots(
+    lots: Sequence[Lot],
+    journal: Journal,
+    settings: Settings,
+    environment: Mapping[str, str],
+    *,
+    command: Sequence[str] | None = None,
+    workers: int | None = None,
+) -> None:
+    """Points of all cases of the lots, which are of one suite, into the journal.
+
+    `command` replaces the workers' command line, `workers` their number.
+    """
+    count = workers or workers_for(sum(len(lot.cases) for lot in lots), settings)
+    pool = _Pool(lots, journal, settings, environment, command)
+    pool.run(pool.jobs, count)
+    if pool.again:
+        say(f"{len(pool.again)} cases found no memory beside others: once more, alone")
+        pool.run(pool.again, 1)
+
+
+class _Pool:
+    """Workers, each with a thread that brings it one case after another."""
+
+    def __init__(
+        self,
+        lots: Sequence[Lot],
+        journal: Journal,
+        settings: Settings,
+        environment: Mapping[str, str],
+        command: Sequence[str] | None,
+    ) -> None:
+        self.jobs = deque((number, case) for number, lot in enumerate(lots) for case in lot.cases)
+        self.again: deque[tuple[int, SweepCase]] = deque()
+        self._lots = lots
+        self._settings = settings
+        self._environment = environment
+        self._command = command
+        self._figures: Fingerprint = {}
+        progress = Progress(sum(len(lot.cases) * lot.subject.measured for lot in lots))
+        self._writing = [
+            Writing(lot.subject, journal, progress, lambda: self._figures) for lot in lots
+        ]
+        self._lock = threading.Lock()
+        self._running = 0
+        self._error: BaseException | None = None
+
+    def run(self, jobs: deque[tuple[int, SweepCase]], count: int) -> None:
+        """Measure the jobs with so many workers. Raises what a thread raised, once all ended."""
+        turns = Turns(count)
+        shops = [Workshop(turns.turn()) for _ in range(count)]
+        self._running = count
+        threads = [
+            threading.Thread(target=self._work, args=(jobs, shop, turns), daemon=True)
+            for shop in shops
+        ]
+        begun = time.monotonic()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if self._error is not None:
+            raise self._error
+        say(_split(time.monotonic() - begun, count, turns))
+
+    def _work(self, jobs: deque[tuple[int, SweepCase]], shop: Workshop, turns: Turns) -> None:
+        company = self._running > 1
+        known: dict[int, Measuring] = {}
+        try:
+            while self._error is None and (job := self._next(jobs)):
+                lot, case = job
+                if lot not in known:
+                    known[lot] = self._measuring(lot, shop)
+                messages: list[Message] = []
+                known[lot].measure(case, messages.append)
+                with self._lock:
+                    if known[lot].given_up and self._running > 1:
+                        jobs.appendleft(job)  # the others go on without this worker
+                        return
+                    if company and any(_found_no_memory(message) for message in messages):
+                        self.again.append(job)
+                        continue
+                    self._figures = shop.figures
+                    for message in messages:
+                        self._writing[lot].point(case, message)
+        except BaseException as error:
+            self._error = error
+        finally:
+            shop.stop()
+            turns.leave()
+            with self._lock:
+                self._running -= 1
+
+    def _next(self, jobs: deque[tuple[int, SweepCase]]) -> tuple[int, SweepCase] | None:
+        with self._lock:
+            return jobs.popleft() if jobs else None
+
+    def _measuring(self, lot: int, shop: Workshop) -> Measuring:
+        subject = self._lots[lot].subject
+        command = self._command or worker_command(self._settings.device, subject.suite)
+        return Measuring(subject, self._settings, command, self._environment, shop)
+
+
+def _found_no_memory(message: Message) -> bool:
+    return message["status"] == "failed" and _NO_MEMORY in str(message.get("reason")).lower()
+
+
+def _split(seconds: float, workers: int, turns: Turns) -> str:
+    """Where the wall clock went, in one line."""
+    ordered = sorted(turns.alone_s.items(), key=lambda item: -item[1])
+    parts = [f"{taken:.0f} s {what}" for what, taken in ordered]
+    parts.append(f"{seconds - sum(turns.alone_s.values()):.0f} s together")
+    return f"{workers} workers, {seconds:.0f} s: {', '.join(parts)}"

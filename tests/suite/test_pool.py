@@ -1,0 +1,109 @@
+"""Workers that share a device: each case once, timed alone, and a fault costs one case."""
+
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.measure.journal import Record, read
+from benchmarks.measure.measuring import Lot, Settings, SweepCase
+from benchmarks.measure.pool import measure_lots, workers_for
+from tests.suite.fake_worker import Bench, statuses, subject
+
+SOUND = dict.fromkeys(("eager", "compile", "kernl"), "ok")
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setenv("KERNL_PROGRESS", str(tmp_path / "progress"))
+    return Bench(tmp_path)
+
+
+def measured(
+    bench: Bench, *names: str, workers: int = 3, mode: str = "share", **settings: Any
+) -> dict[str, dict[str, Record]]:
+    cases = [SweepCase(f"{name}.fp16", {"rows": 1}, "fp16") for name in names]
+    with bench.journal as journal:
+        measure_lots(
+            [Lot(subject(), cases)],
+            journal,
+            Settings(**{"case_timeout_s": 5.0, "start_timeout_s": 20.0, **settings}),
+            {},
+            command=[sys.executable, "-S", str(bench.script), str(bench.log), mode],
+            workers=workers,
+        )
+    found: dict[str, dict[str, Record]] = {name: {} for name in names}
+    for record in read(bench.journal.path)[0]:
+        if record["kind"] == "point":
+            found[record["case"].split(".")[0]][record["variant"]] = record
+    return found
+
+
+def progress(bench: Bench) -> list[str]:
+    return (bench.directory / "progress").read_text().splitlines()
+
+
+def test_each_case_is_measured_once_and_timed_alone(bench: Bench) -> None:
+    names = [f"case{number}" for number in range(12)]
+    found = measured(bench, *names)
+    assert {name: statuses(points) for name, points in found.items()} == dict.fromkeys(names, SOUND)
+    calls = bench.calls()
+    assert calls["start"] == 3
+    assert all(calls[f"{name}:eager,compile,kernl"] == 1 for name in names)
+    taken = re.findall(r"(in|out)-(\d+)", bench.log.read_text())
+    assert len({worker for _, worker in taken}) == 3
+    for (one, worker), (other, same) in zip(taken[::2], taken[1::2], strict=True):
+        assert (one, other, worker) == ("in", "out", same)
+    lines = progress(bench)
+    assert lines[-2].startswith("36/36  softmax")
+    assert re.fullmatch(r"3 workers, \d+ s: \d+ s timing, \d+ s together", lines[-1])
+
+
+@pytest.mark.parametrize("fault", ["segfault", "cuda", "hang", "dies"])
+def test_a_fault_costs_one_case_and_holds_nobody_up(bench: Bench, fault: str) -> None:
+    names = ["one", "two", fault, "three", "four", "five"]
+    found = measured(bench, *names, case_timeout_s=1.0)
+    for name in names:
+        if name != fault:
+            assert statuses(found[name]) == SOUND
+    assert statuses(found[fault])["kernl"] == "failed"
+    if fault != "dies":  # that one dies while all three are timed
+        assert statuses(found[fault])["eager"] == "ok"
+
+
+def test_waiting_for_the_others_is_not_a_case_s_own_time(bench: Bench) -> None:
+    found = measured(bench, "quick", "hang", workers=2, case_timeout_s=0.8)
+    assert statuses(found["quick"]) == SOUND
+    assert "no answer within 0.8 s" in found["hang"]["kernl"]["reason"]
+
+
+def test_what_found_no_memory_beside_others_is_measured_alone(bench: Bench) -> None:
+    found = measured(bench, "one", "crowded", "two")
+    assert statuses(found["crowded"]) == SOUND
+    assert "1 cases found no memory beside others: once more, alone" in progress(bench)
+    records = [record for record in read(bench.journal.path)[0] if record["kind"] == "point"]
+    assert Counter(record["status"] for record in records) == {"ok": 9}
+
+
+def test_alone_no_memory_is_no_memory(bench: Bench) -> None:
+    found = measured(bench, "memory", "one")
+    assert statuses(found["memory"]) == {**SOUND, "kernl": "failed"}
+    assert "OutOfMemoryError" in found["memory"]["kernl"]["reason"]
+
+
+def test_without_any_worker_each_case_says_so(bench: Bench) -> None:
+    found = measured(bench, "one", "two", "three", mode="never")
+    for points in found.values():
+        assert set(statuses(points).values()) == {"failed"}
+        assert "the worker did not start" in points["kernl"]["reason"]
+
+
+def test_workers_are_as_many_as_are_worth_their_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 16)
+    counts = [workers_for(cases, Settings(workers=12)) for cases in (0, 1, 3, 4, 20, 100)]
+    assert counts == [1, 1, 1, 2, 10, 12]
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    assert workers_for(100, Settings(workers=12)) == 2

@@ -72,14 +72,14 @@ class Frozen:
         """Those of `implementations` that this process measures.
 
         They are those that the environment variable KERNL_IMPLEMENTATIONS names, with commas
-        between them; where it names none, those of the profile. Raises ValueError for a name that
-        there is not.
+        between them; where it names none, all but those that are measured only where they are
+        named. Raises ValueError for a name that there is not.
         """
         entry = self._entries[op]
         every = frozenset(entry["implementations"])
         if named := self._named_implementations():
             return every & named
-        return every - frozenset(entry.get("quick_left_out", ()) if profile() == "quick" else ())
+        return every - frozenset(entry.get("left_out", ()))
 
     def _named_implementations(self) -> frozenset[str]:
         asked = os.environ.get("KERNL_IMPLEMENTATIONS", "").split(",")

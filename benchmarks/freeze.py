@@ -166,7 +166,7 @@ def _model_entry(model: Model) -> dict[str, Any]:
     return {
         "version": model.version,
         "implementations": list(models.IMPLEMENTATIONS),
-        "quick_left_out": list(models.QUICK_LEFT_OUT),
+        "left_out": list(models.LEFT_OUT),
         "kernels": {case.name: {"dims": case.dims, "dtype": DTYPE} for case in model.cases},
         "quick_kernels": [case.name for case in model.quick],
     }
@@ -218,7 +218,7 @@ def differences(frozen: dict[str, Any], current: dict[str, Any]) -> list[str]:
             found += [f"{name}: {kind} case {case} is new" for case in sorted(came)]
         if old.get("implementations") != new["implementations"]:
             found.append(f"{name}: timed in {', '.join(new['implementations'])}")
-        for setting in ("opt_in", "quick_left_out"):
+        for setting in ("opt_in", "left_out"):
             if old.get(setting) != new.get(setting):
                 found.append(f"{name}: {setting} is now {new.get(setting)}")
         if old["version"] != new["version"]:
@@ -243,13 +243,13 @@ def counts(content: dict[str, Any]) -> list[str]:
 
 def _timed(entries: Collection[dict[str, Any]]) -> tuple[int, int, int]:
     """Cases, points, and points of the quick profile."""
-    left_out = [len(entry.get("quick_left_out", ())) for entry in entries]
+    left_out = [len(entry.get("left_out", ())) for entry in entries]
     ways = [len(entry["implementations"]) for entry in entries]
     cases = [len(entry["kernels"]) for entry in entries]
     quick = [len(entry["quick_kernels"]) for entry in entries]
     return (
         sum(cases),
-        sum(a * b for a, b in zip(cases, ways, strict=True)),
+        sum(a * (b - c) for a, b, c in zip(cases, ways, left_out, strict=True)),
         sum(a * (b - c) for a, b, c in zip(quick, ways, left_out, strict=True)),
     )
 

@@ -32,8 +32,9 @@ IMPLEMENTATIONS = (
     "kernl",
 )
 """What each case is measured in: `benchmarks.measure.model_calls` says what they are."""
-QUICK_LEFT_OUT = ("compile_max_autotune",)
-"""Not in the quick profile: it times all candidates of every product first, minutes a case."""
+LEFT_OUT = ("compile_max_autotune",)
+"""Measured where KERNL_IMPLEMENTATIONS names it: it times all candidates of every product first,
+minutes a case."""
 
 
 def _grid(batches: Iterable[int], seqs: Iterable[int]) -> tuple[ModelCase, ...]:

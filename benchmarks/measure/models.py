@@ -27,7 +27,7 @@ from benchmarks.measure.journal import Journal, Record
 from benchmarks.measure.model_table import table
 from benchmarks.measure.sweep import Subject, SweepCase, Workshop, sweep, worker_environment
 from benchmarks.model import DTYPE, Model, ModelCase
-from benchmarks.models import IMPLEMENTATIONS, MODELS, QUICK_LEFT_OUT
+from benchmarks.models import IMPLEMENTATIONS, LEFT_OUT, MODELS
 
 SUITE = "models"
 
@@ -68,7 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     name_cases(parser)
     parser.add_argument("--list", action="store_true", help="name the cases, measure nothing")
     parser.add_argument(
-        "--implementations", metavar="A,B", help=f"all, or of: {', '.join(IMPLEMENTATIONS)}"
+        "--implementations",
+        metavar="A,B",
+        help=f"of: {', '.join(IMPLEMENTATIONS)} (all but {', '.join(LEFT_OUT)})",
     )
     parser.add_argument("--samples", type=int, default=SETTINGS.samples, help="the fewest (30)")
     parser.add_argument("--budget", type=float, default=SETTINGS.budget_s, metavar="SECONDS")
@@ -120,8 +122,7 @@ def implementations_named(
 ) -> tuple[str, ...]:
     """Those that were asked for, in the order of the suite."""
     if options.implementations is None:
-        left_out = QUICK_LEFT_OUT if options.quick else ()
-        return tuple(name for name in IMPLEMENTATIONS if name not in left_out)
+        return tuple(name for name in IMPLEMENTATIONS if name not in LEFT_OUT)
     asked = [name.strip() for name in options.implementations.split(",")]
     unknown = [name for name in asked if name not in IMPLEMENTATIONS]
     if unknown:

@@ -63,10 +63,11 @@ def on_a_gpu(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> P
     monkeypatch.setenv("KERNL_ENV_NAME", "worktree")
     monkeypatch.setattr(device, "gpu", lambda: device.Gpu("NVIDIA H200", "", "", 1))
     monkeypatch.setattr(for_asv, "compile_ahead", lambda tasks, environment: 0)
-    monkeypatch.setattr(
-        "benchmarks.measure.sweep.worker_command",
-        lambda *_: [sys.executable, "-S", str(bench.script), str(bench.log), ""],
-    )
+    for module in ("sweep", "pool"):
+        monkeypatch.setattr(
+            f"benchmarks.measure.{module}.worker_command",
+            lambda *_: [sys.executable, "-S", str(bench.script), str(bench.log), ""],
+        )
     return tmp_path / "results" / "nvidia-h200" / "01234567-worktree.points.jsonl"
 
 

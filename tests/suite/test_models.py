@@ -8,7 +8,7 @@ import torch
 from benchmarks import asv_file
 from benchmarks.measure.selection import class_name
 from benchmarks.model import Model, ModelCase
-from benchmarks.models import BERT_BASE, IMPLEMENTATIONS, MODELS, QUICK_LEFT_OUT, ROBERTA_BASE
+from benchmarks.models import BERT_BASE, IMPLEMENTATIONS, LEFT_OUT, MODELS, ROBERTA_BASE
 
 PARAMETERS = {
     "bert_base": 109.5,
@@ -52,7 +52,7 @@ def test_implementations_are_named_once_and_known() -> None:
 
     assert tuple(BUILT) == IMPLEMENTATIONS
     assert all(asv_file._VARIANT.fullmatch(repr(name)) for name in IMPLEMENTATIONS)
-    assert set(QUICK_LEFT_OUT) < set(IMPLEMENTATIONS)
+    assert set(LEFT_OUT) < set(IMPLEMENTATIONS)
 
 
 def test_the_headline_cases_are_there() -> None:

@@ -17,7 +17,7 @@ from benchmarks.measure.model_table import standing, table
 from benchmarks.measure.points import read_point
 from benchmarks.measure.selection import METRICS, class_name, matching
 from benchmarks.model import DTYPE
-from benchmarks.models import IMPLEMENTATIONS, MODELS, QUICK_LEFT_OUT
+from benchmarks.models import IMPLEMENTATIONS, LEFT_OUT, MODELS
 from tests.suite.asv_results import COMMIT as STORED
 from tests.suite.asv_results import OTHER, write_results
 from tests.suite.fake_worker import COMMIT, FAKE_WORKER, Bench
@@ -45,10 +45,11 @@ def on_a_gpu(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> P
     monkeypatch.setenv("KERNL_ENV_NAME", "worktree")
     monkeypatch.setattr(device, "gpu", lambda: device.Gpu("NVIDIA H200", "", "", 1))
     monkeypatch.setattr(for_asv, "compile_ahead", _never)
-    monkeypatch.setattr(
-        "benchmarks.measure.sweep.worker_command",
-        lambda *asked: [sys.executable, "-S", str(bench.script), str(bench.log), asked[1]],
-    )
+    for module in ("sweep", "pool"):
+        monkeypatch.setattr(
+            f"benchmarks.measure.{module}.worker_command",
+            lambda *asked: [sys.executable, "-S", str(bench.script), str(bench.log), asked[1]],
+        )
     return tmp_path / "results" / "nvidia-h200" / "01234567-worktree.points.jsonl"
 
 
@@ -74,12 +75,10 @@ def test_the_quick_profile_leaves_cases_and_implementations_out(
 ) -> None:
     frozen = frozen_cases.load()
     monkeypatch.setenv("KERNL_PROFILE", "full")
-    assert frozen.selected_implementations("bert_base") == set(IMPLEMENTATIONS)
+    assert frozen.selected_implementations("bert_base") == set(IMPLEMENTATIONS) - set(LEFT_OUT)
     assert frozen.selected_implementations("softmax") == set(frozen.implementations("softmax"))
     monkeypatch.setenv("KERNL_PROFILE", "quick")
-    assert frozen.selected_implementations("bert_base") == set(IMPLEMENTATIONS) - set(
-        QUICK_LEFT_OUT
-    )
+    assert frozen.selected_implementations("bert_base") == set(IMPLEMENTATIONS) - set(LEFT_OUT)
     assert frozen.selected_implementations("softmax") == set(frozen.implementations("softmax"))
     assert {name for name in frozen.models if frozen.selected_kernel_cases(name)} == {
         "bert_base",
@@ -94,11 +93,11 @@ def test_a_stale_model_is_named() -> None:
     stale = freeze.document()
     stale["models"]["gpt2"]["version"] = 0
     stale["models"]["bert_base"]["kernels"].pop("batch1_seq16.fp16")
-    stale["models"]["bert_base"]["quick_left_out"] = []
+    stale["models"]["bert_base"]["left_out"] = []
     del stale["models"]["vit_base"]
     assert freeze.differences(stale, current) == [
         "bert_base: kernels case batch1_seq16.fp16 is new",
-        "bert_base: quick_left_out is now ['compile_max_autotune']",
+        "bert_base: left_out is now ['compile_max_autotune']",
         "gpt2: version 0 is now 1",
         "vit_base: is new",
     ]
@@ -141,7 +140,7 @@ def test_points_reach_asv_and_a_quick_run_is_reused(
     names = ["bert_base", "t5_base_encoder"]
     assert for_asv.measure_ops(names, tmp_path, suite="models") == ""
     calls = bench.calls()
-    measured = ",".join(name for name in IMPLEMENTATIONS if name not in QUICK_LEFT_OUT)
+    measured = ",".join(name for name in IMPLEMENTATIONS if name not in LEFT_OUT)
     assert calls["start"] == 1
     assert calls[f"batch1_seq16:{measured}"] == 1
     assert {point["suite"] for point in Journal(on_a_gpu).points()} == {"models"}
@@ -163,7 +162,7 @@ def test_points_reach_asv_and_a_quick_run_is_reused(
         with pytest.raises(NotImplementedError, match=NOT_SELECTED):
             benchmark.setup("", case, name)
 
-    monkeypatch.setenv("KERNL_PROFILE", "full")
+    monkeypatch.setenv("KERNL_IMPLEMENTATIONS", ",".join(IMPLEMENTATIONS))
     assert suite.BertBase().setup_cache() == ""
     whole = ",".join(IMPLEMENTATIONS)
     assert bench.calls()[f"batch1_seq16:{whole}"] == 1, "implementations are measured side by side"

@@ -162,7 +162,7 @@ class WorkerProcess:
         line, _, self._buffer = self._buffer.partition(b"\n")
         try:
             message = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             message = None
         if not isinstance(message, dict):
             raise self._fault(f"the worker broke the protocol with {line[:80]!r}")
@@ -176,7 +176,9 @@ class WorkerProcess:
         status = self._process.returncode
         if status >= 0:
             return f"the worker ended with status {status}"
-        name = signal.Signals(-status).name
+        # Real-time signals, but for the first and the last, have no name.
+        known = {one.value: one.name for one in signal.Signals}
+        name = known.get(-status, f"signal {-status}")
         hint = ": the system may have run out of memory" if name == "SIGKILL" else ""
         return f"the worker was killed by {name}{hint}"
 

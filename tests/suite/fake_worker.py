@@ -52,6 +52,8 @@ for line in sys.stdin:
     note(what + ":" + ",".join(task["implementations"]))
     if what == "shout":
         print("hello from a library", flush=True)
+    if what == "nested":
+        print("[" * 100_000, flush=True)
     if what == "odd":
         send(kind="point", variant="kernl", status="splendid")
     if what == "unasked":
@@ -65,6 +67,8 @@ for line in sys.stdin:
         if name == "kernl":
             if what == "segfault":
                 os.kill(os.getpid(), signal.SIGSEGV)
+            if what == "signal":
+                os.kill(os.getpid(), 40)
             if what == "exit":
                 print("goodbye", file=sys.stderr, flush=True)
                 os._exit(9)

@@ -18,6 +18,7 @@ FAULTS = {
     "hang": "no answer within 1 s during check of kernl",
     "cuda": "the device is lost after: illegal memory access during check of kernl",
     "memory": "OutOfMemoryError: tried 80 GiB",
+    "signal": "the worker was killed by signal 40 during check of kernl",
 }
 
 
@@ -78,6 +79,7 @@ def test_a_fault_costs_one_implementation_of_one_case(bench: Bench, fault: str) 
         ("odd", "the worker broke the protocol with {'kind': 'point'"),
         ("unasked", "the worker sent a point nobody asked for"),
         ("short", "the worker sent no point for eager, compile, kernl"),
+        ("nested", "the worker broke the protocol with b'[[[["),
     ],
 )
 def test_a_worker_that_breaks_the_protocol_costs_the_case(

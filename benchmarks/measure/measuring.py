@@ -165,8 +165,10 @@ class Measuring:
         """Note a message for each implementation of the case as it comes.
 
         One that takes the worker down is left out of a second try, so that it costs the others
-        nothing.
+        nothing. A worker that had died before it began the case is replaced, once: the case is not
+        to blame.
         """
+        replaced = False
         names = self._subject.implementations
         left_out = self._subject.left_out if case.selected else frozenset(names)
         pending = [name for name in names if name not in left_out]
@@ -190,6 +192,9 @@ class Measuring:
                 self._ask(worker, case, pending, found)
             except WorkerFault as fault:
                 self._workshop.stop()
+                if fault.before_the_case and not replaced:
+                    replaced = True
+                    continue
                 known = fault.implementation in pending
                 for name in [fault.implementation] if known else list(pending):
                     self._faults[name] += 1

@@ -23,6 +23,7 @@ from benchmarks.measure.turns import Turn, Turns
 
 Message = dict[str, Any]
 
+_ASKED = "start of the case"
 _LAST_WORDS = 300
 _STOP_S = 10.0
 
@@ -30,12 +31,16 @@ _STOP_S = 10.0
 class WorkerFault(Exception):
     """The worker is gone: it crashed, hung, lost its device or broke the protocol.
 
-    `implementation` names the one at work, "" where no single one was.
+    `implementation` names the one at work, "" where no single one was. `before_the_case` says that
+    it had died by itself before it said anything of the case it was asked for.
     """
 
-    def __init__(self, reason: str, implementation: str = "") -> None:
+    def __init__(
+        self, reason: str, implementation: str = "", before_the_case: bool = False
+    ) -> None:
         super().__init__(reason)
         self.implementation = implementation
+        self.before_the_case = before_the_case
 
 
 class WorkerRefusal(Exception):
@@ -100,7 +105,7 @@ class WorkerProcess:
         """
         self._limit_s = timeout_s
         self._deadline = time.monotonic() + timeout_s
-        self._at = ("start of the case", "")
+        self._at = (_ASKED, "")
         self._write(task)
         while True:
             message = self._heard()
@@ -196,6 +201,7 @@ class WorkerProcess:
 
     def _fault(self, reason: str) -> WorkerFault:
         """End the process; the fault says what it was doing and what it last printed."""
+        died = self._process.returncode is not None
         self._end(keep_log=True)
         self._turn.drop()
         words = self._last_words()
@@ -203,7 +209,7 @@ class WorkerProcess:
         stage, implementation = self._at
         doing = f" during {stage}" + (f" of {implementation}" if implementation else "")
         said = f"; its last words: {words}" if words else ""
-        return WorkerFault(f"{reason}{doing}{said}", implementation)
+        return WorkerFault(f"{reason}{doing}{said}", implementation, died and stage == _ASKED)
 
     def _last_words(self) -> str:
         self._log.seek(0, os.SEEK_END)

@@ -91,6 +91,31 @@ def test_a_worker_that_breaks_the_protocol_costs_the_case(
     assert bench.calls()["start"] == 2
 
 
+def test_a_worker_that_dies_after_a_case_costs_the_next_one_nothing(bench: Bench) -> None:
+    bench.script.write_text(
+        FAKE_WORKER
+        + '    if what == "leaves":\n        print("late", file=sys.stderr, flush=True)\n'
+        "        os._exit(9)\n"
+    )
+    found = bench.sweep("leaves", "after")
+    assert all(set(statuses(points).values()) == {"ok"} for points in found.values())
+    assert bench.calls()["start"] == 2
+
+
+def test_a_worker_that_dies_of_the_task_itself_costs_the_case(bench: Bench) -> None:
+    bench.script.write_text(
+        FAKE_WORKER.replace(
+            'if what == "shout":', 'if what == "task":\n        os._exit(9)\n    if 0:'
+        )
+    )
+    found = bench.sweep("task", "after")
+    assert {p["reason"] for p in found["task"].values()} == {
+        "the worker ended with status 9 during start of the case"
+    }
+    assert set(statuses(found["after"]).values()) == {"ok"}
+    assert bench.calls()["start"] == 3
+
+
 def test_an_implementation_that_always_faults_is_left_out_in_the_end(bench: Bench) -> None:
     names = ["exit", "segfault", "one", "exit2", "exit", "segfault"]
     bench.script.write_text(FAKE_WORKER.replace('what == "exit"', 'what.startswith("exit")'))

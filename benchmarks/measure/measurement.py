@@ -86,6 +86,7 @@ def _time_all(
     task: Task, op: Any, case: Any, lab: Laboratory, passed: dict[str, Passed], stage: Stage
 ) -> Iterator[Point]:
     taken: dict[str, Samples] = {}
+    stage("inputs", "")
     try:
         if lab.device == "cuda":
             sets = _input_sets(op, case, passed)
@@ -102,6 +103,7 @@ def _time_all(
         else:
             inputs = op.inputs(case, lab.device, 0)
             calls = {name: partial(one.call, **inputs) for name, one in passed.items()}
+            stage("time", "")
             taken = timing.wall_clock(calls, _DRY_ROUNDS, _order_seed(task))
     except Exception as error:
         reason = f"timing failed: {describe(error)}"

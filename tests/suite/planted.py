@@ -77,6 +77,13 @@ FAULTS = (
         ends_worker=True,
     ),
     Fault(
+        "late",
+        "writes where no memory is, but not before it is timed",
+        {"cpu": (_BY_SIGSEGV, "during time"), "cuda": (*_LOST, "during time")},
+        ends_worker=True,
+        costs=VARIANTS,
+    ),
+    Fault(
         "hang",
         "never ends",
         {

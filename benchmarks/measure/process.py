@@ -129,6 +129,7 @@ class WorkerProcess:
                 self._process.stdin.close()
         self._ended_within(_STOP_S)
         self._end()
+        self._turn.drop()
 
     def _heard(self) -> Message:
         """The next message that is no question. Waiting for the others is not this one's time."""

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.measure.journal import Record, read
 from benchmarks.measure.measuring import Lot, Settings, SweepCase
 from benchmarks.measure.pool import measure_lots, workers_for
-from tests.suite.fake_worker import Bench, statuses, subject
+from tests.suite.fake_worker import FAKE_WORKER, Bench, statuses, subject
 
 SOUND = dict.fromkeys(("eager", "compile", "kernl"), "ok")
 
@@ -72,6 +72,19 @@ def test_a_fault_costs_one_case_and_holds_nobody_up(bench: Bench, fault: str) ->
     assert statuses(found[fault])["kernl"] == "failed"
     if fault != "dies":  # that one dies while all three are timed
         assert statuses(found[fault])["eager"] == "ok"
+
+
+def test_a_worker_that_breaks_the_protocol_gives_the_device_back(bench: Bench) -> None:
+    bench.script.write_text(
+        FAKE_WORKER.replace(
+            'if what == "dies":',
+            'if what == "odd_alone":\n            point("nobody")\n        if what == "dies":',
+        )
+    )
+    names = ["one", "odd_alone", "two", "three"]
+    found = measured(bench, *names, workers=2)
+    assert [name for name in names if statuses(found[name]) != SOUND] == ["odd_alone"]
+    assert "a point nobody asked for" in found["odd_alone"]["kernl"]["reason"]
 
 
 def test_waiting_for_the_others_is_not_a_case_s_own_time(bench: Bench) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from benchmarks.measure import device as machine
 from benchmarks.measure import resume
 from benchmarks.measure.journal import Journal, Record, read
+from benchmarks.measure.measuring import Lot
+from benchmarks.measure.pool import measure_lots
 from benchmarks.measure.sweep import Settings, Subject, SweepCase, sweep, worker_environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -140,7 +142,7 @@ class Planted:
 
     def sweep(self, cases: Sequence[SweepCase], case_timeout_s: float) -> Points:
         """Measure with the real worker what the journal does not have yet."""
-        subject = Subject("planted", 1, COMMIT, "m", VARIANTS, machine.fingerprint())
+        subject = _subject()
         reuse = resume.reusable(
             read(self.journal.path)[0],
             suite=subject.suite,
@@ -166,6 +168,24 @@ class Planted:
             found[point["case"]][point["variant"]] = point
         return found
 
+    def measure_together(
+        self, cases: Sequence[SweepCase], case_timeout_s: float, workers: int
+    ) -> Points:
+        """Measure with several workers that share the device, as `make bench` does."""
+        settings = Settings(self.device, budget_s=0.1, case_timeout_s=case_timeout_s)
+        with self.journal:
+            measure_lots(
+                [Lot(_subject(), cases)],
+                self.journal,
+                settings,
+                worker_environment(self.code),
+                workers=workers,
+            )
+        found: Points = {case.name: {} for case in cases}
+        for point in self.journal.points():
+            found[point["case"]][point["variant"]] = point
+        return found
+
     def log(self) -> list[str]:
         """What the operator noted: `worker PID`, `case NAME` and `hanging`."""
         path = self._ops / "planted.log"
@@ -180,6 +200,10 @@ class Planted:
     def workers(self) -> list[int]:
         """The ids of all processes that measured."""
         return [int(line.split()[1]) for line in self.log() if line.startswith("worker ")]
+
+
+def _subject() -> Subject:
+    return Subject("planted", 1, COMMIT, "m", VARIANTS, machine.fingerprint())
 
 
 def case(fault: str, rows: int) -> SweepCase:

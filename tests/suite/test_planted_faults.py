@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,31 @@ def test_a_fault_costs_its_case_alone(
     # What the sweep returned is what a later run, or a reader, finds.
     written = {(one["case"], one["variant"]): one for one in planted.journal.points()}
     assert written == {(c, v): one for c, each in points.items() for v, one in each.items()}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("segfault", "late"),
+        pytest.param([fault.name for fault in FAULTS], marks=pytest.mark.gpu, id="all"),
+    ],
+    ids="+".join,
+)
+def test_a_fault_costs_the_workers_beside_it_nothing(
+    planted: Planted, device: str, names: Sequence[str]
+) -> None:
+    faults = [fault for fault in FAULTS if fault.name in names]
+    cases = [case("sound", 1)]
+    for fault in faults:
+        cases += [case(fault.name, len(cases) + 1), case("sound", len(cases) + 2)]
+    workers = 4 if device == "cuda" else 2
+    points = planted.measure_together(cases, CASE_TIMEOUT_S[device], workers)
+    lost = dict(zip((one.name for one in cases[1::2]), (set(f.costs) for f in faults), strict=True))
+    assert {name: set(VARIANTS) - times(each) for name, each in points.items()} == {
+        one.name: lost.get(one.name, set()) for one in cases
+    }
+    assert len(planted.workers()) >= workers
+    assert [pid for pid in planted.workers() if alive(pid)] == []
 
 
 def test_a_killed_sweep_loses_the_case_in_flight_alone(

@@ -98,11 +98,12 @@ measure: environment ## Run the benchmarks on REVISION
 	  chosen="$$($(RUN) -m benchmarks.measure.selection --bench "$$bench")"; fi; \
 	while IFS= read -r one; do \
 	  if [ -n "$$one" ]; then options+=(--bench "$$one"); fi; done <<< "$$chosen"; \
-	commits="$$(git rev-list '$(REVISION)')"; \
+	SECONDS=0; commits="$$(git rev-list '$(REVISION)')"; \
 	if [ -n "$$KERNL_FLEET" ] || [ "$$(wc -w <<< "$$commits")" -eq 1 ]; then \
 	  for commit in $$commits; do \
 	    $(RUN) -m benchmarks.measure.ahead "$$commit" --bench "$$bench"; done; fi; \
-	$(RUN) -m asv run "$${options[@]}" '$(REVISION)'
+	ahead=$$SECONDS; status=0; $(RUN) -m asv run "$${options[@]}" '$(REVISION)' || status=$$?; \
+	echo "bench: $$SECONDS s, of which asv took $$((SECONDS - ahead))"; exit $$status
 
 # The list is whole before the first commit is measured.
 .PHONY: history

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.measure import accuracy
@@ -21,35 +22,50 @@ from benchmarks.measure.laboratory import (
 )
 
 
-def check_all(
-    task: Task, op: Any, case: Any, lab: Laboratory, stage: Stage
-) -> Iterator[tuple[str, Passed | Point]]:
-    """What became of each implementation: passed, or a point that says why not.
+@dataclass(frozen=True)
+class Truth:
+    """The inputs of a check, and what the reference makes of them in float64."""
+
+    inputs: accuracy.Inputs
+    outputs: accuracy.Outputs
+
+
+def truth(task: Task, op: Any, case: Any, lab: Laboratory, stage: Stage) -> Truth | str:
+    """What to check against, or why there is none, in words.
 
     Raises DeviceFault where the device does not answer any more.
     """
     stage("reference", "")
     try:
-        pristine = op.inputs(case, lab.device, task.seed)
-        expected = accuracy.truth(op.reference, pristine, _mutates(op))
+        inputs = op.inputs(case, lab.device, task.seed)
+        outputs = accuracy.truth(op.reference, inputs, _mutates(op))
         synchronize(lab)
+        return Truth(inputs, outputs)
     except Exception as error:
         reason = f"the float64 reference failed: {describe(error)}"
-    else:
-        reason = ""
-    if reason:
-        require_device(lab, reason)
-        for name in task.implementations:
-            yield name, point(name, "failed", reason)
-        return
-    for name in task.implementations:
+    require_device(lab, reason)
+    return reason
+
+
+def check_all(
+    names: Iterable[str],
+    task: Task,
+    op: Any,
+    case: Any,
+    lab: Laboratory,
+    truth: Truth,
+    stage: Stage,
+) -> Iterator[tuple[str, Passed | Point]]:
+    """What became of each implementation named: passed, or a point that says why not.
+
+    Raises DeviceFault where the device does not answer any more.
+    """
+    for name in names:
         stage("check", name)
         outcome: Passed | Point
-        one = IMPLEMENTATIONS[name]
         try:
-            with lab.alone(f"what {name} times") if one.chooses else contextlib.nullcontext():
-                outcome = _check_one(one, op, case, lab, pristine, expected)
-                synchronize(lab)
+            outcome = _check_one(IMPLEMENTATIONS[name], op, case, lab, truth)
+            synchronize(lab)
         except Exception as error:
             outcome = point(name, "failed", f"the check failed: {describe(error)}")
         if not isinstance(outcome, Passed) and outcome["status"] == "failed":
@@ -69,11 +85,10 @@ def _check_one(
     op: Any,
     case: Any,
     lab: Laboratory,
-    pristine: accuracy.Inputs,
-    expected: accuracy.Outputs,
+    truth: Truth,
 ) -> Passed | Point:
     name = implementation.name
-    inputs = accuracy.copies(pristine)
+    inputs = accuracy.copies(truth.inputs)
     unavailable = implementation.unavailable(op, lab.device, inputs)
     if unavailable:
         return point(name, "skipped", unavailable)
@@ -86,11 +101,11 @@ def _check_one(
     written = _mutates(op)
     outputs += tuple(inputs[one] for one in written)
     read = {key: value for key, value in inputs.items() if key not in written}
-    changed = accuracy.changed_inputs(read, pristine)
+    changed = accuracy.changed_inputs(read, truth.inputs)
     if changed:
         return point(name, "failed", changed)
     limit = op.tolerance[case.dtype] * implementation.tolerance_factor
-    error, reason = accuracy.disagreement(outputs, expected, limit)
+    error, reason = accuracy.disagreement(outputs, truth.outputs, limit)
     if reason or error is None:
         return point(name, "failed", reason, error=error)
     return Passed(call, error, accuracy.tensor_bytes(outputs), limit)

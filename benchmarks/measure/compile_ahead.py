@@ -63,8 +63,10 @@ def compile_ahead(
     program = ["-P", "-m", "benchmarks.measure.compile_ahead", "--device", device]
     argv = list(command or [sys.executable, *program])
     running = [_start(argv, cases[first::count], environment) for first in range(count)]
-    deadline = time.monotonic() + timeout_s
-    return sum(_ended_well(process, deadline) for process in running)
+    begun = time.monotonic()
+    done = sum(_ended_well(process, begun + timeout_s) for process in running)
+    say(f"compiled in {time.monotonic() - begun:.0f} s; {done} of {count} processes ended well")
+    return done
 
 
 def _start(

@@ -7,7 +7,7 @@ that no longer answers ends the worker, by `DeviceFault`.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from benchmarks.measure import accuracy, graphs, timing
-from benchmarks.measure.check import check_all
+from benchmarks.measure.check import check_all, truth
+from benchmarks.measure.implementations import IMPLEMENTATIONS
 from benchmarks.measure.laboratory import (
     Laboratory,
     Passed,
@@ -48,19 +49,29 @@ def measure(task: Task, ops: Mapping[str, Any], lab: Laboratory, stage: Stage) -
     assert op is not None
     large = op.bytes(case) > _LARGE_BYTES
     with torch.no_grad(), lab.alone("large cases") if large else nullcontext():
-        passed: dict[str, Passed] = {}
-        for name, outcome in check_all(task, op, case, lab, stage):
-            if isinstance(outcome, Passed):
-                passed[name] = outcome
-            else:
-                yield outcome
-        if passed:
+        known = truth(task, op, case, lab, stage)
+        if isinstance(known, str):
+            for name in task.implementations:
+                yield point(name, "failed", known)
             free(lab)
-            with lab.alone("timing"):
-                points = list(_time_all(task, op, case, lab, passed, stage))
-                free(lab)
-            yield from points
+            return
+        passed: dict[str, Passed] = {}
+
+        def check(names: Iterable[str]) -> Iterator[Point]:
+            for name, outcome in check_all(names, task, op, case, lab, known, stage):
+                if isinstance(outcome, Passed):
+                    passed[name] = outcome
+                else:
+                    yield outcome
+
+        chooses = {name: IMPLEMENTATIONS[name].chooses for name in task.implementations}
+        yield from check(name for name in chooses if not chooses[name])
         free(lab)
+        with lab.alone("timing"):
+            yield from check(name for name in chooses if chooses[name])
+            if passed:
+                yield from _time_all(task, op, case, lab, passed, stage)
+            free(lab)
 
 
 def _resolve(task: Task, op: Any) -> tuple[Any, str]:

@@ -52,6 +52,9 @@ def measure_lots(
     `command` replaces the workers' command line, `workers` their number.
     """
     count = workers or workers_for(sum(len(lot.cases) for lot in lots), settings)
+    threads = max(1, (os.cpu_count() or 1) // count)
+    # Each worker would compile on all cores.
+    environment = {"TORCHINDUCTOR_COMPILE_THREADS": str(threads), **environment}
     pool = _Pool(lots, journal, settings, environment, command)
     pool.run(pool.jobs, count)
     if pool.again:
@@ -95,13 +98,15 @@ class _Pool:
             for shop in shops
         ]
         begun = time.monotonic()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            say(_split(time.monotonic() - begun, count, turns))
         if self._error is not None:
             raise self._error
-        say(_split(time.monotonic() - begun, count, turns))
 
     def _work(self, jobs: deque[tuple[int, SweepCase]], shop: Workshop, turns: Turns) -> None:
         company = self._running > 1
@@ -150,4 +155,4 @@ def _split(seconds: float, workers: int, turns: Turns) -> str:
     ordered = sorted(turns.alone_s.items(), key=lambda item: -item[1])
     parts = [f"{taken:.0f} s {what}" for what, taken in ordered]
     parts.append(f"{seconds - sum(turns.alone_s.values()):.0f} s together")
-    return f"{workers} workers, {seconds:.0f} s: {', '.join(parts)}"
+    return f"{workers} workers, {seconds:.0f} s, {turns.phases} turns: {', '.join(parts)}"

@@ -19,10 +19,12 @@ class Turns:
 
     Attributes:
         alone_s: by what it was for, the seconds in which one worker had the device.
+        phases: how often all had been waiting, so that turns began.
     """
 
     def __init__(self, workers: int) -> None:
         self.alone_s: dict[str, float] = defaultdict(float)
+        self.phases = 0
         self._changed = threading.Condition()
         self._workers = workers
         self._asked: deque[Turn] = deque()
@@ -43,6 +45,7 @@ class Turns:
         """Begin or end the phase of turns where it is time to. The condition is held."""
         if not self._serving and self._asked and len(self._asked) >= self._workers:
             self._serving = True
+            self.phases += 1
         if self._serving and not self._asked:
             self._serving = False
             self._served.clear()

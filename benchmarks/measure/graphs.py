@@ -9,10 +9,12 @@ in their ratio.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -204,16 +206,29 @@ def _enqueue(
     return name, start, end
 
 
-def ceilings() -> tuple[Ceilings, dict[str, float]]:
-    """(ceilings, their figures for the fingerprint): a large copy and large matrix products."""
-    flops = {dtype: _product_flops_per_s(dtype) for dtype in _PRODUCTS}
-    copied = _copy_bytes_per_s()
-    torch.cuda.empty_cache()
-    figures = {"copy_bytes_per_s": copied}
-    figures.update({f"{dtype}_flops_per_s": rate for dtype, rate in flops.items()})
+def ceilings(shared: str | None = None) -> tuple[Ceilings, dict[str, float]]:
+    """(ceilings, their figures for the fingerprint): a large copy and large matrix products.
+
+    `shared` is a file of workers that share the device: the first one measures for all.
+    """
+    file = Path(shared) if shared else None
+    if file and file.exists():
+        figures: dict[str, float] = json.loads(file.read_text())
+    else:
+        figures = _measured_ceilings()
+        if file:
+            file.write_text(json.dumps(figures))
+    flops = {dtype: figures[f"{dtype}_flops_per_s"] for dtype in _PRODUCTS}
     # fp8 products run at twice the rate of fp16, where the hardware has them.
     fastest = {**flops, "fp32": max(flops["fp32"], flops["tf32"]), "fp8": 2 * flops["fp16"]}
-    return Ceilings(copied, fastest), figures
+    return Ceilings(figures["copy_bytes_per_s"], fastest), figures
+
+
+def _measured_ceilings() -> dict[str, float]:
+    rates = {f"{dtype}_flops_per_s": _product_flops_per_s(dtype) for dtype in _PRODUCTS}
+    figures = {"copy_bytes_per_s": _copy_bytes_per_s(), **rates}
+    torch.cuda.empty_cache()
+    return figures
 
 
 def _copy_bytes_per_s() -> float:

@@ -8,10 +8,12 @@ beside the others is measured once more when they are gone.
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from benchmarks.measure.device import Fingerprint
 from benchmarks.measure.journal import Journal
@@ -55,11 +57,13 @@ def measure_lots(
     threads = max(1, (os.cpu_count() or 1) // count)
     # Each worker would compile on all cores.
     environment = {"TORCHINDUCTOR_COMPILE_THREADS": str(threads), **environment}
-    pool = _Pool(lots, journal, settings, environment, command)
-    pool.run(pool.jobs, count)
-    if pool.again:
-        say(f"{len(pool.again)} cases found no memory beside others: once more, alone")
-        pool.run(pool.again, 1)
+    with tempfile.TemporaryDirectory() as directory:
+        environment["KERNL_CEILINGS"] = str(Path(directory) / "ceilings.json")
+        pool = _Pool(lots, journal, settings, environment, command)
+        pool.run(pool.jobs, count)
+        if pool.again:
+            say(f"{len(pool.again)} cases found no memory beside others: once more, alone")
+            pool.run(pool.again, 1)
 
 
 class _Pool:
@@ -153,6 +157,6 @@ def _found_no_memory(message: Message) -> bool:
 def _split(seconds: float, workers: int, turns: Turns) -> str:
     """Where the wall clock went, in one line."""
     ordered = sorted(turns.alone_s.items(), key=lambda item: -item[1])
-    parts = [f"{taken:.0f} s {what}" for what, taken in ordered]
+    parts = [f"{taken:.0f} s {what}" for what, taken in ordered if taken >= 0.5]
     parts.append(f"{seconds - sum(turns.alone_s.values()):.0f} s together")
     return f"{workers} workers, {seconds:.0f} s, {turns.phases} turns: {', '.join(parts)}"

@@ -112,6 +112,7 @@ class WorkerProcess:
             kind = message.get("kind")
             if kind == "stage":
                 self._at = (str(message.get("stage")), str(message.get("implementation") or ""))
+                self._turn.tell(self._at[0])
                 tell(*self._at)
             elif kind == "point" and _well_formed(message):
                 yield message

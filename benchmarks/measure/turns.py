@@ -57,9 +57,8 @@ class Turns:
             self._look()
             self._changed.wait_for(lambda: self._serving and self._asked[0] is turn)
 
-    def _give_back(self, turn: Turn, what: str, seconds: float, *, wait: bool) -> None:
+    def _give_back(self, turn: Turn, *, wait: bool) -> None:
         with self._changed:
-            self.alone_s[what] += seconds
             self._asked.popleft()
             self._served.add(turn)
             self._look()
@@ -82,6 +81,12 @@ class Turn:
         self._what = what
         self._since = time.monotonic()
 
+    def tell(self, what: str) -> None:
+        """What this worker does from now on, in words: where it has the device, for that."""
+        if self._what is not None:
+            self._count()
+            self._what = what
+
     def give_back(self) -> None:
         """It needs the device no longer for itself. Waits until it may use it beside others."""
         self._end(wait=True)
@@ -92,5 +97,12 @@ class Turn:
 
     def _end(self, *, wait: bool) -> None:
         if self._what is not None:
-            what, self._what = self._what, None
-            self._turns._give_back(self, what, time.monotonic() - self._since, wait=wait)
+            self._count()
+            self._what = None
+            self._turns._give_back(self, wait=wait)
+
+    def _count(self) -> None:
+        now = time.monotonic()
+        # Nobody else counts: there is one who has the device.
+        self._turns.alone_s[self._what or ""] += now - self._since
+        self._since = now

@@ -192,7 +192,7 @@ def _prepare_kernels(device: str, alone: Alone) -> tuple[Measure, dict[str, Any]
 
     try:
         with alone("ceilings"):
-            measured, rates = ceilings()
+            measured, rates = ceilings(os.environ.get("KERNL_CEILINGS"))
         flush = Flush()
     except Exception as error:
         raise Refusal("failed", f"the ceilings cannot be measured: {describe(error)}") from error

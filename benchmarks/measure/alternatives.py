@@ -53,9 +53,9 @@ class Alternative:
         """Why it cannot compute this operator here, in words; None where it can."""
         if op.name not in self.calls:
             return f"{self.name} has nothing for {op.name}"
-        unusable = _unusable(self.module)
-        if unusable:
-            return unusable
+        reason = unusable(self.module)
+        if reason:
+            return reason
         if self.of_library and getattr(op, "library", None) is None:
             return "no single library call computes this operator in this commit"
         return None
@@ -67,7 +67,7 @@ class Alternative:
 
 
 @functools.cache
-def _unusable(module: str) -> str:
+def unusable(module: str) -> str:
     """Why a module cannot be imported, in words; empty where it can."""
     if importlib.util.find_spec(module) is None:
         return f"{module} is not installed"

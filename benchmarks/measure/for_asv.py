@@ -38,7 +38,12 @@ from benchmarks.measure.sweep import (
 )
 
 MODELS = Settings(
-    budget_s=1.0, case_timeout_s=1200.0, faults_in_a_row=3, tell_stages=True, workers=6
+    budget_s=1.0,
+    case_timeout_s=1200.0,
+    faults_in_a_row=3,
+    tell_stages=True,
+    workers=6,
+    cases_a_worker=2,
 )
 """Compiling a model, and timing all that may compute its products, takes minutes."""
 

@@ -47,6 +47,7 @@ class Settings:
         case_timeout_s: after this long a case counts as hanging; compiling is part of it.
         tell_stages: say each step of a case in the progress, where a case takes minutes.
         workers: how many may share the device, where many cases are measured.
+        cases_a_worker: so many cases and its start takes less time than it saves.
         start_timeout_s: the same for the start of a worker.
         start_attempts: starts that may fail one after another before the sweep gives up.
         faults_in_a_row: cases one after another in which an implementation may take the worker
@@ -62,6 +63,7 @@ class Settings:
     faults_in_a_row: int = 10
     tell_stages: bool = False
     workers: int = 12
+    cases_a_worker: int = 8
 
 
 @dataclass(frozen=True)

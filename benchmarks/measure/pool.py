@@ -35,9 +35,9 @@ _NO_MEMORY = "out of memory"
 
 
 def workers_for(cases: int, settings: Settings) -> int:
-    """How many workers so many cases are worth: each of them has a few, and a core."""
+    """How many workers so many cases are worth: a core for each, and cases to pay for its start."""
     cores = (os.cpu_count() or 1) - _CORES_LEFT
-    return max(1, min(settings.workers, cores, cases // 2))
+    return max(1, min(settings.workers, cores, cases // settings.cases_a_worker))
 
 
 def measure_lots(

@@ -116,7 +116,7 @@ def test_without_any_worker_each_case_says_so(bench: Bench) -> None:
 
 def test_workers_are_as_many_as_are_worth_their_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 16)
-    counts = [workers_for(cases, Settings(workers=12)) for cases in (0, 1, 3, 4, 20, 100)]
-    assert counts == [1, 1, 1, 2, 10, 12]
+    settings = Settings(workers=12, cases_a_worker=2)
+    assert [workers_for(cases, settings) for cases in (0, 1, 3, 4, 20, 100)] == [1, 1, 1, 2, 10, 12]
     monkeypatch.setattr("os.cpu_count", lambda: 4)
-    assert workers_for(100, Settings(workers=12)) == 2
+    assert workers_for(100, settings) == 2

@@ -239,6 +239,10 @@ def captured(forward: Forward, example: Sample) -> Call:
                 forward(**static)
         torch.cuda.current_stream().wait_stream(side)
         torch.cuda.synchronize()
+        # A workspace of cuBLAS belongs to a stream, and lies in the memory of the graph in whose
+        # capture it was made. torch.compile's own graphs clear it: this graph would then write to
+        # memory that a graph of an earlier case has given back. So this capture makes its own.
+        torch._C._cuda_clearCublasWorkspaces()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             outputs = tensors_of(forward(**static))

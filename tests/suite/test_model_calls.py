@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gc
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -97,6 +98,9 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(torch.cuda, "graph", partial(within, "capture"))
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: heard.append("synchronize"))
     monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
+    # PyTorch without CUDA does not have it.
+    name = "_cuda_clearCublasWorkspaces"
+    monkeypatch.setattr(torch._C, name, lambda: heard.append("clear"), raising=False)
     return heard
 
 
@@ -122,7 +126,7 @@ def test_a_graph_gets_its_inputs_and_its_output_is_the_callers(
     call = captured(forward, first)
     assert fake_cuda == [
         *("forward", "wait", "side stream", *["forward"] * 3, "end of side stream", "wait"),
-        *("synchronize", "capture", "forward", "end of capture"),
+        *("synchronize", "clear", "capture", "forward", "end of capture"),
     ]
     with torch.inference_mode():
         one = call(first)
@@ -131,6 +135,27 @@ def test_a_graph_gets_its_inputs_and_its_output_is_the_callers(
     assert other.tolist() == [10.0, 10.0]
     assert statics[-1] is not first.half["x"]
     assert first.half["x"].tolist() == [1.0, 1.0]
+
+
+@pytest.mark.gpu
+def test_a_captured_graph_writes_to_memory_of_its_own_alone() -> None:
+    """The workspace of its product was made by an earlier graph that is gone, or by itself."""
+    weight = torch.randn(65_536, 64, device="cuda", dtype=torch.float16) / 256
+    sample = Sample({"x": torch.randn(16, 65_536, device="cuda", dtype=torch.float16)}, {}, None)
+
+    def forward(x: torch.Tensor) -> dict[str, Any]:
+        return {"last_hidden_state": x @ weight}
+
+    captured(forward, sample)
+    call = captured(forward, sample)
+    with torch.inference_mode():
+        expected = call(sample)
+        torch._C._cuda_clearCublasWorkspaces()
+        gc.collect()
+        torch.cuda.empty_cache()
+        others = [torch.full((8 << 20,), 7, dtype=torch.uint8, device="cuda") for _ in range(64)]
+        assert torch.equal(call(sample), expected)
+    assert all(bool((other == 7).all()) for other in others)
 
 
 def test_what_is_compiled_is_compiled_once_a_mode_and_forgotten_after_the_case(

@@ -18,6 +18,7 @@ from pathlib import Path
 from benchmarks.measure.device import Fingerprint
 from benchmarks.measure.journal import Journal
 from benchmarks.measure.measuring import (
+    SUITE,
     Lot,
     Measuring,
     Settings,
@@ -54,12 +55,13 @@ def measure_lots(
     `command` replaces the workers' command line, `workers` their number.
     """
     count = workers or workers_for(sum(len(lot.cases) for lot in lots), settings)
-    threads = max(1, (os.cpu_count() or 1) // count)
-    # Each worker would compile on all cores.
-    environment = {"TORCHINDUCTOR_COMPILE_THREADS": str(threads), **environment}
     with tempfile.TemporaryDirectory() as directory:
-        environment["KERNL_CEILINGS"] = str(Path(directory) / "ceilings.json")
-        pool = _Pool(lots, journal, settings, environment, command)
+        shared = {"KERNL_CEILINGS": str(Path(directory) / "ceilings.json")}
+        if any(lot.subject.suite != SUITE for lot in lots):
+            # Of a model many kernels are compiled at once, and each worker would take all cores.
+            threads = max(1, (os.cpu_count() or 1) // count)
+            shared["TORCHINDUCTOR_COMPILE_THREADS"] = str(threads)
+        pool = _Pool(lots, journal, settings, {**shared, **environment}, command)
         pool.run(pool.jobs, count)
         if pool.again:
             say(f"{len(pool.again)} cases found no memory beside others: once more, alone")

@@ -27,16 +27,18 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from benchmarks.measure.journal import finite
 from benchmarks.measure.lifetime import die_with_parent
 
+if TYPE_CHECKING:  # it imports torch
+    from benchmarks.measure.laboratory import Alone
+
 _FAULT_STATUS = 70
 
-Alone = Callable[[str], AbstractContextManager[object]]
 Measure = Callable[[Any, Callable[[str, str], None]], Iterator[Mapping[str, Any]]]
 """Points of a task; the second argument is told each step before it begins."""
 

@@ -44,7 +44,7 @@ def captured_last(stream: int) -> int | None:
     number, graph = ctypes.c_uint64(), ctypes.c_void_p()
     nodes = ctypes.POINTER(ctypes.c_void_p)()
     try:
-        _call(
+        call_driver(
             "cuStreamGetCaptureInfo_v2",
             ctypes.c_void_p(stream),
             *(ctypes.byref(one) for one in (status, number, graph, nodes, count)),
@@ -73,7 +73,7 @@ class KernelNode:
         self._graph = graph  # the driver reads from its nodes
         self._values = (ctypes.c_int64 * len(varying))()
         self._parameters, handle = _Parameters(), ctypes.c_void_p(node)
-        _call("cuGraphKernelNodeGetParams_v2", handle, ctypes.byref(self._parameters))
+        call_driver("cuGraphKernelNodeGetParams_v2", handle, ctypes.byref(self._parameters))
         sizes = _sizes(self._parameters.function)
         if any(sizes[place] != 8 for place in varying):
             raise OSError(f"the kernel's arguments have {sizes} bytes, and 8 are wanted")
@@ -106,7 +106,8 @@ def _sizes(function: int) -> list[int]:
     raise OSError(f"the kernel has more than {_MOST_PARAMETERS} parameters")
 
 
-def _call(name: str, *arguments: Any) -> None:
+def call_driver(name: str, *arguments: Any) -> None:
+    """Call a function of the CUDA driver; an `OSError` where it has none or the call fails."""
     code = _named(name)(*arguments)
     if code:
         raise OSError(f"the CUDA driver's {name} failed: error {code}")

@@ -17,6 +17,7 @@ from kernl.errors import DeviceError
 from kernl.launch import FIRST_DEPENDENT, capability, dependent_launches
 from kernl.runtime.ahead import asking
 from kernl.runtime.copy_kernel import Inputs, Outputs
+from kernl.runtime.own_stream import lent
 
 Row = Sequence[torch.Tensor]
 Function = Callable[..., Row]
@@ -63,6 +64,12 @@ class Arena:
     While all replays are on one stream, that is their order, and no event is recorded. The first
     replay on another stream waits for all that the old one was given until then; from that call on
     each replay is followed by an event, and a change of streams waits for no more than the replay.
+
+    Attributes:
+        device: with its index.
+        lock: held by whoever captures or replays.
+        pool: the memory of all graphs.
+        captures: the stream that they are captured on, which no other arena has.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -72,6 +79,7 @@ class Arena:
         with torch.cuda.device(device):
             self.pool = torch.cuda.graph_pool_handle()
             self._done = torch.cuda.Event()
+            self.captures = lent(self, self.index)
         self._stream: torch.cuda.Stream | None = None
         self._handle = -1
         self._records = False
@@ -198,11 +206,12 @@ class CudaGraph:
         def asked() -> AbstractContextManager[None]:
             return asking(device) if way.ahead else nullcontext()
 
-        stream = torch.cuda.Stream(device)
+        own = self._arena.captures
+        stream = own.warm_up
         stream.wait_stream(torch.cuda.current_stream(device))
         graph = torch.cuda.CUDAGraph(keep_graph=True)
         recorded = torch.cuda.graph(
-            graph, pool=self._arena.pool, stream=stream, capture_error_mode="thread_local"
+            graph, pool=self._arena.pool, stream=own.stream, capture_error_mode="thread_local"
         )
         with dependent_launches(device) if way.early else nullcontext():
             # Kernels are compiled and libraries take workspaces before anything is recorded.
@@ -212,6 +221,7 @@ class CudaGraph:
                 for _ in range(_WARM_UPS):
                     outputs = function(*self._inputs)
                 Outputs(outputs).record()
+                own.make_workspaces()
             stream.synchronize()
             with recorded, asked():
                 copies_in.record()

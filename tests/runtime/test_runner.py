@@ -136,6 +136,41 @@ def test_arguments_of_a_kernel_are_8_bytes_or_refused() -> None:
         graph_node.KernelNode(run.graph, group._captured, [2])  # its size, of 4 bytes
 
 
+@pytest.mark.gpu
+def test_a_graph_has_a_workspace_of_its_own() -> None:
+    """Whoever lets go of all of cuBLAS' workspaces, as graphs of torch.compile do, hurts none."""
+    x, weight = (torch.randn(n, 1 << 16, device="cuda").half() for n in (16, 64))
+    run = CudaGraph(lambda x: [x @ weight.t()], [x], Arena(x.device))
+    (before,) = run([x])
+    torch._C._cuda_clearCublasWorkspaces()
+    others = [torch.full((1 << n,), 7, dtype=torch.uint8, device="cuda") for n in (25, 23, 22, 20)]
+    (after,) = run([x])
+    assert torch.equal(before, after)
+    assert all(bool((other == 7).all()) for other in others)
+
+
+@pytest.mark.gpu
+def test_two_models_capture_on_streams_that_nobody_else_has() -> None:
+    device = torch.device("cuda")
+    arenas = [Arena(device) for _ in range(3)]
+    handles = {arena.captures.stream.cuda_stream for arena in arenas}
+    pytorchs = {torch.cuda.Stream(device, priority).cuda_stream for priority in (0, -1) * 64}
+    assert len(handles) == 3
+    assert not handles & pytorchs
+
+
+@pytest.mark.gpu
+def test_models_that_come_and_go_leave_the_workspaces_of_one() -> None:
+    x, weight = (torch.randn(n, 1 << 16, device="cuda").half() for n in (16, 64))
+    kept = []
+    for _ in range(5):
+        CudaGraph(lambda x: [x @ weight.t()], [x], Arena(x.device))([x])
+        gc.collect()
+        torch.cuda.synchronize()
+        kept.append(torch.cuda.memory_allocated())
+    assert kept[1:] == kept[:-1]
+
+
 def sum_with(constant: torch.Tensor, x: torch.Tensor) -> list[torch.Tensor]:
     return [x + constant.sum()]
 

@@ -17,12 +17,17 @@ from benchmarks.model import ModelCase, Sample
 from benchmarks.models import BERT_BASE, DISTILBERT, MODELS
 from kernl.optimize.forward import OptimizedForward
 
+on_the_cpu = pytest.mark.skipif(
+    torch.cuda.is_available(), reason="kernl runs on the CPU where there is no GPU"
+)
+
 
 @pytest.fixture(scope="module")
 def shelf() -> Shelf:
     return Shelf()
 
 
+@on_the_cpu
 def test_a_call_that_was_not_by_graph_is_a_complaint(shelf: Shelf) -> None:
     weights = shelf.weights(DISTILBERT, "cpu")
     small, other = (
@@ -36,6 +41,7 @@ def test_a_call_that_was_not_by_graph_is_a_complaint(shelf: Shelf) -> None:
     assert "1 of 2 calls not by graph: 1 by PyTorch: the first call" in running.complaint()
 
 
+@on_the_cpu
 def test_a_graph_that_was_not_rewritten_is_told(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -51,6 +57,7 @@ def test_a_graph_that_was_not_rewritten_is_told(
     assert optimized(weights, sample).remark == "not rewritten: 0.8 ms, and 1.7 ms rewritten"
 
 
+@on_the_cpu
 def test_kernl_leaves_the_shared_weights_alone(shelf: Shelf) -> None:
     weights = shelf.weights(BERT_BASE, "cpu")
     before = {name: (p.data_ptr(), p.clone()) for name, p in weights.half.named_parameters()}

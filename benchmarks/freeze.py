@@ -32,7 +32,7 @@ Signature = tuple[str, Named, Named, int, int]
 _PARTS = ("ops", "models")
 _CASES = ("kernels", "codegen", "quick_kernels", "quick_codegen")
 
-QUICK_KERNEL_CASES = 8
+QUICK_KERNEL_CASES = 4
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100")
 QUICK_ARCHITECTURES = ("sm_86", "sm_90", "sm_100")
 """sm_80 has more shared memory than sm_86, sm_89 its limits, and both nearly its code."""

@@ -42,8 +42,8 @@ MODELS = Settings(
     case_timeout_s=1200.0,
     faults_in_a_row=3,
     tell_stages=True,
-    workers=6,
-    cases_a_worker=2,
+    workers=8,
+    cases_a_worker=1,
 )
 """Compiling a model, and timing all that may compute its products, takes minutes."""
 

@@ -67,7 +67,7 @@ class Flush:
 
 
 def capture(call: Callable[..., Any], sets: Sets) -> Captured:
-    """Capture `call` over the input sets, or as many as make a graph of a millisecond.
+    """Capture `call` over the input sets, or as many as make a graph of half a millisecond.
 
     Raises what the call or the capture raises.
 
@@ -96,11 +96,13 @@ def capture(call: Callable[..., Any], sets: Sets) -> Captured:
 
 
 def _call_seconds(call: Callable[..., Any], inputs: Inputs) -> float:
-    """Of the device, roughly: a graph of one call, replayed."""
+    """Of the device, roughly: a graph of one call, replayed. Others may share the device meanwhile:
+    kernels of two processes take turns, so the shortest replay met no other's.
+    """
     once = torch.cuda.CUDAGraph()
     with torch.cuda.graph(once, capture_error_mode="thread_local"):
         call(**inputs)
-    return _best_seconds(once.replay, repeats=3, warm_up_s=0.0)
+    return _best_seconds(once.replay, repeats=8, warm_up_s=0.0)
 
 
 def replay_disagreement(

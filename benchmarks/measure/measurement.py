@@ -32,7 +32,8 @@ from benchmarks.measure.telemetry import throttled
 from benchmarks.measure.timing import Samples
 
 _DRY_ROUNDS = 3
-_SETS_BYTES = 2 << 30
+_SETS_BYTES = 1 << 30
+"""Of one worker: others that share the device have as much."""
 _LARGE_BYTES = 512 << 20
 """What a case moves. One that moves more needs the device's memory for itself: its reference in
 float64 takes several times as much."""
@@ -67,10 +68,14 @@ def measure(task: Task, ops: Mapping[str, Any], lab: Laboratory, stage: Stage) -
         chooses = {name: IMPLEMENTATIONS[name].chooses for name in task.implementations}
         yield from check(name for name in chooses if not chooses[name])
         free(lab)
+        bench = _Bench(op, case, lab, stage)
+        yield from bench.prepare(passed)
         with lab.alone("timing"):
             yield from check(name for name in chooses if chooses[name])
+            yield from bench.prepare(passed)
             if passed:
-                yield from _time_all(task, op, case, lab, passed, stage)
+                yield from bench.time(task, passed)
+            del bench
             free(lab)
 
 
@@ -93,41 +98,75 @@ def _resolve(task: Task, op: Any) -> tuple[Any, str]:
     return case_type.of(task.dtype, **task.dims), ""
 
 
-def _time_all(
-    task: Task, op: Any, case: Any, lab: Laboratory, passed: dict[str, Passed], stage: Stage
-) -> Iterator[Point]:
-    taken: dict[str, Samples] = {}
-    stage("inputs", "")
-    try:
-        if lab.device == "cuda":
-            sets = _input_sets(op, case, passed)
-            captured: dict[str, graphs.Captured] = {}
-            for name, one in list(passed.items()):
-                stage("capture", name)
-                reason = _capture_into(captured, name, one, sets, lab)
-                if reason:
-                    del passed[name]
-                    yield point(name, "failed", reason, error=one.error)
-            stage("time", "")
-            if captured:
-                taken = _time_captured(task, captured, lab)
-        else:
-            inputs = op.inputs(case, lab.device, 0)
-            calls = {name: partial(one.call, **inputs) for name, one in passed.items()}
-            stage("time", "")
-            taken = timing.wall_clock(calls, _DRY_ROUNDS, _order_seed(task))
-    except Exception as error:
-        reason = f"timing failed: {describe(error)}"
-    else:
-        reason = ""
-    if reason:
-        require_device(lab, reason)
-    telemetry = lab.telemetry.summary()
-    for name, one in passed.items():
-        if reason:
-            yield point(name, "failed", reason, error=one.error)
-        else:
-            yield _judged(op, case, lab, name, one, taken[name], telemetry)
+class _Bench:
+    """The implementations of one case, made ready to be timed.
+
+    On a GPU each is a pair of graphs over the same input sets. Whoever cannot be captured is taken
+    out of those that passed.
+    """
+
+    def __init__(self, op: Any, case: Any, lab: Laboratory, stage: Stage) -> None:
+        self._op, self._case, self._lab, self._stage = op, case, lab, stage
+        self._sets: list[accuracy.Inputs] = []
+        self._captured: dict[str, graphs.Captured] = {}
+        self._failure = ""
+
+    def prepare(self, passed: dict[str, Passed]) -> Iterator[Point]:
+        """Capture those that are not captured yet; points of those that cannot be."""
+        waiting = {name: one for name, one in passed.items() if name not in self._captured}
+        if self._lab.device != "cuda" or not waiting or self._failure:
+            return
+        try:
+            if not self._sets:
+                self._stage("inputs", "")
+                self._sets = _input_sets(self._op, self._case, passed)
+        except Exception as error:
+            self._failure = f"timing failed: {describe(error)}"
+            require_device(self._lab, self._failure)
+            return
+        for name, one in waiting.items():
+            self._stage("capture", name)
+            reason = self._capture(name, one)
+            if reason:
+                del passed[name]
+                yield point(name, "failed", reason, error=one.error)
+
+    def _capture(self, name: str, one: Passed) -> str:
+        """Capture one and replay it once; returns what went wrong, in words."""
+        try:
+            graph = graphs.capture(one.call, self._sets)
+            reason = graphs.replay_disagreement(graph, one.call, self._sets, one.limit)
+            if not reason:
+                self._captured[name] = graph
+            return reason
+        except Exception as error:
+            reason = f"CUDA-graph capture failed: {describe(error)}"
+        require_device(self._lab, reason)
+        return reason
+
+    def time(self, task: Task, passed: Mapping[str, Passed]) -> Iterator[Point]:
+        """A point of each that passed."""
+        lab, taken, reason = self._lab, dict[str, Samples](), self._failure
+        if not reason:
+            self._stage("time", "")
+            try:
+                taken = self._samples(task, passed)
+            except Exception as error:
+                reason = f"timing failed: {describe(error)}"
+                require_device(lab, reason)
+        telemetry = lab.telemetry.summary()
+        for name, one in passed.items():
+            if reason:
+                yield point(name, "failed", reason, error=one.error)
+            else:
+                yield _judged(self._op, self._case, lab, name, one, taken[name], telemetry)
+
+    def _samples(self, task: Task, passed: Mapping[str, Passed]) -> dict[str, Samples]:
+        if self._lab.device == "cuda":
+            return _time_captured(task, self._captured, self._lab)
+        inputs = self._op.inputs(self._case, self._lab.device, 0)
+        calls = {name: partial(one.call, **inputs) for name, one in passed.items()}
+        return timing.wall_clock(calls, _DRY_ROUNDS, _order_seed(task))
 
 
 def _input_sets(op: Any, case: Any, passed: Mapping[str, Passed]) -> list[accuracy.Inputs]:
@@ -138,26 +177,6 @@ def _input_sets(op: Any, case: Any, passed: Mapping[str, Passed]) -> list[accura
     available, _ = torch.cuda.mem_get_info()
     count = timing.choose_sets(set_bytes, min(_SETS_BYTES, available // 2))
     return [first, *(op.inputs(case, "cuda", seed) for seed in range(1, count))]
-
-
-def _capture_into(
-    captured: dict[str, graphs.Captured],
-    name: str,
-    one: Passed,
-    sets: list[accuracy.Inputs],
-    lab: Laboratory,
-) -> str:
-    """Capture one implementation and replay it once; returns what went wrong, in words."""
-    try:
-        graph = graphs.capture(one.call, sets)
-        reason = graphs.replay_disagreement(graph, one.call, sets, one.limit)
-        if not reason:
-            captured[name] = graph
-        return reason
-    except Exception as error:
-        reason = f"CUDA-graph capture failed: {describe(error)}"
-    require_device(lab, reason)
-    return reason
 
 
 def _time_captured(

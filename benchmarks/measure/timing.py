@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 LEAST_SETS, MOST_SETS = 2, 64
 MOST_ROUNDS = 100
-_GRAPH_S = 1e-3
-"""So long a graph need not be longer: the cost of starting it is less than a hundredth of it."""
+_GRAPH_S = 5e-4
+"""So long a graph need not be longer: the cost of starting it is a hundredth of it."""
 _DRIFT, _SPREAD = 0.05, 0.25
 _FEWEST_TO_JUDGE = 5
 MARGIN = 0.10
@@ -43,9 +43,9 @@ def choose_calls(call_s: float, sets: int) -> int:
     """How many of the sets the graph of one implementation walks through, a call on each.
 
     A slow one need not walk through all: what counts is how long its graph takes. Two at least,
-    so that no call finds its own inputs in L2.
+    so that no call finds its own inputs in L2; a power of two, as `call_s` is roughly known.
     """
-    wanted = math.ceil(_GRAPH_S / call_s) if call_s > 0 else sets
+    wanted = 1 << math.ceil(math.log2(max(_GRAPH_S / call_s, 1))) if call_s > 0 else sets
     return max(min(LEAST_SETS, sets), min(sets, wanted))
 
 

@@ -73,13 +73,17 @@ class Frozen:
 
         They are those that the environment variable KERNL_IMPLEMENTATIONS names, with commas
         between them; where it names none, all but those that are measured only where they are
-        named. Raises ValueError for a name that there is not.
+        named, and in the quick profile but some more. Raises ValueError for a name that there is
+        not.
         """
         entry = self._entries[op]
         every = frozenset(entry["implementations"])
         if named := self._named_implementations():
             return every & named
-        return every - frozenset(entry.get("left_out", ()))
+        left_out = frozenset(entry.get("left_out", ()))
+        if profile() == "quick":
+            left_out |= frozenset(entry.get("quick_left_out", ()))
+        return every - left_out
 
     def _named_implementations(self) -> frozenset[str]:
         asked = os.environ.get("KERNL_IMPLEMENTATIONS", "").split(",")

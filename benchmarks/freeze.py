@@ -167,6 +167,7 @@ def _model_entry(model: Model) -> dict[str, Any]:
         "version": model.version,
         "implementations": list(models.IMPLEMENTATIONS),
         "left_out": list(models.LEFT_OUT),
+        "quick_left_out": list(models.QUICK_LEFT_OUT),
         "kernels": {case.name: {"dims": case.dims, "dtype": DTYPE} for case in model.cases},
         "quick_kernels": [case.name for case in model.quick],
     }
@@ -218,7 +219,7 @@ def differences(frozen: dict[str, Any], current: dict[str, Any]) -> list[str]:
             found += [f"{name}: {kind} case {case} is new" for case in sorted(came)]
         if old.get("implementations") != new["implementations"]:
             found.append(f"{name}: timed in {', '.join(new['implementations'])}")
-        for setting in ("opt_in", "left_out"):
+        for setting in ("opt_in", "left_out", "quick_left_out"):
             if old.get(setting) != new.get(setting):
                 found.append(f"{name}: {setting} is now {new.get(setting)}")
         if old["version"] != new["version"]:
@@ -243,15 +244,13 @@ def counts(content: dict[str, Any]) -> list[str]:
 
 def _timed(entries: Collection[dict[str, Any]]) -> tuple[int, int, int]:
     """Cases, points, and points of the quick profile."""
-    left_out = [len(entry.get("left_out", ())) for entry in entries]
-    ways = [len(entry["implementations"]) for entry in entries]
-    cases = [len(entry["kernels"]) for entry in entries]
-    quick = [len(entry["quick_kernels"]) for entry in entries]
-    return (
-        sum(cases),
-        sum(a * (b - c) for a, b, c in zip(cases, ways, left_out, strict=True)),
-        sum(a * (b - c) for a, b, c in zip(quick, ways, left_out, strict=True)),
-    )
+    cases, points, quick = 0, 0, 0
+    for entry in entries:
+        ways = len(entry["implementations"]) - len(entry.get("left_out", ()))
+        cases += len(entry["kernels"])
+        points += len(entry["kernels"]) * ways
+        quick += len(entry["quick_kernels"]) * (ways - len(entry.get("quick_left_out", ())))
+    return cases, points, quick
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -35,6 +35,14 @@ IMPLEMENTATIONS = (
 LEFT_OUT = ("compile_max_autotune",)
 """Measured where KERNL_IMPLEMENTATIONS names it: it times all candidates of every product first,
 minutes a case."""
+QUICK_LEFT_OUT = (
+    "autocast",
+    "compile_reduce_overhead",
+    "kernl_graphs_only",
+    "kernl_rewrite_only",
+)
+"""What the quick profile does not measure either: halves of kernl, float32 weights, and PyTorch's
+own graphs of what `compile_cudagraph` replays."""
 
 
 def _grid(batches: Iterable[int], seqs: Iterable[int]) -> tuple[ModelCase, ...]:

@@ -3,9 +3,8 @@
 The sweep measures one case at a time, because only one thing may run on the GPU while it is timed.
 Nearly all of its time would be torch.compile's. So a number of processes first call each
 implementation of each case once: the compiled code lands in Inductor's and Triton's caches on disk.
-Nothing is measured here, and nothing is recorded: what fails here fails again in the sweep, which
-says why. What Inductor finds to be a kernel's fastest configuration is not kept either, as these
-processes share the device: the sweep finds it out again, alone.
+Nothing is measured here, and nothing is recorded (`compile_once`). Where workers share the device
+(`pool`) they do this themselves, before they measure.
 
 `python -m benchmarks.measure.compile_ahead --device cuda|cpu` reads one case a line as JSON, with
 its operator.
@@ -107,6 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     import torch
 
+    from benchmarks.measure.compile_once import compile_once
+
     choose_anew()
     ops = load_ops(os.environ.get("KERNL_CODE"))
     # As in the sweep: a compiled graph with gradients is another one.
@@ -114,19 +115,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for line in sys.stdin:
             task = json.loads(line)
             if task["op"] in ops:
-                _call_once(ops[task["op"]], task, options.device)
-
-
-def _call_once(op: Any, task: Mapping[str, Any], device: str) -> None:
-    from benchmarks.measure.implementations import IMPLEMENTATIONS
-
-    # What would keep a choice that it made beside other processes is left to the sweep.
-    for implementation in (one for one in IMPLEMENTATIONS.values() if not one.chooses):
-        with contextlib.suppress(Exception):
-            case = type(op.cases()[0]).of(task["dtype"], **task["dims"])
-            inputs = op.inputs(case, device, 0)
-            if not implementation.unavailable(op, device, inputs):
-                implementation.build(op)(**inputs)
+                op = ops[task["op"]]
+                with contextlib.suppress(Exception):
+                    case = type(op.cases()[0]).of(task["dtype"], **task["dims"])
+                    compile_once(op, case, options.device)
 
 
 def tasks(op: str, cases: Sequence[Any]) -> list[dict[str, Any]]:

@@ -42,8 +42,8 @@ MODELS = Settings(
     case_timeout_s=1200.0,
     faults_in_a_row=3,
     tell_stages=True,
-    workers=8,
-    cases_a_worker=1,
+    workers=6,
+    cases_a_worker=2,
 )
 """Compiling a model, and timing all that may compute its products, takes minutes."""
 
@@ -89,7 +89,7 @@ def measure_op(
 def measure_ops(
     ops: Sequence[str], directory: Path, settings: Settings | None = None, suite: str = SUITE
 ) -> str:
-    """Measure several ops by workers that share the device, compiled ahead, into their journal.
+    """Measure several ops by workers that share the device, into their journal.
 
     Returns why nothing was measured, in words, or an empty string.
     """
@@ -101,9 +101,6 @@ def measure_ops(
     if fleet.scheduler_address():
         _measure_by_fleet(prepared, settings)
         return ""
-    if settings.device == "cuda" and suite == SUITE:
-        waiting = [task for one in prepared for task in tasks(one.subject.op, one.waiting)]
-        compile_ahead(waiting, environment)
     lots = [Lot(one.subject, one.waiting) for one in prepared if one.waiting]
     if lots:
         # The ops of one commit have one journal.

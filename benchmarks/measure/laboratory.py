@@ -28,7 +28,10 @@ class DeviceFault(Exception):
 
 @dataclass(frozen=True)
 class Task:
-    """One case to measure. `seed` draws the inputs of the check; `budget_s` is seconds of GPU."""
+    """One case to measure. `seed` draws the inputs of the check; `budget_s` is seconds of GPU.
+
+    `compile_only`: nothing is measured, and no point is sent.
+    """
 
     op: str
     case: str
@@ -39,12 +42,13 @@ class Task:
     samples: int
     budget_s: float
     seed: int
+    compile_only: bool = False
 
     @classmethod
     def of(cls, message: Mapping[str, Any]) -> Task:
         """The task in a message of the sweep."""
         names = {**message, "implementations": tuple(message["implementations"])}
-        return cls(**{name: names[name] for name in cls.__dataclass_fields__})
+        return cls(**{name: names[name] for name in cls.__dataclass_fields__ if name in names})
 
 
 @dataclass

@@ -16,6 +16,7 @@ import torch
 
 from benchmarks.measure import accuracy, graphs, timing
 from benchmarks.measure.check import check_all, truth
+from benchmarks.measure.compile_once import compile_once
 from benchmarks.measure.implementations import IMPLEMENTATIONS
 from benchmarks.measure.laboratory import (
     Laboratory,
@@ -48,6 +49,11 @@ def measure(task: Task, ops: Mapping[str, Any], lab: Laboratory, stage: Stage) -
             yield point(name, "skipped", reason)
         return
     assert op is not None
+    if task.compile_only:
+        with torch.no_grad():  # a compiled graph with gradients is another one
+            compile_once(op, case, lab.device, stage)
+        free(lab)
+        return
     large = op.bytes(case) > _LARGE_BYTES
     with torch.no_grad(), lab.alone("large cases") if large else nullcontext():
         known = truth(task, op, case, lab, stage)

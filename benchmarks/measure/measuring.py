@@ -62,7 +62,7 @@ class Settings:
     start_attempts: int = 3
     faults_in_a_row: int = 10
     tell_stages: bool = False
-    workers: int = 12
+    workers: int = 14
     cases_a_worker: int = 8
 
 
@@ -204,6 +204,17 @@ class Measuring:
         for name in names:
             if name in left_out:
                 note(skipped(name))
+
+    def compile(self, case: SweepCase) -> None:
+        """Let the worker compile a case. What goes wrong goes wrong again where it is measured."""
+        worker = self._ready_worker()
+        if worker is not None:
+            task = {**self._task(case, ()), "compile_only": True}
+            try:
+                for _ in worker.measure(task, self._settings.case_timeout_s):
+                    pass
+            except WorkerFault:
+                self._workshop.stop()
 
     def stop(self) -> None:
         """End the worker, if one runs."""

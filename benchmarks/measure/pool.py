@@ -1,8 +1,9 @@
 """Many cases, one device, several workers: all but the timing is done by many at once.
 
-`turns` says who may use the device when. Each worker measures whole cases, as that of a sweep does,
-and whatever a case does to its worker costs that case alone. A case for which there was no memory
-beside the others is measured once more when they are gone.
+`turns` says who may use the device when. Operators' cases are compiled first, by all workers. Then
+each measures whole cases, as that of a sweep does, and whatever a case does to its worker costs
+that case alone. A case for which there was no memory beside the others is measured once more when
+they are gone.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ class _Pool:
     ) -> None:
         self.jobs = deque((number, case) for number, lot in enumerate(lots) for case in lot.cases)
         self.again: deque[tuple[int, SweepCase]] = deque()
+        self._uncompiled: deque[tuple[int, SweepCase]] = deque()
         self._lots = lots
         self._settings = settings
         self._environment = environment
@@ -96,6 +98,9 @@ class _Pool:
 
     def run(self, jobs: deque[tuple[int, SweepCase]], count: int) -> None:
         """Measure the jobs with so many workers. Raises what a thread raised, once all ended."""
+        if count > 1 and all(lot.subject.suite == SUITE for lot in self._lots):
+            self._uncompiled.extend(jobs)
+        self._compiling = _Compiling(len(self._uncompiled))
         turns = Turns(count)
         shops = [Workshop(turns.turn()) for _ in range(count)]
         self._running = count
@@ -116,16 +121,18 @@ class _Pool:
 
     def _work(self, jobs: deque[tuple[int, SweepCase]], shop: Workshop, turns: Turns) -> None:
         company = self._running > 1
-        known: dict[int, Measuring] = {}
+        lots = [self._measuring(lot, shop) for lot in self._lots]
         try:
+            while self._error is None and (job := self._next(self._uncompiled)):
+                lot, case = job
+                lots[lot].compile(case)
+                self._compiling.step()
             while self._error is None and (job := self._next(jobs)):
                 lot, case = job
-                if lot not in known:
-                    known[lot] = self._measuring(lot, shop)
                 messages: list[Message] = []
-                known[lot].measure(case, messages.append)
+                lots[lot].measure(case, messages.append)
                 with self._lock:
-                    if known[lot].given_up and self._running > 1:
+                    if lots[lot].given_up and self._running > 1:
                         jobs.appendleft(job)  # the others go on without this worker
                         return
                     if company and any(_found_no_memory(message) for message in messages):
@@ -146,10 +153,28 @@ class _Pool:
         with self._lock:
             return jobs.popleft() if jobs else None
 
-    def _measuring(self, lot: int, shop: Workshop) -> Measuring:
-        subject = self._lots[lot].subject
+    def _measuring(self, lot: Lot, shop: Workshop) -> Measuring:
+        subject = lot.subject
         command = self._command or worker_command(self._settings.device, subject.suite)
         return Measuring(subject, self._settings, command, self._environment, shop)
+
+
+class _Compiling:
+    """Says how far it is, ten times in all."""
+
+    def __init__(self, cases: int) -> None:
+        self._cases = cases
+        self._done = 0
+        self._begun = time.monotonic()
+        self._lock = threading.Lock()
+
+    def step(self) -> None:
+        """Another case is compiled."""
+        with self._lock:
+            self._done += 1
+            if 10 * self._done // self._cases > 10 * (self._done - 1) // self._cases:
+                taken = time.monotonic() - self._begun
+                say(f"compiled {self._done} of {self._cases} cases after {taken:.0f} s")
 
 
 def _found_no_memory(message: Message) -> bool:

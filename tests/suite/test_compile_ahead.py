@@ -6,11 +6,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from torch._inductor.codecache import PyCodeCache
+from torch._inductor.runtime.triton_heuristics import CachingAutotuner
 
 from benchmarks.measure import compile_ahead as module
+from benchmarks.measure import compile_once
 from benchmarks.measure.compile_ahead import compile_ahead, processes_for, tasks
 from benchmarks.measure.sweep import SweepCase
 
@@ -64,6 +68,18 @@ def test_what_was_fastest_beside_others_is_not_kept(program: str) -> None:
     for code, expected in ((said, "True"), (f"{program}; {said}", "False")):
         done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, **options)
         assert done.stdout.strip() == expected
+
+
+def test_a_choice_is_not_timed_and_is_forgotten() -> None:
+    """What a process compiles beside others, it finds out again when it measures alone."""
+    autotuner: Any = CachingAutotuner
+    timed = autotuner.benchmark_all_configs
+    with compile_once._first_choices():
+        kernel = SimpleNamespace(launchers=["one", "other"])
+        assert autotuner.benchmark_all_configs(kernel) == {"one": 0.0, "other": 1.0}
+        PyCodeCache.modules.append(ModuleType("of_a_compiled_graph"))
+    assert autotuner.benchmark_all_configs is timed
+    assert not PyCodeCache.modules
 
 
 @pytest.mark.gpu

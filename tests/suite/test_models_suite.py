@@ -17,7 +17,7 @@ from benchmarks.measure.model_table import standing, table
 from benchmarks.measure.points import read_point
 from benchmarks.measure.selection import METRICS, class_name, matching
 from benchmarks.model import DTYPE
-from benchmarks.models import IMPLEMENTATIONS, LEFT_OUT, MODELS
+from benchmarks.models import IMPLEMENTATIONS, LEFT_OUT, MODELS, QUICK_LEFT_OUT
 from tests.suite.asv_results import COMMIT as STORED
 from tests.suite.asv_results import OTHER, write_results
 from tests.suite.fake_worker import COMMIT, FAKE_WORKER, Bench
@@ -78,7 +78,8 @@ def test_the_quick_profile_leaves_cases_and_implementations_out(
     assert frozen.selected_implementations("bert_base") == set(IMPLEMENTATIONS) - set(LEFT_OUT)
     assert frozen.selected_implementations("softmax") == set(frozen.implementations("softmax"))
     monkeypatch.setenv("KERNL_PROFILE", "quick")
-    assert frozen.selected_implementations("bert_base") == set(IMPLEMENTATIONS) - set(LEFT_OUT)
+    left_out = {*LEFT_OUT, *QUICK_LEFT_OUT}
+    assert frozen.selected_implementations("bert_base") == set(IMPLEMENTATIONS) - left_out
     assert frozen.selected_implementations("softmax") == set(frozen.implementations("softmax"))
     assert {name for name in frozen.models if frozen.selected_kernel_cases(name)} == {
         "bert_base",
@@ -140,7 +141,8 @@ def test_points_reach_asv_and_a_quick_run_is_reused(
     names = ["bert_base", "t5_base_encoder"]
     assert for_asv.measure_ops(names, tmp_path, suite="models") == ""
     calls = bench.calls()
-    measured = ",".join(name for name in IMPLEMENTATIONS if name not in LEFT_OUT)
+    left_out = {*LEFT_OUT, *QUICK_LEFT_OUT}
+    measured = ",".join(name for name in IMPLEMENTATIONS if name not in left_out)
     assert calls["start"] == 1
     assert calls[f"batch1_seq16:{measured}"] == 1
     assert {point["suite"] for point in Journal(on_a_gpu).points()} == {"models"}

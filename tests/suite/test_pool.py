@@ -62,6 +62,29 @@ def test_each_case_is_measured_once_and_timed_alone(bench: Bench) -> None:
     assert re.fullmatch(r"3 workers, \d+ s, \d+ turns: (\d+ s timing, )?\d+ s together", lines[-1])
 
 
+def test_all_is_compiled_before_anything_is_measured(bench: Bench) -> None:
+    names = [f"case{number}" for number in range(20)]
+    measured(bench, *names)
+    lines = [line for line in bench.log.read_text().split() if ":" in line]
+    compiled = [line.removeprefix("compile:") for line in lines if line.startswith("compile:")]
+    assert sorted(compiled) == sorted(names)
+    assert not any(line.startswith("compile:") for line in lines[len(names) + 2 :])
+    said = [line for line in progress(bench) if line.startswith("compiled ")]
+    assert [line.split()[1] for line in said] == [str(count) for count in range(2, 21, 2)]
+
+
+def test_a_case_that_cannot_be_compiled_is_measured(bench: Bench) -> None:
+    """Its worker died, and another one takes its place; the measuring says what is wrong."""
+    found = measured(bench, "one", "miscompiled", "two")
+    assert {name: statuses(points) for name, points in found.items()} == dict.fromkeys(found, SOUND)
+    assert bench.calls()["compile:miscompiled"] == 1
+
+
+def test_one_worker_compiles_nothing_ahead(bench: Bench) -> None:
+    measured(bench, "one", "two", workers=1)
+    assert not any(line.startswith("compile:") for line in bench.calls())
+
+
 @pytest.mark.parametrize("fault", ["segfault", "cuda", "hang", "dies"])
 def test_a_fault_costs_one_case_and_holds_nobody_up(bench: Bench, fault: str) -> None:
     names = ["one", "two", fault, "three", "four", "five"]

@@ -198,10 +198,10 @@ def test_senseless_figures_of_a_run_are_unknown(sound: Path) -> None:
          "fingerprint": dict.fromkeys(NUMBER_KEYS, value)}
         for place, value in enumerate(senseless)
     ]  # fmt: skip
-    point = {
-        **{"kind": "point", "suite": "kernels", "op": "softmax", "run": "0", "status": "ok"},
-        **{"case": CASES[0], "variant": "kernl", "error": 10**400},
-    }
+    point: dict[str, object] = {
+        "kind": "point", "suite": "kernels", "op": "softmax", "run": "0", "status": "ok",
+        "case": CASES[0], "variant": "kernl", "error": 10**400,
+    }  # fmt: skip
     text = "\n".join(json.dumps(record) for record in [*runs, point])
     sound.with_suffix(".points.jsonl").write_text(text)
     found = store.load(sound.parents[1])

@@ -57,12 +57,12 @@ def above(share: float) -> bool:
 
 
 def percent(share: float) -> str:
-    """A share in words: `83 %`, `4.1 %`; `–` where there is none."""
+    """A share in words: `83 %`, `4.1 %`, `under 0.1 %`; `–` where there is none."""
     if not 0 < share < math.inf:
         return "–"
-    if share < 0.001:
-        return "<0.1 %"
-    return f"{100 * share:.0f} %" if share >= 0.0995 else f"{100 * share:.2g} %"
+    if share < 0.0005:
+        return "under 0.1 %"
+    return f"{100 * share:.0f} %" if share >= 0.0995 else f"{100 * share:.1f} %"
 
 
 def in_words(share: float) -> str:

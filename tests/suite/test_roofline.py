@@ -121,7 +121,7 @@ def test_costs_are_those_of_the_frozen_version_alone() -> None:
 def test_shares_and_rates_in_words() -> None:
     said = [roofline.in_words(share) for share in (0.826, 0.0996, 0.041, 0.0001, 1.0, 1.004, 1.2)]
     assert said == [
-        *("83 %", "10 %", "4.1 %", "<0.1 %", "100 %"),
+        *("83 %", "10 %", "4.1 %", "under 0.1 %", "100 %"),
         *("100 %, above the roofline", "120 %, above the roofline"),
     ]
     assert {roofline.in_words(share) for share in (0.0, -1.0, math.nan, math.inf)} == {"–"}

@@ -190,7 +190,7 @@ def _read_block(match: re.Match[str], row: dict[str, Any]) -> tuple[Block, str]:
     low, high = (_column(row, f"stats_ci_99_{end}", len(cases)) for end in "ab")
     samples = _column(row, "samples", len(cases))
     op = re.sub(r"(?<!^)(?=[A-Z])", "_", match["op"]).lower()
-    known_start = float(started_at) if _is_number(started_at) else 0.0
+    known_start = float(started_at) if is_number(started_at) else 0.0
     name = (match["suite"], op, match["metric"])
     block = Block(*name, version or "", known_start, list(cases), list(variants))
     rejected = 0
@@ -261,7 +261,7 @@ def _value(value: Any, positive: bool) -> tuple[float, str, str]:
         return NAN, "failed", ""
     if isinstance(value, float) and math.isnan(value):
         return NAN, "skipped", ""
-    if _is_number(value) and (value > 0 or (value == 0 and not positive)):
+    if is_number(value) and (value > 0 or (value == 0 and not positive)):
         return float(value), "ok", ""
     return NAN, "failed", f"the stored value {_short(value)} cannot be true"
 
@@ -272,12 +272,12 @@ def _interval(value: float, low: Any, high: Any) -> tuple[float, float]:
     asv rounds the ends to five digits and not the value, so an end may have passed the value.
     """
     return (
-        min(float(low), value) if _is_number(low) else NAN,
-        max(float(high), value) if _is_number(high) else NAN,
+        min(float(low), value) if is_number(low) else NAN,
+        max(float(high), value) if is_number(high) else NAN,
     )
 
 
-def _is_number(value: Any) -> TypeGuard[float]:
+def is_number(value: Any) -> TypeGuard[float]:
     """Whether a JSON value is a finite number that a double can hold."""
     return type(value) in (int, float) and -1e308 < value < 1e308
 

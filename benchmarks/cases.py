@@ -14,12 +14,27 @@ from pathlib import Path
 from typing import Any
 
 PATH = Path(__file__).parent / "suite" / "cases.json"
-FORMAT = 6
+FORMAT = 7
 
 PROFILES = ("full", "quick")
 NOT_SELECTED = "left out of this run"
 """Why a point has no result where a run was asked for less than everything."""
 _NOT_SELECTED = frozenset({NOT_SELECTED, "left out of the quick profile"})  # older results say that
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one call of a case costs at least, whoever computes it.
+
+    Attributes:
+        bytes: the fewest bytes moved: each input read once, each output written once.
+        flops: floating-point operations.
+        unit: the element type whose peak rate bounds them: fp16, bf16, fp32 or fp8.
+    """
+
+    bytes: int
+    flops: int
+    unit: str
 
 
 @dataclass(frozen=True)
@@ -111,6 +126,14 @@ class Frozen:
     def dtype(self, op: str, case: str) -> str:
         """The element type of one case: fp16, bf16 or fp32."""
         return str(self._entries[op]["kernels"][case]["dtype"])
+
+    def cost(self, op: str, case: str) -> Cost | None:
+        """What one case costs; None for a model, and for an operator or a case not frozen."""
+        entry = self._entries.get(op, {})
+        found = entry.get("kernels", {}).get(case, {})
+        if "flops" not in found:
+            return None
+        return Cost(found["bytes"], found["flops"], entry.get("arithmetic", found["dtype"]))
 
 
 def was_left_out(reason: object) -> bool:

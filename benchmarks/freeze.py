@@ -1,4 +1,4 @@
-"""Write `benchmarks/suite/cases.json`: names, dims, versions.
+"""Write `benchmarks/suite/cases.json`: names, dims, costs, versions.
 
 They come from `kernl.ops.ALL`, and for models from `benchmarks.models.MODELS`.
 
@@ -12,7 +12,7 @@ A frozen name never changes its meaning: when an operator's inputs change, raise
 import argparse
 import json
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from triton.tools.tensor_descriptor import TensorDescriptor
@@ -153,12 +153,20 @@ def _entry(op: Op) -> dict[str, Any]:
         "version": op.version,
         "opt_in": op.opt_in,
         "implementations": implementations(op),
-        "kernels": {
-            case.name: {"dims": dict(case.dims), "dtype": case.dtype} for case in op.cases()
-        },
+        **({"arithmetic": op.arithmetic} if op.arithmetic else {}),
+        "kernels": {case.name: _case(op, case) for case in op.cases()},
         "codegen": [case.name for case in compiled.values()],
         "quick_kernels": [case.name for case in quick_kernel_cases(op)],
         "quick_codegen": [case.name for case in quick_codegen_cases(compiled)],
+    }
+
+
+def _case(op: Op, case: Case) -> dict[str, Any]:
+    return {
+        "dims": dict(case.dims),
+        "dtype": case.dtype,
+        "bytes": op.bytes(case),
+        "flops": op.flops(case),
     }
 
 
@@ -219,12 +227,27 @@ def differences(frozen: dict[str, Any], current: dict[str, Any]) -> list[str]:
             found += [f"{name}: {kind} case {case} is new" for case in sorted(came)]
         if old.get("implementations") != new["implementations"]:
             found.append(f"{name}: timed in {', '.join(new['implementations'])}")
-        for setting in ("opt_in", "left_out", "quick_left_out"):
+        found += _costs_that_differ(name, old.get("kernels", {}), new["kernels"])
+        for setting in ("opt_in", "left_out", "quick_left_out", "arithmetic"):
             if old.get(setting) != new.get(setting):
                 found.append(f"{name}: {setting} is now {new.get(setting)}")
         if old["version"] != new["version"]:
             found.append(f"{name}: version {old['version']} is now {new['version']}")
     return found or ["order, dims or settings differ"]
+
+
+def _costs_that_differ(
+    name: str, before: Mapping[str, Any], now: Mapping[str, Any]
+) -> Iterator[str]:
+    """At most one line: how many cases have other bytes or operations, and the first of them."""
+    figures = ("bytes", "flops")
+    other = [
+        case
+        for case in now
+        if case in before and any(before[case].get(key) != now[case].get(key) for key in figures)
+    ]
+    if other:
+        yield f"{name}: {len(other)} kernels case(s) have another cost, the first {other[0]}"
 
 
 def counts(content: dict[str, Any]) -> list[str]:

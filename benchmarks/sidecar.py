@@ -5,14 +5,21 @@ reference, the samples, and the machine's fingerprint (see `benchmarks.measure.j
 """
 
 import datetime
-import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.asv_file import MAX_BYTES, NAN, ResultFileError, Samples, is_commit, to_samples
+from benchmarks.asv_file import (
+    MAX_BYTES,
+    NAN,
+    ResultFileError,
+    Samples,
+    is_commit,
+    is_number,
+    to_samples,
+)
 from benchmarks.measure import journal
 
 SUFFIX = ".points.jsonl"
@@ -37,6 +44,9 @@ NUMBER_KEYS = (
     "l2_bytes",
     "copy_bytes_per_s",
     "fp16_flops_per_s",
+    "bf16_flops_per_s",
+    "fp32_flops_per_s",
+    "tf32_flops_per_s",
 )
 """Keys of a fingerprint; a run that lacks one has "" or NaN for it."""
 
@@ -143,7 +153,7 @@ def _run(record: dict[str, Any]) -> Run:
 
 def _number(value: Any) -> float:
     """A finite number that is not negative, NaN for anything else."""
-    return float(value) if type(value) in (int, float) and 0 <= value < math.inf else NAN
+    return float(value) if is_number(value) and value >= 0 else NAN
 
 
 def _time(value: Any) -> datetime.datetime | None:

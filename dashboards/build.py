@@ -11,9 +11,10 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from benchmarks import cases, roofline
+from benchmarks.cases import Frozen
 from dashboards import pages
 from dashboards.source import Source
-from dashboards.summary import FrozenCases
 
 MARK = ".kernl-dashboard"
 """A file that tells a site of ours, which may be replaced, from a folder that may not."""
@@ -89,26 +90,17 @@ def build(source: Source, output: Path) -> Path:
     return output / "index.html"
 
 
-def frozen_cases() -> tuple[FrozenCases | None, FrozenCases | None, frozenset[str]]:
-    """The cases that the suites ask for: of operators, of models; and which operators are opt-in.
-
-    Without a case list: None, None, no operators, and a word on stderr.
-    """
-    from benchmarks import cases
-
+def frozen_cases() -> Frozen | None:
+    """What the suites ask for. Without a case list None, and a word on stderr."""
     try:
-        frozen = cases.load()
+        return cases.load()
     except (OSError, ValueError) as error:
         print(
-            "dashboard: coverage counts measured cases only, and no operator is taken for opt-in: "
-            f"{error}",
+            "dashboard: coverage counts measured cases only, no operator is taken for opt-in, and "
+            f"no time is held against the roofline: {error}",
             file=sys.stderr,
         )
-        return None, None, frozenset()
-    ops, models = (
-        {name: frozen.kernel_cases(name) for name in names} for names in (frozen.ops, frozen.models)
-    )
-    return ops, models, frozenset(op for op in frozen.ops if frozen.opt_in(op))
+        return None
 
 
 def read(results: Path) -> Source:
@@ -124,8 +116,17 @@ def read(results: Path) -> Source:
             f"--results {results} is not a folder; run `asv run` first, or name the folder that "
             "holds asv's result files"
         )
-    frozen, models, opt_in = frozen_cases()
-    return Source.of(store.load(results), results, frozen, opt_in, models)
+    frozen = frozen_cases()
+    if frozen is None:
+        return Source.of(store.load(results), results)
+    return Source.of(
+        store.load(results),
+        results,
+        frozen={op: frozen.kernel_cases(op) for op in frozen.ops},
+        opt_in=filter(frozen.opt_in, frozen.ops),
+        frozen_models={model: frozen.kernel_cases(model) for model in frozen.models},
+        costs=roofline.costs(frozen),
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -53,6 +53,9 @@ def _heading(key: str) -> str:
         "l2_bytes": "L2, bytes",
         "copy_bytes_per_s": "copy, bytes/s",
         "fp16_flops_per_s": "fp16, FLOP/s",
+        "bf16_flops_per_s": "bf16, FLOP/s",
+        "fp32_flops_per_s": "fp32, FLOP/s",
+        "tf32_flops_per_s": "tf32, FLOP/s",
         "sm_count": "SMs",
     }
     return units.get(key, text.short(key, 40))

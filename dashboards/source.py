@@ -1,12 +1,14 @@
 """What the pages are made from: the store's rows with foreign text cleaned, commits in order."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import pandas as pd
 
+from benchmarks import roofline
+from benchmarks.cases import Cost
 from dashboards import history, summary, text
 from dashboards.history import Commit
 from dashboards.suites import MODELS, Suite
@@ -56,6 +58,7 @@ class Source:
         frozen: operator → cases that the suite asks for; None where that is unknown.
         frozen_models: the same of models.
         opt_in: operators that round more than their dtype does; the overview reports them apart.
+        costs: what the frozen cases of operators cost at least.
     """
 
     rows: pd.DataFrame
@@ -66,6 +69,7 @@ class Source:
     frozen: summary.FrozenCases | None
     opt_in: frozenset[str] = frozenset()
     frozen_models: summary.FrozenCases | None = None
+    costs: Mapping[roofline.Key, Cost] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -75,6 +79,7 @@ class Source:
         frozen: summary.FrozenCases | None = None,
         opt_in: Iterable[str] = (),
         frozen_models: summary.FrozenCases | None = None,
+        costs: Mapping[roofline.Key, Cost] | None = None,
     ) -> "Source":
         """Cleans the rows of a store; `results` is where its files lie, for git and for names."""
         rows = _clean_frame(store.rows)
@@ -92,6 +97,7 @@ class Source:
             frozen=frozen,
             opt_in=frozenset(text.clean(op) for op in opt_in),
             frozen_models=frozen_models,
+            costs=costs or {},
         )
 
     def ops(self, *, opt_in: bool = True) -> list[str]:

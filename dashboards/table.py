@@ -3,7 +3,8 @@
 Reads the stored results and prints a line for each operator, by the rules of `dashboards.summary`:
 kernl's speed over eager, over torch.compile, over a library's own call where there is one, and over
 the fastest of them case by case. Opt-in operators have a table of their own. `--suite models`
-prints the same of whole models, and the milliseconds of every case.
+prints the same of whole models, and the milliseconds of every case. `--roofline` prints instead how
+near the times of operators come to what the device was measured to do.
 
 Exit codes: 0 printed; 2 there is nothing to print.
 """
@@ -13,26 +14,23 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from benchmarks import store
-from benchmarks.gate.command import RESULTS, GateError, resolve
+from benchmarks.gate.command import RESULTS
 from benchmarks.gate.report import escape
-from dashboards import build, model_tables, summary, tables, text, views
-from dashboards.history import Commit
+from dashboards import build, model_tables, printing, roofline_table, summary, tables, text
 from dashboards.source import Source
 from dashboards.suites import KERNELS, MODELS, SUITES, Suite
 from dashboards.tables import Cell, Table
 
-MOST_COMMITS = 5
-"""Commits that an error names; the newest ones."""
-
-
-class TableError(Exception):
-    """Nothing can be printed; the message says what was seen, what is allowed, what to do."""
+_SAID = (
+    "Geometric mean over the cases (worst case); above 1× kernl is faster, and a win or a loss is "
+    f"more than {100 * summary.TIE:g} %."
+)
 
 
 def headings(suite: Suite) -> tuple[str, ...]:
@@ -108,20 +106,6 @@ def means(frame: pd.DataFrame, times: pd.DataFrame, order: Sequence[str], suite:
     return Table(headings(suite), tuple(body))
 
 
-def markdown(table: Table) -> list[str]:
-    """The lines of a table with rows; names from result files are shown as they are."""
-    marks = ("---:" if cell.numeric else "---" for cell in table.rows[0])
-    lines = [_joined(escape(heading) for heading in table.headings), _joined(marks)]
-    for cells in table.rows:
-        said = (f"{cell.text} ({cell.note})" if cell.note else cell.text for cell in cells)
-        lines.append(_joined(escape(each) for each in said))
-    return lines
-
-
-def _joined(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
 def report(
     source: Source, machine: str | None, revision: str, losses: int = 0, suite: Suite = KERNELS
 ) -> list[str]:
@@ -137,18 +121,12 @@ def report(
     Raises:
         TableError: the machine or the commit is unknown, is not one alone, or was not timed.
     """
-    machine, commit = _place(source, machine, revision, suite)
+    machine, commit = printing.place(source, machine, revision, suite)
     rows = source.rows[(source.rows["machine"] == machine) & (source.rows["commit"] == commit.id)]
     frame, times = ratios(rows, suite), summary.timings(rows, suite.name)
     run, left = _run(frame, times, list(source.frozen_of(suite) or ()))
-    ordinary = [op for op in run if op not in source.opt_in]
-    apart = [op for op in run if op in source.opt_in]
-    lines = _title(source, machine, commit, suite)
-    if ordinary:
-        lines += ["", *markdown(means(frame, times, ordinary, suite))]
-    if apart:
-        lines += ["", "Opt-in operators, which round to 8 or 4 bits and are asked for by name:"]
-        lines += ["", *markdown(means(frame, times, apart, suite))]
+    lines = printing.title(source, machine, commit, suite, _SAID)
+    lines += printing.apart(source, run, lambda order: means(frame, times, order, suite))
     if left:
         lines += ["", f"Not run: {escape(', '.join(text.short(op, 60) for op in left))}."]
     lines += _models(rows, frame, run) if suite is MODELS else []
@@ -162,11 +140,12 @@ def _models(rows: pd.DataFrame, frame: pd.DataFrame, order: Sequence[str]) -> li
     for model in order:
         table = model_tables.with_means(rows[rows["op"] == model], frame[frame["op"] == model])
         if table.rows:
-            lines += ["", f"{escape(text.short(model, 60))}. {said}:", "", *markdown(table)]
+            lines += ["", f"{escape(text.short(model, 60))}. {said}:", ""]
+            lines += printing.markdown(table)
     parts = model_tables.part_means(rows, order)
     if parts.rows:
         lines += ["", "Parts of kernl, which are no alternatives to it, over eager:", ""]
-        lines += markdown(parts)
+        lines += printing.markdown(parts)
     return lines
 
 
@@ -180,17 +159,6 @@ def _run(
     return [op for op in order if op in tried], [op for op in order if op not in tried]
 
 
-def _title(source: Source, machine: str, commit: Commit, suite: Suite) -> list[str]:
-    """What was measured, where, and how the table is read."""
-    parts = (commit.short, commit.committed, machine, views.facts(source, machine, commit.id))
-    return [
-        f"{suite.times.capitalize()}: {escape(' · '.join(part for part in parts if part))}.",
-        "",
-        "Geometric mean over the cases (worst case); above 1× kernl is faster, and a win or a loss "
-        f"is more than {100 * summary.TIE:g} %.",
-    ]
-
-
 def _losses(frame: pd.DataFrame, source: Source, most: int, suite: Suite) -> list[str]:
     """The worst losses, case by case, with both times."""
     every = tables.losses(frame, dict.fromkeys(frame["op"], ""), source.opt_in, suite)
@@ -198,46 +166,7 @@ def _losses(frame: pd.DataFrame, source: Source, most: int, suite: Suite) -> lis
         return ["", "No case is a loss."]
     shown = Table(every.headings, every.rows[:most])
     said = f"The worst {len(shown.rows)} of {len(every.rows)} losses:"
-    return ["", said, "", *markdown(shown)]
-
-
-def _place(source: Source, machine: str | None, revision: str, suite: Suite) -> tuple[str, Commit]:
-    """The machine and the one commit that `revision` names, with times of the suite there."""
-    machines = source.machine_names(suite.name)
-    if not machines:
-        raise TableError(f"there are no {suite.times} yet. Run `make bench` on a GPU")
-    if machine is not None and machine not in machines:
-        allowed = ", ".join(machines)
-        raise TableError(
-            f"machine {machine!r} has no {suite.times}; allowed: {allowed}. Name one of these, or "
-            "run `make bench` on a GPU"
-        )
-    looked = machines if machine is None else [machine]
-    timed = {one: source.measured_commits(suite.name, one) for one in looked}
-    allowed = "; ".join(_timed_on(one, timed[one], suite) for one in looked)
-    try:
-        found = resolve(revision, (commit.id for commit in source.commits))
-    except GateError as error:
-        raise TableError(f"{error}; {allowed}") from error
-    places = [(one, each) for one in looked for each in timed[one] if each.id == found]
-    if not places:
-        raise TableError(
-            f"commit {found[:8]} has no {suite.times} on {' or '.join(looked)}; {allowed}. Name "
-            "one of these, or run `make bench` on it there"
-        )
-    if len(places) > 1:
-        raise TableError(
-            f"commit {found[:8]} has {suite.times} on {' and '.join(one for one, _ in places)}; "
-            "one table is of one machine. Name it by --machine"
-        )
-    return places[0]
-
-
-def _timed_on(machine: str, commits: Sequence[Commit], suite: Suite) -> str:
-    """The newest commits of a machine, for an error."""
-    newest = [commit.short for commit in reversed(commits)]
-    more = f" and {len(newest) - MOST_COMMITS} more" if len(newest) > MOST_COMMITS else ""
-    return f"those with {suite.times} on {machine}: {', '.join(newest[:MOST_COMMITS])}{more}"
+    return ["", said, "", *printing.markdown(shown)]
 
 
 def _count(word: str) -> int:
@@ -257,8 +186,12 @@ def _parser() -> argparse.ArgumentParser:
         "--suite", choices=sorted(SUITES), default=KERNELS.name, help="default: %(default)s"
     )
     parser.add_argument("--machine", help="default: the one that timed the commit")
-    parser.add_argument(
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument(
         "--losses", type=_count, default=0, metavar="N", help="list the N worst losses by case"
+    )
+    either.add_argument(
+        "--roofline", action="store_true", help="print shares of the roofline, of operators alone"
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="asv's results directory")
     return parser
@@ -266,7 +199,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns the exit code: 0 printed, 2 there is nothing to print."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.roofline and options.suite != KERNELS.name:
+        parser.error(
+            f"--roofline of {options.suite}: nobody counts what they move and compute; allowed: "
+            f"--suite {KERNELS.name}"
+        )
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     # The problems it warns about are printed below.
@@ -275,13 +214,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         source = build.read(options.results)
         for path, reason in source.problems:
             print(f"table: skipped {path}: {reason}", file=sys.stderr)
-        suite = SUITES[options.suite]
-        lines = report(source, options.machine, options.commit, options.losses, suite)
+        if options.roofline:
+            lines = roofline_table.report(source, options.machine, options.commit)
+        else:
+            suite = SUITES[options.suite]
+            lines = report(source, options.machine, options.commit, options.losses, suite)
         print("\n".join(lines), flush=True)
     except BrokenPipeError:
         # The reader, such as `head`, has what it wanted; Python writes once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (build.BuildError, TableError) as error:
+    except (build.BuildError, printing.TableError) as error:
         print(f"table: {error}", file=sys.stderr)
         return 2
     return 0

@@ -36,6 +36,19 @@ class Table:
     full: int = 0
 
 
+@dataclass(frozen=True)
+class Columns:
+    """Further columns of a table of cases: their cells by case, of a kind in each case."""
+
+    headings: tuple[str, ...]
+    cells: Mapping[str, tuple[Cell, ...]]
+
+    def of(self, case: str) -> tuple[Cell, ...]:
+        """The cells of a case; dashes where it has none."""
+        some = next(iter(self.cells.values()), ())
+        return self.cells.get(case, tuple(Cell("–", numeric=cell.numeric) for cell in some))
+
+
 def word(
     value: object, longest: int = text.LONGEST, *, href: str = "", tone: str = "", note: str = ""
 ) -> Cell:
@@ -117,11 +130,12 @@ def unmeasured(
     return Table((suite.subject.capitalize(), "Case", "kernl", "Reason"), tuple(rows))
 
 
-def cases(rows: pd.DataFrame, newest: pd.DataFrame) -> Table:
+def cases(rows: pd.DataFrame, newest: pd.DataFrame, further: Columns | None = None) -> Table:
     """Every case of one operator at one commit: times with intervals, speedups, error.
 
-    Those that have times come first.
+    Those that have times come first. `further` columns stand behind the speedups.
     """
+    further = further or Columns((), {})
     times = summary.timings(rows).set_index(["case", "variant"])
     variants = figures.ordered_variants(times.index.get_level_values("variant").unique())
     timed = set(times[times["status"] == "ok"].index.get_level_values("case"))
@@ -135,11 +149,11 @@ def cases(rows: pd.DataFrame, newest: pd.DataFrame) -> Table:
         key = (case, summary.OURS)
         error = float(times.at[key, "error"]) if key in times.index else math.nan
         shown = f"{error:.1e}" if math.isfinite(error) else "–"
-        cells += [ratio_cell(row["over_eager"]), ratio_cell(row["over_best"])]
+        cells += [ratio_cell(row["over_eager"]), ratio_cell(row["over_best"]), *further.of(case)]
         cells += [Cell(shown, text.number(error, 6)), word(remarks(times, case, variants))]
         body.append(tuple(cells))
     names = tuple(f"{text.short(name, 24)}, µs (99 % interval)" for name in variants)
-    tail = ("over eager, ×", "over best, ×", "relative error", "Remarks")
+    tail = ("over eager, ×", "over best, ×", *further.headings, "relative error", "Remarks")
     return Table(("Case", *names, *tail), tuple(body))
 
 

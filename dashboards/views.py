@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
-from dashboards import figures, heat, history, model_tables, summary, tables, text
+from dashboards import figures, heat, history, model_tables, roofline, summary, tables, text
 from dashboards.drawing import Drawing
 from dashboards.history import Commit
 from dashboards.source import Source, frozen_only
@@ -31,7 +31,8 @@ class SpeedView:
 
     Over all operators, `summary`, `ops` and the drawings leave out the opt-in operators, whose
     lines are `opt_in`. `against` and `parts` are a model's: kernl against each implementation, and
-    each half of kernl alone.
+    each half of kernl alone. `ceilings` says what the roofline of an operator's cases is made of;
+    it is empty where nothing is known of any time.
     """
 
     machine: str
@@ -47,6 +48,7 @@ class SpeedView:
     cases: Table | None = None
     against: Table | None = None
     parts: Table | None = None
+    ceilings: str = ""
     drawings: Mapping[str, Drawing] = field(default_factory=dict)
 
 
@@ -111,7 +113,8 @@ def speed(
     changes = history.environment_changes(source.runs, machine, order)
     if op is not None:
         trend = figures.case_trend(summary.timings(rows, suite.name), order, changes, suite)
-        return _of_one(view, rows, newest, trend, suite)
+        rows = rows[rows["commit"] == order[-1].id]
+        return _of_one(view, source, rows, newest, trend, suite)
     return replace(
         view,
         losses=tables.losses(newest, hrefs, source.opt_in, suite),
@@ -121,17 +124,27 @@ def speed(
 
 
 def _of_one(
-    view: SpeedView, rows: pd.DataFrame, newest: pd.DataFrame, trend: Drawing, suite: Suite
+    view: SpeedView,
+    source: Source,
+    rows: pd.DataFrame,
+    newest: pd.DataFrame,
+    trend: Drawing,
+    suite: Suite,
 ) -> SpeedView:
     """The view of one operator or model: its figures, and its tables of cases."""
-    rows = rows[rows["commit"] == view.newest.id]
     drawings = {"cases": trend}
     heated = summary.relative(rows, suite.name)
     # One case of a model stands in the table beside it already.
     if len(heated) and (suite is not MODELS or heated["case"].nunique() > 1):
         drawings["heat"] = heat.heat_map(heated)
     if suite is not MODELS:
-        return replace(view, cases=tables.cases(rows, newest), drawings=drawings)
+        amounts = roofline.derived(rows, source.runs, source.costs)
+        return replace(
+            view,
+            cases=tables.cases(rows, newest, roofline.columns(amounts)),
+            ceilings=(roofline.ceilings(rows, source.runs) or "nothing") if len(amounts) else "",
+            drawings=drawings,
+        )
     by_shape = heat.grid(newest)
     if by_shape is not None:
         drawings["grid"] = by_shape

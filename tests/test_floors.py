@@ -25,6 +25,7 @@ WITHOUT_TORCH = (
     "benchmarks.measure.fleet",
     "benchmarks.measure.fleet_worker",
     "benchmarks.measure.journal",
+    "benchmarks.roofline",
     "benchmarks.store",
     "benchmarks.suite.codegen",
     "benchmarks.suite.kernels",
@@ -32,6 +33,7 @@ WITHOUT_TORCH = (
     "benchmarks.worktree",
     "dashboards.build",
     "dashboards.figures",
+    "dashboards.table",
 )
 
 IMPORT_AND_LIST = """

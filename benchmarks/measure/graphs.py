@@ -29,7 +29,7 @@ _WARM_UP_S = 0.03  # idle clocks are a fraction of the working ones
 _CEILING_WARM_UP_S = 0.1
 _HOT_SHARE = 3
 
-# What a product in each dtype may use at best; fp32 inputs may go through the tf32 unit.
+# How each of `timing.PRODUCTS` is computed.
 _PRODUCTS = {
     "fp16": (torch.float16, "highest"),
     "bf16": (torch.bfloat16, "highest"),
@@ -220,10 +220,7 @@ def ceilings(shared: str | None = None) -> tuple[Ceilings, dict[str, float]]:
         figures = _measured_ceilings()
         if file:
             file.write_text(json.dumps(figures))
-    flops = {dtype: figures[f"{dtype}_flops_per_s"] for dtype in _PRODUCTS}
-    # fp8 products run at twice the rate of fp16, where the hardware has them.
-    fastest = {**flops, "fp32": max(flops["fp32"], flops["tf32"]), "fp8": 2 * flops["fp16"]}
-    return Ceilings(figures["copy_bytes_per_s"], fastest), figures
+    return Ceilings.of(figures), figures
 
 
 def _measured_ceilings() -> dict[str, float]:

@@ -20,6 +20,10 @@ _FEWEST_TO_JUDGE = 5
 MARGIN = 0.10
 """How far below the floor a time may lie before it counts as a measuring fault: the ceilings are
 measured too, and a library's best copy or product is not quite the device's."""
+PRODUCTS = ("fp16", "bf16", "fp32", "tf32")
+"""What the rate of large products is measured in; tf32 is what fp32 inputs may go through."""
+MEMORY, COMPUTE = "memory", "compute"
+"""What bounds a case: the bytes that it moves, or its floating-point operations."""
 
 
 @dataclass(frozen=True)
@@ -114,32 +118,61 @@ def noise(samples: Sequence[float]) -> str:
 class Ceilings:
     """What this device was measured to do: a large copy, and large matrix products by dtype.
 
-    `flops_per_s` of fp32 is the rate with tf32: the fastest unit that multiplies float32 inputs;
-    that of fp8 is twice the rate of fp16, which is what the hardware's specifications say.
+    `flops_per_s` of fp32 is the rate with tf32 where that is faster: the fastest unit that
+    multiplies float32 inputs; that of fp8 is twice the rate of fp16, which is what the hardware's
+    specifications say. A rate that is not known is NaN.
     """
 
     copy_bytes_per_s: float
     flops_per_s: Mapping[str, float]
 
+    @classmethod
+    def of(cls, figures: Mapping[str, object]) -> Ceilings:
+        """The ceilings by their figures in a fingerprint: `copy_bytes_per_s`, `fp16_flops_per_s`, …
+
+        A figure that is missing, or no number above 0, is not known.
+        """
+        rates = {dtype: _rate(figures.get(f"{dtype}_flops_per_s")) for dtype in PRODUCTS}
+        of_fp32 = (rates["fp32"], rates["tf32"])
+        fastest = math.nan if any(map(math.isnan, of_fp32)) else max(of_fp32)
+        units = {**rates, "fp32": fastest, "fp8": 2 * rates["fp16"]}
+        return cls(_rate(figures.get("copy_bytes_per_s")), units)
+
     def floor(self, moved: int, flops: int, dtype: str) -> tuple[float, str]:
-        """The shortest time for a case, and what sets it, in words."""
-        moving = moved / self.copy_bytes_per_s
-        computing = flops / self.flops_per_s[dtype]
-        if moving >= computing:
-            return moving, f"moving {moved:,} bytes at {self.copy_bytes_per_s / 1e12:.2f} TB/s"
-        rate = self.flops_per_s[dtype] / 1e12
-        return computing, f"{flops:,} floating-point operations at {rate:.0f} TFLOP/s"
+        """The shortest time for a case in seconds, and what sets it: `memory` or `compute`.
+
+        NaN and an empty string where a rate that it depends on is not known.
+        """
+        moving = moved / self.copy_bytes_per_s if moved else 0.0
+        computing = flops / self.flops_per_s.get(dtype, math.nan) if flops else 0.0
+        if math.isnan(moving + computing):
+            return math.nan, ""
+        return (moving, MEMORY) if moving >= computing else (computing, COMPUTE)
 
     def impossible(self, seconds: float, moved: int, flops: int, dtype: str) -> str | None:
         """Why a cold time cannot be true, in words; None where it can."""
-        floor, why = self.floor(moved, flops, dtype)
+        floor, bound = self.floor(moved, flops, dtype)
         if seconds >= floor * (1.0 - MARGIN):
             return None
+        if not bound:
+            return f"nobody can tell whether the time is possible: no rate of {dtype} or of copies"
+        if bound == MEMORY:
+            why = f"moving {moved:,} bytes at {self.copy_bytes_per_s / 1e12:.2f} TB/s"
+        else:
+            rate = self.flops_per_s[dtype] / 1e12
+            why = f"{flops:,} floating-point operations at {rate:.0f} TFLOP/s"
         return (
             f"faster than the device: {seconds * 1e6:.3g} µs measured, but {why} takes "
             f"{floor * 1e6:.3g} µs (margin {MARGIN:.0%}): a fault of the measurement or of the "
             "op's cost model"
         )
+
+
+def _rate(figure: object) -> float:
+    """A number above 0 that a double can hold, NaN for anything else."""
+    if not isinstance(figure, int | float) or isinstance(figure, bool):
+        return math.nan
+    return float(figure) if 0 < figure < 1e308 else math.nan
 
 
 def wall_clock(

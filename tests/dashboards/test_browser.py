@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.cases import Cost
 from dashboards import build, text
 from dashboards.source import Source
 from tests.dashboards import hostile, synthetic
@@ -191,6 +192,37 @@ def test_tables_sort_and_filter_with_the_keyboard(browser: Any, site: Path) -> N
     assert page.locator("#cases-1-count").text_content() == "4 of 12 rows"
     assert opened.said == []
     opened.close()
+
+
+def test_shares_of_the_roofline_sort_by_their_value(browser: Any, tmp_path: Path) -> None:
+    store = synthetic.store(ops=("softmax",), count=12)
+    costs = {
+        ("softmax", case, "1"): Cost(4_000_000 * (number + 1), 1_000_000, "fp16")
+        for number, case in enumerate(synthetic.cases("softmax", 9))
+    }
+    figures = {"copy_bytes_per_s": 4e12, "fp16_flops_per_s": 8e14}
+    runs = store.runs.assign(**figures)
+    newest = runs.loc[runs["machine"] == "nvidia-h200", ["commit", "run"]].set_index("commit")
+    rows = store.rows.assign(run=store.rows["commit"].map(newest["run"]))
+    found = Source.of(synthetic.Store(rows, runs), costs=costs)
+    build.build(found, tmp_path / "site")
+    for width in (1280, 390):
+        opened = Opened(browser, (tmp_path / "site" / "op-softmax.html").as_uri(), width)
+        page = opened.page
+        heading = page.locator("#cases-1 thead th", has_text="of the roofline").locator("button")
+        heading.focus()
+        page.keyboard.press("Enter")
+        shown = page.evaluate(
+            """() => [...document.querySelectorAll('#cases-1 tbody tr')].map(
+                 r => [r.cells[8].dataset.value, r.cells[9].textContent])"""
+        )
+        values = [float(value) for value, _ in shown if value]
+        assert len(values) == 9
+        assert values == sorted(values)
+        assert [bound for _, bound in shown] == ["memory"] * 9 + ["–"] * 3
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert opened.said == []
+        opened.close()
 
 
 def test_every_figure_has_a_name_and_every_control_a_label(browser: Any, site: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.cases import NOT_SELECTED
 from benchmarks.models import IMPLEMENTATIONS
-from dashboards import figures, heat, history, model_tables, pages, summary, table, views
+from dashboards import figures, heat, history, model_tables, pages, printing, summary, table, views
 from dashboards.source import Source
 from dashboards.suites import KERNELS, MODELS, SUITES
 from dashboards.tables import Table
@@ -255,10 +255,10 @@ def test_operators_are_the_default_and_hold_no_model() -> None:
 
 
 def test_a_commit_without_times_of_models_is_refused() -> None:
-    with pytest.raises(table.TableError, match="there are no wall-clock times yet"):
+    with pytest.raises(printing.TableError, match="there are no wall-clock times yet"):
         report(ROWS[-2:])
     others = [{**each, "commit": "c" * 40} for each in ROWS[:5]]
-    with pytest.raises(table.TableError, match="has no wall-clock times on nvidia-h200; those"):
+    with pytest.raises(printing.TableError, match="has no wall-clock times on nvidia-h200; those"):
         report([*others, *ROWS[-2:]])
 
 

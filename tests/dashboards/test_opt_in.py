@@ -164,18 +164,21 @@ def test_names_of_opt_in_operators_are_cleaned_as_those_of_rows_are() -> None:
 def test_the_suite_says_which_operators_are_opt_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    frozen, models, opt_in = build.frozen_cases()
-    assert frozen is not None
-    assert models is not None
-    assert "bert_base" in models
-    assert "bert_base" not in frozen
-    assert {"quantized_linear", "fp8_linear"} <= opt_in < set(frozen)
-    assert "linear" not in opt_in
-    assert build.read(tmp_path).opt_in == opt_in
+    found = build.read(tmp_path)
+    assert found.frozen is not None
+    assert found.frozen_models is not None
+    assert "bert_base" in found.frozen_models
+    assert "bert_base" not in found.frozen
+    assert {"quantized_linear", "fp8_linear"} <= found.opt_in < set(found.frozen)
+    assert "linear" not in found.opt_in
+    assert {op for op, _, _ in found.costs} == set(found.frozen)
 
     def absent() -> cases.Frozen:
         raise ValueError("no list")
 
     monkeypatch.setattr(cases, "load", absent)
-    assert build.frozen_cases() == (None, None, frozenset())
+    assert build.frozen_cases() is None
+    found = build.read(tmp_path)
+    assert (found.frozen, found.frozen_models, found.opt_in) == (None, None, frozenset())
+    assert found.costs == {}
     assert "no list" in capsys.readouterr().err

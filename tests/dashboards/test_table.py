@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dashboards import table
+from dashboards import printing, table
 from dashboards.source import Source
 from dashboards.suites import KERNELS
 from tests.dashboards import synthetic
@@ -159,7 +159,7 @@ def test_only_one_machine_and_commit_are_read() -> None:
 def refusal(
     rows: list[dict[str, object]], revision: str = COMMIT, machine: str | None = MACHINE
 ) -> str:
-    with pytest.raises(table.TableError) as refused:
+    with pytest.raises(printing.TableError) as refused:
         table.report(source(rows), machine, revision)
     return str(refused.value)
 
@@ -340,5 +340,5 @@ def test_a_count_of_losses_that_is_none_is_refused(losses: str) -> None:
 
 
 def test_no_rows_at_all_are_refused() -> None:
-    with pytest.raises(table.TableError, match="no device times"):
+    with pytest.raises(printing.TableError, match="no device times"):
         table.report(Source.of(synthetic.empty()), MACHINE, COMMIT)

@@ -27,6 +27,9 @@ def test_check_names_what_is_stale(
     document = freeze.document()
     document["ops"]["softmax"]["kernels"].pop("rows1_cols1.fp16")
     document["ops"]["linear"]["version"] = 0
+    cheap = document["ops"]["rms_norm"]["kernels"]["rows16_cols512.fp16"]
+    cheap["bytes"] -= 1
+    document["ops"]["fp8_linear"]["arithmetic"] = "fp16"
     stale = tmp_path / "cases.json"
     stale.write_text(freeze.render(document))
     monkeypatch.setattr(freeze, "PATH", stale)
@@ -35,6 +38,9 @@ def test_check_names_what_is_stale(
     printed = capsys.readouterr().out
     assert "softmax: kernels case rows1_cols1.fp16 is new" in printed
     assert "linear: version 0 is now 1" in printed
+    assert "rms_norm: 1 kernels case(s) have another cost, the first rows16_cols512.fp16" in printed
+    assert "fp8_linear: arithmetic is now fp8" in printed
+    assert len([line for line in printed.splitlines() if "cost" in line]) == 1
     assert freeze.main([]) == 0
     assert freeze.main(["--check"]) == 0
 
@@ -48,6 +54,24 @@ def test_frozen_lists_what_the_ops_declare() -> None:
         first = op.cases()[0]
         assert frozen.dims(op.name, first.name) == dict(first.dims)
         assert frozen.dtype(op.name, first.name) == first.dtype
+
+
+def test_a_frozen_cost_is_what_the_operator_declares() -> None:
+    frozen = cases.load()
+    for op in ALL:
+        for case in op.cases():
+            unit = "fp8" if op.name == "fp8_linear" else case.dtype
+            declared = cases.Cost(op.bytes(case), op.flops(case), unit)
+            assert frozen.cost(op.name, case.name) == declared
+            assert declared.bytes > 0 < declared.flops
+
+
+def test_what_is_no_frozen_case_of_an_operator_has_no_cost() -> None:
+    frozen = cases.load()
+    assert frozen.cost("softmax", "rows1_cols2_never.fp16") is None
+    assert frozen.cost("never", "rows1_cols1.fp16") is None
+    for model in frozen.models:
+        assert {frozen.cost(model, case) for case in frozen.kernel_cases(model)} == {None}
 
 
 def test_enough_cases_go_to_the_gpu() -> None:

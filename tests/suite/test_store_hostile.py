@@ -1,5 +1,6 @@
 """The store against files that nobody should write: each costs itself alone, in words."""
 
+import json
 import math
 import os
 from pathlib import Path
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import store
+from benchmarks.sidecar import NUMBER_KEYS
 from tests.suite.asv_results import (
     CASES,
     COMMIT,
@@ -187,6 +189,26 @@ def test_hundreds_of_broken_rows_do_not_flood_the_problems(sound: Path) -> None:
     found = store.load(sound.parents[1])
     assert len(found.problems) == 21
     assert found.problems[-1].reason == "480 more problems of this kind"
+
+
+def test_senseless_figures_of_a_run_are_unknown(sound: Path) -> None:
+    senseless = (10**400, -1, "4.2e12", None, [1], True, math.nan, math.inf)
+    runs = [
+        {"kind": "run", "id": f"{place}", "commit": COMMIT, "machine": MACHINE,
+         "fingerprint": dict.fromkeys(NUMBER_KEYS, value)}
+        for place, value in enumerate(senseless)
+    ]  # fmt: skip
+    point: dict[str, object] = {
+        "kind": "point", "suite": "kernels", "op": "softmax", "run": "0", "status": "ok",
+        "case": CASES[0], "variant": "kernl", "error": 10**400,
+    }  # fmt: skip
+    text = "\n".join(json.dumps(record) for record in [*runs, point])
+    sound.with_suffix(".points.jsonl").write_text(text)
+    found = store.load(sound.parents[1])
+    assert found.problems == []
+    assert len(found.runs) == len(senseless)
+    assert found.runs[list(NUMBER_KEYS)].isna().all(axis=None)
+    assert found.rows["error"].isna().all()
 
 
 def test_links_out_of_the_directory_are_not_followed(results: Path, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from benchmarks.measure.telemetry import throttled
 from benchmarks.measure.timing import Samples
 
 _DRY_ROUNDS = 3
+_ATTEMPTS = 2
 _SETS_BYTES = 1 << 30
 """Of one worker: others that share the device have as much."""
 _LARGE_BYTES = 512 << 20
@@ -152,27 +153,30 @@ class _Bench:
 
     def time(self, task: Task, passed: Mapping[str, Passed]) -> Iterator[Point]:
         """A point of each that passed."""
-        lab, taken, reason = self._lab, dict[str, Samples](), self._failure
+        lab, reason = self._lab, self._failure
+        taken: dict[str, Samples] = {}
+        telemetry: dict[str, Any] = {}
         if not reason:
             self._stage("time", "")
             try:
-                taken = self._samples(task, passed)
+                taken, telemetry = self._samples(task, passed)
             except Exception as error:
                 reason = f"timing failed: {describe(error)}"
                 require_device(lab, reason)
-        telemetry = lab.telemetry.summary()
         for name, one in passed.items():
             if reason:
                 yield point(name, "failed", reason, error=one.error)
             else:
                 yield _judged(self._op, self._case, lab, name, one, taken[name], telemetry)
 
-    def _samples(self, task: Task, passed: Mapping[str, Passed]) -> dict[str, Samples]:
+    def _samples(
+        self, task: Task, passed: Mapping[str, Passed]
+    ) -> tuple[dict[str, Samples], dict[str, Any]]:
         if self._lab.device == "cuda":
             return _time_captured(task, self._captured, self._lab)
         inputs = self._op.inputs(self._case, self._lab.device, 0)
         calls = {name: partial(one.call, **inputs) for name, one in passed.items()}
-        return timing.wall_clock(calls, _DRY_ROUNDS, _order_seed(task))
+        return timing.wall_clock(calls, _DRY_ROUNDS, _order_seed(task)), {}
 
 
 def _input_sets(op: Any, case: Any, passed: Mapping[str, Passed]) -> list[accuracy.Inputs]:
@@ -187,21 +191,22 @@ def _input_sets(op: Any, case: Any, passed: Mapping[str, Passed]) -> list[accura
 
 def _time_captured(
     task: Task, captured: dict[str, graphs.Captured], lab: Laboratory
-) -> dict[str, Samples]:
-    """Samples of each implementation; taken twice where some are noisy, and the calmer kept."""
+) -> tuple[dict[str, Samples], dict[str, Any]]:
+    """Samples of each implementation; taken twice where some are noisy, and the calmer kept, with
+    its telemetry.
+    """
     if lab.flush is None:
         lab.flush = graphs.Flush()
     take = partial(graphs.time_graphs, captured, lab.flush, task.samples, task.budget_s)
-    taken = take(_order_seed(task), lab.telemetry)
-    if _noisy(taken):
-        again = take(_order_seed(task) + 1, lab.telemetry)
-        taken = min(taken, again, key=_noisy)
-    return taken
-
-
-def _noisy(taken: Mapping[str, Samples]) -> int:
-    """How many implementations have samples that are not to be trusted."""
-    return sum(bool(timing.noise(samples.cold)) for samples in taken.values())
+    attempts = []
+    for attempt in range(_ATTEMPTS):
+        taken = take(_order_seed(task) + attempt, lab.telemetry)
+        noisy = timing.noisy({name: samples.cold for name, samples in taken.items()})
+        attempts.append((noisy, taken, lab.telemetry.summary()))
+        if not noisy:
+            break
+    _, taken, telemetry = min(attempts, key=lambda attempt: attempt[0])
+    return taken, telemetry
 
 
 def _order_seed(task: Task) -> int:

@@ -186,6 +186,22 @@ CHOOSING = frozenset({"compile_max_autotune", "kernl"})
 modes of `torch.compile`, kernel by kernel: the worker sees to it."""
 
 
+def compile_kernels(weights: Weights, example: Sample) -> None:
+    """Compile kernl's kernels for a case, both ways that its graph may launch them, and keep none.
+
+    It times nothing, so others may use the device meanwhile; `kernl` then finds them compiled.
+    """
+    running = optimized(weights, example, cuda_graphs=False)
+    with torch.inference_mode():
+        running.call(example)
+        try:
+            from kernl.launch import dependent_launches
+        except ImportError:  # an older commit
+            return
+        with dependent_launches(torch.device(weights.device)):
+            running.call(example)
+
+
 def _require_cuda(weights: Weights, what: str) -> None:
     if weights.device != "cuda":
         raise Unavailable(f"{what} {_NEEDS_CUDA}")

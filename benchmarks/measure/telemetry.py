@@ -1,5 +1,7 @@
 """Clocks, temperature, power and throttling of the GPU while a case is timed, through NVML.
 
+Beside them, what else the host computes meanwhile.
+
 NVML's Python binding (`nvidia-ml-py`) is optional: without it, or where the driver refuses a
 reading, that figure is left out. Nothing here changes a setting of the device.
 """
@@ -11,6 +13,8 @@ import statistics
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
+
+from benchmarks.measure.host_load import HostLoad
 
 # Bits of NVML's clock event reasons (NVML API reference, "nvmlClocksEventReasons").
 _REASONS = {
@@ -50,6 +54,7 @@ class Telemetry:
         """`uuid` as `nvidia-smi` prints it; `nvml` a module with NVML's functions."""
         self._nvml: Any = nvml if nvml is not None else _import_nvml()
         self._handle: Any = None
+        self._host = HostLoad()
         if self._nvml is not None:
             try:
                 self._nvml.nvmlInit()
@@ -62,6 +67,7 @@ class Telemetry:
         """Forget all readings: the start of a case."""
         self._values: dict[str, list[float]] = {name: [] for name in _READINGS}
         self._mask = 0
+        self._host.clear()
 
     def sample(self) -> None:
         """Read every figure once."""
@@ -83,7 +89,9 @@ class Telemetry:
             return
 
     def summary(self) -> dict[str, Any]:
-        """Median of each figure, the lowest SM clock, and throttle reasons; {} without readings."""
+        """Median of each figure, the lowest SM clock, throttle reasons, and the host's load; {}
+        without readings.
+        """
         found: dict[str, Any] = {
             name: round(statistics.median(values), 1)
             for name, values in self._values.items()
@@ -94,7 +102,7 @@ class Telemetry:
         if self._values["sm_clock_mhz"]:
             found["sm_clock_mhz_min"] = min(self._values["sm_clock_mhz"])
         found["throttle"] = reasons(self._mask)
-        return found
+        return {**found, **self._host.summary()}
 
     def _read(self, name: str, reading: Any) -> None:
         try:

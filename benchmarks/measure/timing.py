@@ -95,6 +95,11 @@ def median(samples: Sequence[float]) -> float:
     return percentile(samples, 0.5)
 
 
+def noisy(samples: Mapping[str, Sequence[float]]) -> int:
+    """How many implementations have samples that are not to be trusted."""
+    return sum(bool(noise(each)) for each in samples.values())
+
+
 def noise(samples: Sequence[float]) -> str:
     """Why samples in the order of their taking are not to be trusted, in words; else empty.
 

@@ -1,12 +1,13 @@
 """Models are checked before and after they are timed, in turns; what is wrong gets no time."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.measure import model_measurement, timing
+from benchmarks.measure import model_calls, model_measurement, timing
 from benchmarks.measure.laboratory import Laboratory, Point, Task
 from benchmarks.measure.model_calls import (
     IMPLEMENTATIONS,
@@ -14,8 +15,9 @@ from benchmarks.measure.model_calls import (
     Unavailable,
     Weights,
 )
-from benchmarks.measure.model_check import FACTOR, FLOOR, yardstick
+from benchmarks.measure.model_check import FACTOR, FLOOR, Yardstick, yardstick
 from benchmarks.measure.model_measurement import WARM_UPS, Shelf, measure
+from benchmarks.measure.telemetry import Telemetry
 from benchmarks.model import ModelCase, Sample
 from benchmarks.models import DISTILBERT, MODELS
 from benchmarks.models import IMPLEMENTATIONS as NAMES
@@ -238,6 +240,74 @@ def test_turns_are_timed_from_a_quiet_device_to_a_quiet_device() -> None:
     first = heard[: heard.index("rest")]
     assert sorted(first) == ["a0", "a1", "b0", "b1"]  # the lead-in gets other inputs
     assert heard[-1] == "rest"
+
+
+def test_noisy_samples_are_taken_again_and_the_calmer_attempt_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calm, drifting = (1.0,) * 20, (1.0,) * 10 + (2.0,) * 10
+    clocks = iter(range(10))
+    attempts: list[dict[str, tuple[float, ...]]] = []
+    seeds: list[int] = []
+
+    class Readings(Telemetry):
+        def summary(self) -> dict[str, Any]:
+            return {"attempt": next(clocks)}
+
+    def take_turns(calls: Any, rounds: int, seed: int, **_: object) -> dict[str, tuple[float, ...]]:
+        if rounds == 2:  # the trial
+            return dict.fromkeys(calls, (1.0, 1.0))
+        seeds.append(seed)
+        return attempts[len(seeds) - 1]
+
+    monkeypatch.setattr(timing, "take_turns", take_turns)
+    monkeypatch.setattr(model_measurement, "synchronize", lambda _: None)
+    lab = Laboratory("a device", telemetry=Readings(""))
+    running = {name: Running(lambda sample: sample.half["x"]) for name in ("eager", "kernl")}
+    sample = Sample({"x": torch.ones(1)}, {}, None)
+
+    def time() -> tuple[dict[str, tuple[float, ...]], dict[str, Any]]:
+        seeds.clear()
+        asked = task("distilbert", tuple(running))
+        return model_measurement._time(asked, running, [sample], lab)
+
+    attempts[:] = [{"eager": calm, "kernl": calm}]
+    assert time() == (attempts[0], {"attempt": 0})
+    attempts[:] = [{"eager": drifting, "kernl": drifting}, {"eager": drifting, "kernl": calm}]
+    assert time() == (attempts[1], {"attempt": 2})
+    assert seeds[0] != seeds[1]
+    attempts[:] = [{"eager": drifting, "kernl": calm}, {"eager": drifting, "kernl": drifting}]
+    assert time() == (attempts[0], {"attempt": 3})
+
+    yard = Yardstick([], [], 1e-4, 0)
+    monkeypatch.setattr(Yardstick, "judge", lambda *_: (1e-4, ""))
+    marked = model_measurement._judged("eager", running["eager"], drifting, yard, lab, {})
+    assert (marked["status"], marked["reason"]) == (
+        "ok",
+        "noisy: the second half of the samples takes +100%",
+    )
+
+
+def test_kernl_compiles_before_it_has_the_device_for_itself(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+
+    @contextlib.contextmanager
+    def alone(what: str) -> Iterator[None]:
+        heard.append(what)
+        yield
+
+    def compile_kernels(weights: Weights, example: Sample) -> None:
+        heard.append("compile")
+        model_calls.compile_kernels(weights, example)
+        raise ValueError("whatever goes wrong here goes wrong in the check")
+
+    monkeypatch.setattr(model_measurement, "compile_kernels", compile_kernels)
+    lab = Laboratory("cpu", alone=alone)
+    found = list(measure(task("distilbert", ("eager", "kernl")), shelf, lab, lambda *_: None))
+    assert [point["status"] for point in found] == ["ok", "ok"]
+    assert heard == ["compile", "what kernl times", "timing"]
 
 
 @pytest.mark.gpu

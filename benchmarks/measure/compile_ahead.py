@@ -24,9 +24,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.measure.choosing import choose_anew
 from benchmarks.measure.lifetime import die_with_parent
 from benchmarks.measure.progress import say
-from benchmarks.measure.worker import choose_anew, load_ops, prepare_environment
+from benchmarks.measure.worker import load_ops, prepare_environment
 
 MOST_PROCESSES = 14
 """Each holds a CUDA context and the inputs of one case."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from benchmarks.measure.choosing import Alone
 from benchmarks.measure.graphs import Flush
 from benchmarks.measure.implementations import Call
 from benchmarks.measure.telemetry import Telemetry
@@ -18,8 +19,6 @@ from benchmarks.measure.timing import Ceilings
 Point = dict[str, Any]
 Stage = Callable[[str, str], None]
 """Called with (stage, implementation) before each step that could take the worker down."""
-Alone = Callable[[str], AbstractContextManager[object]]
-"""While what it gives holds, no other worker uses the device; it is told what for."""
 
 
 class DeviceFault(Exception):

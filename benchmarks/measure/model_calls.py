@@ -181,25 +181,9 @@ IMPLEMENTATIONS: Mapping[str, Callable[[Weights, Sample], Running]] = {
 }
 
 
-CHOOSING = frozenset({"compile_max_autotune", "kernl"})
-"""They time what they may run on the device while they are built. So does Inductor in the other
-modes of `torch.compile`, kernel by kernel: the worker sees to it."""
-
-
-def compile_kernels(weights: Weights, example: Sample) -> None:
-    """Compile kernl's kernels for a case, both ways that its graph may launch them, and keep none.
-
-    It times nothing, so others may use the device meanwhile; `kernl` then finds them compiled.
-    """
-    running = optimized(weights, example, cuda_graphs=False)
-    with torch.inference_mode():
-        running.call(example)
-        try:
-            from kernl.launch import dependent_launches
-        except ImportError:  # an older commit
-            return
-        with dependent_launches(torch.device(weights.device)):
-            running.call(example)
+CHOOSING = frozenset({"compile_max_autotune"})
+"""It times candidates on the device all the time while it is built. `kernl` does so at the end, and
+Inductor in its other modes kernel by kernel: `benchmarks.measure.choosing` sees to these."""
 
 
 def _require_cuda(weights: Weights, what: str) -> None:

@@ -5,17 +5,17 @@ Latency is wall-clock time around a call that ends when the device is done. Runs
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 
 from benchmarks.measure import timing
+from benchmarks.measure.choosing import alone_once_kernl_times
 from benchmarks.measure.laboratory import (
     Laboratory,
     Point,
@@ -27,14 +27,7 @@ from benchmarks.measure.laboratory import (
     require_device,
     synchronize,
 )
-from benchmarks.measure.model_calls import (
-    CHOOSING,
-    Running,
-    Unavailable,
-    Weights,
-    build,
-    compile_kernels,
-)
+from benchmarks.measure.model_calls import CHOOSING, Running, Unavailable, Weights, build
 from benchmarks.measure.model_check import Yardstick, yardstick
 from benchmarks.measure.telemetry import throttled
 from benchmarks.model import Model, Sample
@@ -105,10 +98,6 @@ def _measured(
 ) -> Iterator[Point]:
     running: dict[str, Running] = {}
     for name in task.implementations:
-        if name == "kernl":
-            stage("compile", name)
-            with contextlib.suppress(Exception):  # what is wrong shows in the check
-                compile_kernels(weights, timed[0])
         stage("check", name)
         outcome = _ready(name, weights, yard, timed, lab)
         if isinstance(outcome, Running):
@@ -136,7 +125,7 @@ def _ready(
     """The implementation, built, checked and warmed up; or a point that says why not."""
     error: float | None = None
     try:
-        with lab.alone(f"what {name} times") if name in CHOOSING else nullcontext():
+        with _choosing(name, lab):
             running = build(name, weights, yard.samples[0])
             error, reason = yard.judge(running.call)
             with torch.inference_mode():
@@ -152,6 +141,13 @@ def _ready(
         reason = f"the check failed: {describe(broken)}"
     require_device(lab, reason)
     return point(name, "failed", _seeded(reason, yard), error=error)
+
+
+def _choosing(name: str, lab: Laboratory) -> AbstractContextManager[object]:
+    """What holds while an implementation is built that times anything on the device."""
+    if name.startswith("kernl"):
+        return alone_once_kernl_times(lab.alone)
+    return lab.alone(f"what {name} times") if name in CHOOSING else nullcontext()
 
 
 def _time(

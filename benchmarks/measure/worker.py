@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import gc
 import json
 import os
@@ -29,13 +28,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
+from benchmarks.measure.choosing import Alone, choose_alone, choose_anew
 from benchmarks.measure.journal import finite
 from benchmarks.measure.lifetime import die_with_parent
-
-if TYPE_CHECKING:  # it imports torch
-    from benchmarks.measure.laboratory import Alone
 
 _FAULT_STATUS = 70
 
@@ -130,32 +127,6 @@ def prepare_environment(device: str, suite: str = "kernels") -> None:
     if suite == "kernels":
         # One kernel at a time is compiled: a pool of compilers would only have to be started.
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-
-
-def choose_anew() -> None:
-    """Let Inductor time its candidates in this process, and neither read nor keep the fastest.
-
-    Processes that compile ahead time theirs beside each other. What one of them found to be the
-    fastest of a kernel's configurations would otherwise lie on disk and be what is measured.
-    """
-    import torch._inductor.config
-
-    torch._inductor.config.autotune_local_cache = False
-
-
-def choose_alone(alone: Alone) -> None:
-    """Let Inductor time its candidates while no other worker uses the device."""
-    from torch._inductor.runtime.triton_heuristics import CachingAutotuner
-
-    autotuner: Any = CachingAutotuner
-    timed = autotuner.benchmark_all_configs
-
-    @functools.wraps(timed)
-    def timed_alone(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with alone("what torch.compile times"):
-            return timed(self, *args, **kwargs)
-
-    autotuner.benchmark_all_configs = timed_alone
 
 
 def _serve(message: Mapping[str, Any], measure: Measure, out: TextIO) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.measure import model_calls, model_measurement, timing
+from benchmarks.measure import model_measurement, timing
 from benchmarks.measure.laboratory import Laboratory, Point, Task
 from benchmarks.measure.model_calls import (
     IMPLEMENTATIONS,
@@ -21,6 +21,7 @@ from benchmarks.measure.telemetry import Telemetry
 from benchmarks.model import ModelCase, Sample
 from benchmarks.models import DISTILBERT, MODELS
 from benchmarks.models import IMPLEMENTATIONS as NAMES
+from kernl.optimize import engine
 from kernl.optimize import forward as optimized_forward
 from kernl.optimize.engine import Engine
 
@@ -288,8 +289,9 @@ def test_noisy_samples_are_taken_again_and_the_calmer_attempt_is_kept(
     )
 
 
-def test_kernl_compiles_before_it_has_the_device_for_itself(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["kernl", "kernl_rewrite_only"])
+def test_kernl_has_the_device_for_itself_once_it_times(
+    name: str, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[str] = []
 
@@ -297,17 +299,25 @@ def test_kernl_compiles_before_it_has_the_device_for_itself(
     def alone(what: str) -> Iterator[None]:
         heard.append(what)
         yield
+        heard.append(f"end of {what}")
 
-    def compile_kernels(weights: Weights, example: Sample) -> None:
-        heard.append("compile")
-        model_calls.compile_kernels(weights, example)
-        raise ValueError("whatever goes wrong here goes wrong in the check")
+    def builds(weights: Weights, example: Sample) -> Running:
+        heard.append("trace")
+        kernl_engine.slower()
+        kernl_engine.slower()
+        heard.append("built")
+        return real(weights, example)
 
-    monkeypatch.setattr(model_measurement, "compile_kernels", compile_kernels)
+    real = IMPLEMENTATIONS[name]
+    kernl_engine: Any = engine
+    monkeypatch.setitem(IMPLEMENTATIONS, name, builds)
+    monkeypatch.setattr(engine, "slower", lambda *_: heard.append("time"))
     lab = Laboratory("cpu", alone=alone)
-    found = list(measure(task("distilbert", ("eager", "kernl")), shelf, lab, lambda *_: None))
-    assert [point["status"] for point in found] == ["ok", "ok"]
-    assert heard == ["compile", "what kernl times", "timing"]
+    found = list(measure(task("distilbert", (name,)), shelf, lab, lambda *_: None))
+    assert [point["status"] for point in found] == ["ok"]
+    one, other = "what kernl times", "timing"
+    expected = ["trace", one, "time", "time", "built", f"end of {one}", other, f"end of {other}"]
+    assert heard == expected
 
 
 @pytest.mark.gpu

@@ -209,9 +209,10 @@ class WorkerProcess:
         words = self._last_words()
         self._log.close()
         stage, implementation = self._at
+        left = "" if self._process.returncode is not None else "; it could not be ended"
         doing = f" during {stage}" + (f" of {implementation}" if implementation else "")
         said = f"; its last words: {words}" if words else ""
-        return WorkerFault(f"{reason}{doing}{said}", implementation, died and stage == _ASKED)
+        return WorkerFault(f"{reason}{doing}{left}{said}", implementation, died and stage == _ASKED)
 
     def _last_words(self) -> str:
         self._log.seek(0, os.SEEK_END)
@@ -220,10 +221,14 @@ class WorkerProcess:
         return lines[-1].strip()[:_LAST_WORDS] if lines else ""
 
     def _end(self, *, keep_log: bool = False) -> None:
-        """End the whole group while its id cannot be another's, then reap."""
+        """End the whole group while its id cannot be another's, then reap.
+
+        A process inside of a driver's call that does not return cannot be ended: it is left there.
+        """
         if self._process.returncode is None:
             os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_STOP_S)
         for stream in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(OSError):  # unsent bytes of a broken pipe
                 if stream is not None:

@@ -1,6 +1,7 @@
 """Whatever a case does to the worker costs that case alone."""
 
 import os
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -89,6 +90,29 @@ def test_a_worker_that_breaks_the_protocol_costs_the_case(
     assert all(p["status"] == "failed" and reason in p["reason"] for p in found[fault].values())
     assert set(statuses(found["after"]).values()) == {"ok"}
     assert bench.calls()["start"] == 2
+
+
+def test_a_worker_that_cannot_be_ended_holds_nobody_up(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is inside of a driver's call which does not return."""
+    waited: list[float | None] = []
+    real = subprocess.Popen.wait
+
+    def wait(self: "subprocess.Popen[bytes]", timeout: float | None = None) -> int:
+        if not waited:
+            waited.append(timeout)
+            raise subprocess.TimeoutExpired("worker", timeout or 0.0)
+        return real(self, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", wait)
+    found = bench.sweep("hang", "after")
+    assert waited[0] is not None
+    assert (
+        "no answer within 1 s during check of kernl; it could not be ended"
+        in (found["hang"]["kernl"]["reason"])
+    )
+    assert set(statuses(found["after"]).values()) == {"ok"}
 
 
 def test_a_worker_that_dies_after_a_case_costs_the_next_one_nothing(bench: Bench) -> None:

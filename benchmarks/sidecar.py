@@ -107,6 +107,7 @@ def read(path: Path) -> Sidecar:
             foreign.add(record["id"])
             left_out["run(s) of a commit that is not the one in the file's name"] += 1
     known = {run.id for run in found.runs}
+    own = []
     for record in records:
         if record["kind"] != "point":
             continue
@@ -115,8 +116,10 @@ def read(path: Path) -> Sidecar:
         elif record["status"] not in journal.STATUSES:
             left_out[f"point(s) whose status is not one of {', '.join(journal.STATUSES)}"] += 1
         else:
-            group = found.points.setdefault((record["suite"], record["op"]), {})
-            group[record["case"], record["variant"]] = _point(record, known)
+            own.append(record)
+    for record in journal.latest(own):
+        group = found.points.setdefault((record["suite"], record["op"]), {})
+        group[record["case"], record["variant"]] = _point(record, known)
     if problems:
         found.notes.append(f"{len(problems)} line(s) left out, the first: {problems[0]}")
     found.notes += [f"{count} {what} left out" for what, count in left_out.items()]

@@ -45,9 +45,9 @@ def reusable(
     """Points by case that still count: one for each variant, in the order of `variants`.
 
     They come from runs of this commit on an equal device (GPU, driver, torch, triton) that began
-    later than `after`. A case that lacks a variant does not count at all: implementations are
-    measured side by side or not. Of the variants in `left_out`, which this run does not measure,
-    it is enough that it was said so.
+    later than `after`. A case that lacks a variant does not count at all, nor does one whose
+    variants come from several runs: implementations are measured side by side or not. Of the
+    variants in `left_out`, which this run does not measure, it is enough that it was said so.
     """
     runs = {
         record["id"]: record
@@ -67,6 +67,7 @@ def reusable(
         case: [points[variant] for variant in variants]
         for case, points in found.items()
         if all(variant in points for variant in variants)
+        and len({points[variant]["run"] for variant in variants if variant not in left_out}) <= 1
     }
 
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.cases import NOT_SELECTED
 from benchmarks.measure.journal import Journal, JournalError, finite, journal_path, latest, read
 from benchmarks.measure.points import read_point, write_point
 
@@ -66,6 +67,25 @@ def test_a_later_point_replaces_an_earlier_one(tmp_path: Path) -> None:
     append(journal, run, "a.fp16", variant="eager", values={"time": 4.0})
     times = {(p["case"], p["variant"]): p["values"]["time"] for p in journal.points()}
     assert times == {("b.fp16", "kernl"): 2.0, ("a.fp16", "kernl"): 3.0, ("a.fp16", "eager"): 4.0}
+
+
+def test_what_nobody_asked_for_replaces_no_result(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j.points.jsonl")
+    first, second = (journal.start_run(COMMIT, "m", {}) for _ in range(2))
+    nobody: dict[str, Any] = {"status": "skipped", "reason": NOT_SELECTED}
+    append(journal, first, "a.fp16", values={"time": 1.0})
+    append(journal, first, "b.fp16", **nobody)
+    append(journal, first, "c.fp16", values={"time": 2.0})
+    append(journal, second, "a.fp16", **nobody)
+    append(journal, second, "b.fp16", values={"time": 3.0})
+    append(journal, second, "c.fp16", version=2, **nobody)
+    journal.compact()
+    found = {p["case"]: (p["run"], p["status"]) for p in journal.points()}
+    assert found == {
+        "a.fp16": (first, "ok"),
+        "b.fp16": (second, "ok"),
+        "c.fp16": (second, "skipped"),  # of other inputs: the old result is of another case
+    }
 
 
 def test_compaction_keeps_the_last_points_and_their_runs(tmp_path: Path) -> None:

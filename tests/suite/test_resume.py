@@ -92,6 +92,19 @@ def test_a_case_that_lacks_an_implementation_is_measured_whole(bench: Bench) -> 
     assert set(reusable(records[:-1])) == {"one.fp16"}
 
 
+def test_implementations_of_several_runs_are_measured_again_beside_each_other(
+    bench: Bench,
+) -> None:
+    """A run that asked for kernl alone keeps what the others had, and stands beside none of it."""
+    bench.sweep("one")
+    records, _ = read(bench.journal.path)
+    (run,) = (record for record in records if record["kind"] == "run")
+    kernl = next(record for record in records if record.get("variant") == "kernl")
+    later = [*records, {**run, "id": "later"}, {**kernl, "run": "later"}]
+    assert reusable(later) == {}
+    assert set(reusable(later, left_out=("eager", "compile"))) == {"one.fp16"}
+
+
 def asv_result(path: Path, started_at: datetime.datetime, benchmark: str) -> None:
     path.write_text(
         json.dumps(

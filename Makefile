@@ -9,6 +9,7 @@
 #   PROFILE=…    make bench: full, or quick, which compiles a part of the cases (no GPU: quick)
 #   FLEET=…      make bench: a Dask scheduler whose workers measure, such as tcp://host:8786
 #   REVISION=…   git range: which commits to measure (HEAD^!, the newest alone)
+#   CHANGED=yes  make history: of each commit only the operators that it can have changed
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -108,7 +109,8 @@ measure: environment ## Run the benchmarks on REVISION
 # The list is whole before the first commit is measured.
 .PHONY: history
 history: environment ## Measure the commits of REVISION, oldest first, but for what is measured
-	@list="$$($(RUN) -m benchmarks.measure.history '$(REVISION)' --bench '$(BENCH)')"; \
+	@list="$$($(RUN) -m benchmarks.measure.history '$(REVISION)' --bench '$(BENCH)' \
+	  $(if $(CHANGED),--changed))"; \
 	while read -r commit bench; do \
 	  if [ -n "$$commit" ]; then \
 	    $(MAKE) --no-print-directory measure REVISION="$$commit^!" BENCH="$$bench" < /dev/null; \

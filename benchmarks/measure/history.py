@@ -7,6 +7,9 @@ oldest first: the commit, and a regular expression for the operators and models 
 Commits that have all are named on standard error. Commits are measured with the suite as it is
 now: `kernl/` alone comes from the commit, and what the commit does not have is n/a there. What
 was measured once, also in a part of the cases, counts as measured.
+
+`--changed` leaves out the operators that a commit cannot have changed (`benchmarks.touched`), and
+models where it changes nothing of `kernl/`: the commit before it speaks for them.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from benchmarks.measure.device import COMPILE_ONLY, machine_name
 from benchmarks.measure.measuring import ROOT
 from benchmarks.measure.selection import METRICS, class_name, matching, regular_expression
 from benchmarks.measure.sweep import RESULTS
+from benchmarks.touched import Tree, touched
 from benchmarks.worktree import NAME
 
 
@@ -65,10 +69,32 @@ def missing(
     return [one for one in asked if one not in found]
 
 
+def changed_by(commit: str, asked: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those of `asked` that the commit can have changed since its first parent."""
+    try:
+        after = Tree.of(ROOT, commit)
+    except ValueError:
+        return []  # without kernl/ there is nothing to measure
+    try:
+        before = Tree.of(ROOT, f"{commit}^")
+    except ValueError:
+        before = Tree({})
+    ops = touched(before, after, {op for suite, op in asked if suite != "models"})
+    anything = before.files != after.files
+    return [one for one in asked if (anything if one[0] == "models" else one[1] in ops)]
+
+
 def to_measure(
-    revisions: str, regex: str, results: Path = RESULTS, machine: str = ""
+    revisions: str,
+    regex: str,
+    results: Path = RESULTS,
+    machine: str = "",
+    *,
+    changed: bool = False,
 ) -> Iterator[tuple[str, str]]:
     """Each commit that lacks something, and a regular expression for that.
+
+    `changed`: of each commit only what it can have changed.
 
     Raises ValueError for an unknown range, or where `regex` matches nothing.
     """
@@ -78,13 +104,15 @@ def to_measure(
     if not found:
         raise ValueError(f"{regex!r} matches no benchmark that {machine} can run")
     for commit in commits(revisions):
-        left = missing(commit, found, results, machine)
+        asked = changed_by(commit, found) if changed else found
+        left = missing(commit, asked, results, machine)
         if left:
-            print(f"history: {commit[:8]}: {len(left)} of {len(found)} to measure", file=sys.stderr)
+            print(f"history: {commit[:8]}: {len(left)} of {len(asked)} to measure", file=sys.stderr)
             names = "|".join(rf"{suite}\.{class_name(op)}" for suite, op in left)
             yield commit, rf"^(?:{names})\."
         else:
-            print(f"history: {commit[:8]}: measured already", file=sys.stderr)
+            said = "measured already" if asked else "changes nothing of what was asked for"
+            print(f"history: {commit[:8]}: {said}", file=sys.stderr)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -97,9 +125,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--bench", type=regular_expression, default="", metavar="REGEX", help="as asv takes it"
     )
+    parser.add_argument(
+        "--changed", action="store_true", help="of each commit only what it can have changed"
+    )
     options = parser.parse_args(arguments)
     try:
-        for commit, regex in to_measure(options.revisions, options.bench):
+        for commit, regex in to_measure(options.revisions, options.bench, changed=options.changed):
             print(commit, regex, flush=True)
     except ValueError as error:
         parser.error(str(error))

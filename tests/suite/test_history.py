@@ -9,6 +9,7 @@ import pytest
 from benchmarks import cases
 from benchmarks.measure import history
 from benchmarks.measure.selection import names_of
+from benchmarks.touched import Tree
 from tests.suite.asv_results import MACHINE, write_results
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +72,29 @@ def test_without_a_gpu_there_is_compiled_code_alone(tmp_path: Path) -> None:
     assert regex == r"^(?:codegen\.Rotary|codegen\.RotaryCache)\."
     with pytest.raises(ValueError, match=r"matches no benchmark that compile-only can run"):
         to_measure(tmp_path, r"models\.", "compile-only")
+
+
+@pytest.mark.usefixtures("two_commits")
+def test_of_each_commit_only_what_it_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def source(name: str, number: int) -> dict[str, bytes]:
+        return {f"kernl/ops/{name}.py": f"NAME, X = {name!r}, {number}".encode()}
+
+    trees = {
+        f"{OLD}^": Tree(source("softmax", 1) | source("linear", 1)),
+        OLD: Tree(source("softmax", 2) | source("linear", 1)),
+        f"{NEW}^": Tree(source("softmax", 2) | source("linear", 1)),
+        NEW: Tree(source("softmax", 2) | source("linear", 1)),
+    }
+    monkeypatch.setattr(Tree, "of", lambda _, commit: trees[commit])
+    regex = r"kernels\.(Softmax|Linear)\.|models\.Gpt2"
+    found = list(history.to_measure("A..B", regex, tmp_path, MACHINE, changed=True))
+    assert found == [(OLD, r"^(?:kernels\.Softmax|models\.Gpt2)\.")]
+    assert capsys.readouterr().err.splitlines() == [
+        "history: aaaaaaaa: 2 of 2 to measure",
+        "history: bbbbbbbb: changes nothing of what was asked for",
+    ]
 
 
 def test_commits_come_oldest_first() -> None:

@@ -1,0 +1,154 @@
+"""Which operators a change of `kernl/` can have changed, read from the files of two commits.
+
+An operator depends on the modules of `kernl/ops` that name it, on every module of kernl that these
+import, directly or by others, and on the tables in `kernl/tuned` that one of them names. Nothing is
+imported or run. A module that says the same but for comments and docstrings has not changed, and
+whatever cannot be told counts as changed: a file that is no module, a module that cannot be parsed.
+"""
+
+import ast
+import subprocess
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+PACKAGE = "kernl"
+_OPS = f"{PACKAGE}/ops/"
+_TABLES = f"{PACKAGE}/tuned/"
+
+
+class Tree:
+    """The files of `kernl/` in one commit, by path from the root of the repository."""
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        self.files = dict(files)
+
+    @classmethod
+    def of(cls, repository: Path, commit: str) -> "Tree":
+        """Raises ValueError where git knows no such commit, or it has no `kernl/`."""
+        listed = _git(repository, "ls-tree", "-r", "-z", commit, "--", f"{PACKAGE}/")
+        blobs: dict[str, bytes] = {}
+        for line in filter(None, listed.split(b"\0")):
+            words, _, name = line.partition(b"\t")
+            blobs[name.decode("utf-8", "surrogateescape")] = words.split()[2]
+        if not blobs:
+            raise ValueError(f"commit {commit} has no {PACKAGE}/ whose operators could be told")
+        contents = _git(repository, "cat-file", "--batch", asked=b"\n".join(blobs.values()) + b"\n")
+        files, at = {}, 0
+        for path in blobs:
+            head, _, _ = contents[at:].partition(b"\n")
+            start = at + len(head) + 1
+            size = int(head.split()[2])
+            files[path], at = contents[start : start + size], start + size + 1
+        return cls(files)
+
+    @cached_property
+    def parsed(self) -> dict[str, ast.Module | None]:
+        """Modules by path; None for one that cannot be parsed."""
+        return {path: _parse(text) for path, text in self.files.items() if path.endswith(".py")}
+
+    @cached_property
+    def imports(self) -> dict[str, set[str]]:
+        """By path of a module, the paths of the modules of kernl that it imports."""
+        return {path: set(self._imported(path)) for path in self.parsed}
+
+    @cached_property
+    def strings(self) -> dict[str, set[str]]:
+        """By path of a module, the strings in it."""
+        return {
+            path: {
+                node.value
+                for node in ast.walk(tree or ast.Module([], []))
+                if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            }
+            for path, tree in self.parsed.items()
+        }
+
+    def needed_by(self, op: str) -> set[str]:
+        """Paths of all files that an operator depends on; empty where the commit has none."""
+        waiting = [
+            path
+            for path, strings in self.strings.items()
+            if path.startswith(_OPS) and not path.endswith("/__init__.py") and op in strings
+        ]
+        found: set[str] = set()
+        while waiting:
+            path = waiting.pop()
+            if path not in found:
+                found.add(path)
+                waiting += self.imports[path]
+        named = {string for path in found for string in self.strings[path]}
+        tables = (path for path in self.files if path.startswith(_TABLES))
+        return found | {path for path in tables if PurePosixPath(path).stem in named}
+
+    def _imported(self, path: str) -> Iterable[str]:
+        for node in ast.walk(self.parsed[path] or ast.Module([], [])):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            for name in names:
+                yield from self._module(name)
+
+    def _module(self, name: str) -> Iterable[str]:
+        """The file of a dotted name of kernl, which may go on to what the module defines.
+
+        A package's own file counts where the name ends there: it says which operators there are.
+        """
+        parts = name.split(".")
+        if parts[0] == PACKAGE:
+            for length in range(len(parts), 0, -1):
+                base = "/".join(parts[:length])
+                for path in (f"{base}.py", f"{base}/__init__.py"):
+                    if path in self.files:
+                        yield path
+                        return
+
+
+def touched(before: Tree, after: Tree, ops: Iterable[str]) -> set[str]:
+    """Those of `ops` that the change from one tree to the other can have changed."""
+    paths = before.files.keys() | after.files.keys()
+    changed = {path for path in paths if _differ(path, before, after)}
+    known = {path for path in changed if path.endswith(".py") or path.startswith(_TABLES)}
+    if changed - known:
+        return set(ops)
+    return {op for op in ops if changed & (before.needed_by(op) | after.needed_by(op))}
+
+
+def _differ(path: str, before: Tree, after: Tree) -> bool:
+    if before.files.get(path) == after.files.get(path):
+        return False
+    one, other = before.parsed.get(path), after.parsed.get(path)
+    return one is None or other is None or ast.dump(one) != ast.dump(other)
+
+
+def _parse(text: bytes) -> ast.Module | None:
+    """Without docstrings and other strings that stand by themselves; None for no Python."""
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError):
+        return None
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            body[:] = [statement for statement in body if not _is_text(statement)]
+    return tree
+
+
+def _is_text(statement: ast.AST) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
+def _git(repository: Path, *arguments: str, asked: bytes | None = None) -> bytes:
+    done = subprocess.run(
+        ["git", "-C", str(repository), *arguments], input=asked, capture_output=True, check=False
+    )
+    if done.returncode != 0:
+        said = done.stderr.decode("utf-8", "replace").strip()
+        raise ValueError(f"git {arguments[0]} failed: {said}")
+    return done.stdout

@@ -185,5 +185,7 @@ def _split(seconds: float, workers: int, turns: Turns) -> str:
     """Where the wall clock went, in one line."""
     ordered = sorted(turns.alone_s.items(), key=lambda item: -item[1])
     parts = [f"{taken:.0f} s {what}" for what, taken in ordered if taken >= 0.5]
-    parts.append(f"{seconds - sum(turns.alone_s.values()):.0f} s together")
+    together = seconds - sum(turns.alone_s.values())
+    busy = 1.0 - turns.waited_s / (workers * max(together, 1e-9))
+    parts.append(f"{together:.0f} s together, workers {max(busy, 0.0):.0%} busy")
     return f"{workers} workers, {seconds:.0f} s, {turns.phases} turns: {', '.join(parts)}"

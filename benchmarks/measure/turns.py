@@ -20,14 +20,17 @@ class Turns:
     Attributes:
         alone_s: by what it was for, the seconds in which one worker had the device.
         phases: how often all had been waiting, so that turns began.
+        waited_s: seconds that workers, all added up, waited for the last one to ask.
     """
 
     def __init__(self, workers: int) -> None:
         self.alone_s: dict[str, float] = defaultdict(float)
         self.phases = 0
+        self.waited_s = 0.0
         self._changed = threading.Condition()
         self._workers = workers
         self._asked: deque[Turn] = deque()
+        self._asked_at: dict[Turn, float] = {}
         self._served: set[Turn] = set()
         self._serving = False
 
@@ -46,6 +49,8 @@ class Turns:
         if not self._serving and self._asked and len(self._asked) >= self._workers:
             self._serving = True
             self.phases += 1
+            self.waited_s += sum(time.monotonic() - at for at in self._asked_at.values())
+            self._asked_at.clear()
         if self._serving and not self._asked:
             self._serving = False
             self._served.clear()
@@ -54,6 +59,8 @@ class Turns:
     def _take(self, turn: Turn) -> None:
         with self._changed:
             self._asked.append(turn)
+            if not self._serving:
+                self._asked_at[turn] = time.monotonic()
             self._look()
             self._changed.wait_for(lambda: self._serving and self._asked[0] is turn)
 

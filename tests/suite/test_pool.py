@@ -59,7 +59,10 @@ def test_each_case_is_measured_once_and_timed_alone(bench: Bench) -> None:
         assert (one, other, worker) == ("in", "out", same)
     lines = progress(bench)
     assert lines[-2].startswith("36/36  softmax")
-    assert re.fullmatch(r"3 workers, \d+ s, \d+ turns: (\d+ s timing, )?\d+ s together", lines[-1])
+    assert re.fullmatch(
+        r"3 workers, \d+ s, \d+ turns: (\d+ s timing, )?\d+ s together, workers \d+% busy",
+        lines[-1],
+    )
 
 
 def test_all_is_compiled_before_anything_is_measured(bench: Bench) -> None:

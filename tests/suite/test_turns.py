@@ -84,6 +84,7 @@ def test_turns_come_in_the_order_of_asking_and_all_wait_for_the_last() -> None:
         thread.start()
     for thread in threads:
         thread.join(timeout=10)
+    assert 0.2 < turns.waited_s < 10.0
     assert said == ["first alone", "second alone", "third alone", *["together"] * 3]
     assert set(turns.alone_s) == {"first", "second", "third"}
 

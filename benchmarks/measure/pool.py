@@ -80,7 +80,10 @@ class _Pool:
         environment: Mapping[str, str],
         command: Sequence[str] | None,
     ) -> None:
-        self.jobs = deque((number, case) for number, lot in enumerate(lots) for case in lot.cases)
+        # Small lots first: they need weights and code of their own, and the cases of a large one,
+        # which are alike, keep all workers busy up to the end.
+        order = sorted(range(len(lots)), key=lambda number: len(lots[number].cases))
+        self.jobs = deque((number, case) for number in order for case in lots[number].cases)
         self.again: deque[tuple[int, SweepCase]] = deque()
         self._uncompiled: deque[tuple[int, SweepCase]] = deque()
         self._lots = lots

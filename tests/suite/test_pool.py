@@ -76,6 +76,18 @@ def test_all_is_compiled_before_anything_is_measured(bench: Bench) -> None:
     assert [line.split()[1] for line in said] == [str(count) for count in range(2, 21, 2)]
 
 
+def test_small_lots_come_first(bench: Bench) -> None:
+    lots = [
+        Lot(subject(), [SweepCase(f"{op}{n}.fp16", {"rows": n}, "fp16") for n in range(count)])
+        for op, count in (("grid", 4), ("one", 1), ("pair", 2))
+    ]
+    with bench.journal as journal:
+        command = [sys.executable, "-S", str(bench.script), str(bench.log), ""]
+        measure_lots(lots, journal, Settings(), {}, command=command, workers=1)
+    order = [line.split(":")[0] for line in bench.log.read_text().split() if ":" in line]
+    assert order == ["one0", "pair0", "pair1", "grid0", "grid1", "grid2", "grid3"]
+
+
 def test_a_case_that_cannot_be_compiled_is_measured(bench: Bench) -> None:
     """Its worker died, and another one takes its place; the measuring says what is wrong."""
     found = measured(bench, "one", "miscompiled", "two")

@@ -149,10 +149,13 @@ def document() -> dict[str, Any]:
 
 def _entry(op: Op) -> dict[str, Any]:
     compiled = _distinct(op)
+    # Those that first time what they may run take seconds a case in which nobody else can work.
+    left_out = [one.name for one in alternatives_for(op.name) if one.chooses]
     return {
         "version": op.version,
         "opt_in": op.opt_in,
         "implementations": implementations(op),
+        **({"left_out": left_out} if left_out else {}),
         **({"arithmetic": op.arithmetic} if op.arithmetic else {}),
         "kernels": {case.name: _case(op, case) for case in op.cases()},
         "codegen": [case.name for case in compiled.values()],

@@ -28,8 +28,8 @@ TIMED_BY_KERNL = (
 def choose_anew() -> None:
     """Let Inductor time its candidates in this process, and neither read nor keep the fastest.
 
-    Processes that compile ahead time theirs beside each other. What one of them found to be the
-    fastest of a kernel's configurations would otherwise lie on disk and be what is measured.
+    A process that times them beside others finds the fastest by chance. Kept on disk, that would be
+    what is measured.
     """
     import torch._inductor.config
 

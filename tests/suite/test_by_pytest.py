@@ -13,11 +13,14 @@ import pytest
 from benchmarks import cases
 from benchmarks.by_pytest import test_benchmark_kernels, test_benchmark_models
 from benchmarks.by_pytest.stand import CLOCK, Stand, replay
+from benchmarks.measure.alternatives import ALTERNATIVES
 from benchmarks.measure.for_asv import no_gpu
 from benchmarks.models import LEFT_OUT
 
 ROOT = Path(__file__).parents[2]
 BOTH = (test_benchmark_kernels, test_benchmark_models)
+CHOOSING = [one.name for one in ALTERNATIVES if one.chooses]
+"""They are measured only where they are named."""
 
 
 def run_pytest(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -48,7 +51,7 @@ def test_each_operator_and_model_has_its_function() -> None:
                 (shape, implementation)
                 for shape in frozen.kernel_cases(name)
                 for implementation in frozen.implementations(name)
-                if implementation not in LEFT_OUT
+                if implementation not in (*LEFT_OUT, *CHOOSING)
             ]
 
 

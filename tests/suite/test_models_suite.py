@@ -76,11 +76,11 @@ def test_the_quick_profile_leaves_cases_and_implementations_out(
     frozen = frozen_cases.load()
     monkeypatch.setenv("KERNL_PROFILE", "full")
     assert frozen.selected_implementations("bert_base") == set(IMPLEMENTATIONS) - set(LEFT_OUT)
-    assert frozen.selected_implementations("softmax") == set(frozen.implementations("softmax"))
+    assert frozen.selected_implementations("linear") == set(frozen.implementations("linear"))
     monkeypatch.setenv("KERNL_PROFILE", "quick")
     left_out = {*LEFT_OUT, *QUICK_LEFT_OUT}
     assert frozen.selected_implementations("bert_base") == set(IMPLEMENTATIONS) - left_out
-    assert frozen.selected_implementations("softmax") == set(frozen.implementations("softmax"))
+    assert frozen.selected_implementations("linear") == set(frozen.implementations("linear"))
     assert {name for name in frozen.models if frozen.selected_kernel_cases(name)} == {
         "bert_base",
         "t5_base_encoder",

@@ -136,6 +136,17 @@ def test_arguments_of_a_kernel_are_8_bytes_or_refused() -> None:
         graph_node.KernelNode(run.graph, group._captured, [2])  # its size, of 4 bytes
 
 
+def on_every_stream(device: torch.device) -> list[torch.Tensor]:
+    """Tensors of sevens as large as workspaces: freed memory is handed out stream by stream."""
+    found = []
+    streams = [torch.cuda.Stream(device, priority) for priority in (0, -1) * 32]
+    for stream in dict.fromkeys([torch.cuda.current_stream(device), *streams]):
+        with torch.cuda.stream(stream):
+            found += [torch.full((1 << n,), 7, dtype=torch.uint8, device=device) for n in (25, 23)]
+    torch.cuda.synchronize()
+    return found
+
+
 @pytest.mark.gpu
 def test_a_graph_has_a_workspace_of_its_own() -> None:
     """Whoever lets go of all of cuBLAS' workspaces, as graphs of torch.compile do, hurts none."""
@@ -143,7 +154,7 @@ def test_a_graph_has_a_workspace_of_its_own() -> None:
     run = CudaGraph(lambda x: [x @ weight.t()], [x], Arena(x.device))
     (before,) = run([x])
     torch._C._cuda_clearCublasWorkspaces()
-    others = [torch.full((1 << n,), 7, dtype=torch.uint8, device="cuda") for n in (25, 23, 22, 20)]
+    others = on_every_stream(x.device)
     (after,) = run([x])
     assert torch.equal(before, after)
     assert all(bool((other == 7).all()) for other in others)

@@ -110,6 +110,8 @@ def touched(before: Tree, after: Tree, ops: Iterable[str]) -> set[str]:
     """Those of `ops` that the change from one tree to the other can have changed."""
     paths = before.files.keys() | after.files.keys()
     changed = {path for path in paths if _differ(path, before, after)}
+    if not changed:
+        return set()
     known = {path for path in changed if path.endswith(".py") or path.startswith(_TABLES)}
     if changed - known:
         return set(ops)

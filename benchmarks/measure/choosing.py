@@ -52,6 +52,32 @@ def choose_alone(alone: Alone) -> None:
 
 
 @contextlib.contextmanager
+def first_choices() -> Iterator[None]:
+    """Inside, Inductor's kernels take their first configuration; all that it compiled is forgotten.
+
+    For who only compiles: which configuration is the fastest is found out by who measures.
+    """
+    import torch
+    from torch._inductor.runtime.triton_heuristics import CachingAutotuner
+    from torch._inductor.utils import clear_caches
+
+    autotuner: Any = CachingAutotuner
+    timed = autotuner.benchmark_all_configs
+    autotuner.benchmark_all_configs = _in_order
+    try:
+        yield
+    finally:
+        autotuner.benchmark_all_configs = timed
+        torch._dynamo.reset()
+        clear_caches()
+
+
+def _in_order(self: Any, *_args: Any, **_kwargs: Any) -> dict[Any, float]:
+    """As if each configuration had taken longer than the one before it."""
+    return {launcher: float(place) for place, launcher in enumerate(self.launchers)}
+
+
+@contextlib.contextmanager
 def alone_once_kernl_times(alone: Alone) -> Iterator[None]:
     """Inside, the device is this worker's from the first time on that kernl times anything.
 
@@ -67,22 +93,16 @@ def alone_once_kernl_times(alone: Alone) -> Iterator[None]:
                 held = True
                 stack.enter_context(alone("what kernl times"))
 
-        found = [(module, name, _found(module, name)) for module, name in TIMED_BY_KERNL]
-        if any(timed is None for _, _, timed in found):
+        try:
+            owners = [(importlib.import_module(module), name) for module, name in TIMED_BY_KERNL]
+            found = [(owner, name, getattr(owner, name)) for owner, name in owners]
+        except (ImportError, AttributeError):
+            found = []
             ask()
-        else:
-            for module, name, timed in found:
-                owner = importlib.import_module(module)
-                stack.callback(setattr, owner, name, timed)
-                setattr(owner, name, _after(ask, timed))
+        for owner, name, timed in found:
+            stack.callback(setattr, owner, name, timed)
+            setattr(owner, name, _after(ask, timed))
         yield
-
-
-def _found(module: str, name: str) -> Any:
-    try:
-        return getattr(importlib.import_module(module), name, None)
-    except ImportError:
-        return None
 
 
 def _after(ask: Callable[[], None], timed: Any) -> Any:

@@ -33,7 +33,6 @@ from benchmarks.measure.telemetry import throttled
 from benchmarks.measure.timing import Samples
 
 _DRY_ROUNDS = 3
-_ATTEMPTS = 2
 _SETS_BYTES = 1 << 30
 """Of one worker: others that share the device have as much."""
 _LARGE_BYTES = 512 << 20
@@ -192,21 +191,18 @@ def _input_sets(op: Any, case: Any, passed: Mapping[str, Passed]) -> list[accura
 def _time_captured(
     task: Task, captured: dict[str, graphs.Captured], lab: Laboratory
 ) -> tuple[dict[str, Samples], dict[str, Any]]:
-    """Samples of each implementation; taken twice where some are noisy, and the calmer kept, with
-    its telemetry.
-    """
+    """Samples of each implementation, and the telemetry of their taking."""
     if lab.flush is None:
         lab.flush = graphs.Flush()
     take = partial(graphs.time_graphs, captured, lab.flush, task.samples, task.budget_s)
-    attempts = []
-    for attempt in range(_ATTEMPTS):
-        taken = take(_order_seed(task) + attempt, lab.telemetry)
-        noisy = timing.noisy({name: samples.cold for name, samples in taken.items()})
-        attempts.append((noisy, taken, lab.telemetry.summary()))
-        if not noisy:
-            break
-    _, taken, telemetry = min(attempts, key=lambda attempt: attempt[0])
-    return taken, telemetry
+
+    def attempt(number: int) -> tuple[dict[str, Samples], dict[str, Any]]:
+        return take(_order_seed(task) + number, lab.telemetry), lab.telemetry.summary()
+
+    def noisy(found: tuple[dict[str, Samples], dict[str, Any]]) -> int:
+        return timing.noisy({name: samples.cold for name, samples in found[0].items()})
+
+    return timing.calmest(attempt, noisy)
 
 
 def _order_seed(task: Task) -> int:

@@ -36,7 +36,6 @@ from benchmarks.models import MODELS
 TIMED_SAMPLES = 4
 WARM_UPS = 5  # torch.compile with graphs compiles, warms up and records in the first three
 _DRY_ROUNDS = 3
-_ATTEMPTS = 2
 
 
 class Shelf:
@@ -172,19 +171,15 @@ def _time(
             trial = take(rounds=2, seed=seed)
             round_s = 2 * sum(min(seconds) for seconds in trial.values())
             rounds = timing.choose_rounds(round_s, task.samples, task.budget_s)
-            dry = lab.device == "cpu"
-            attempts = []
-            for attempt in range(1 if dry else _ATTEMPTS):
+            if lab.device == "cpu":
+                rounds = _DRY_ROUNDS
+
+            def attempt(number: int) -> tuple[dict[str, tuple[float, ...]], dict[str, Any]]:
                 lab.telemetry.clear()
-                taken = take(
-                    rounds=_DRY_ROUNDS if dry else rounds,
-                    seed=seed + attempt,
-                    between=lab.telemetry.sample,
-                )
-                attempts.append((taken, lab.telemetry.summary()))
-                if not timing.noisy(taken):
-                    break
-            return min(attempts, key=lambda attempt: timing.noisy(attempt[0]))
+                taken = take(rounds=rounds, seed=seed + number, between=lab.telemetry.sample)
+                return taken, lab.telemetry.summary()
+
+            return timing.calmest(attempt, lambda found: timing.noisy(found[0]))
     finally:
         gc.enable()
 

@@ -10,6 +10,9 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+Taken = TypeVar("Taken")
 
 LEAST_SETS, MOST_SETS = 2, 64
 MOST_ROUNDS = 100
@@ -17,6 +20,7 @@ _GRAPH_S = 5e-4
 """So long a graph need not be longer: the cost of starting it is a hundredth of it."""
 _DRIFT, _SPREAD = 0.05, 0.25
 _FEWEST_TO_JUDGE = 5
+_ATTEMPTS = 2
 MARGIN = 0.10
 """How far below the floor a time may lie before it counts as a measuring fault: the ceilings are
 measured too, and a library's best copy or product is not quite the device's."""
@@ -93,6 +97,19 @@ def percentile(samples: Sequence[float], q: float) -> float:
 def median(samples: Sequence[float]) -> float:
     """The middle sample, or the mean of the two in the middle."""
     return percentile(samples, 0.5)
+
+
+def calmest(attempt: Callable[[int], Taken], noisy_of: Callable[[Taken], int]) -> Taken:
+    """The first attempt in which nothing is noisy, else the calmest of two; each gets its number.
+
+    `noisy_of` counts the implementations whose samples of an attempt are not to be trusted.
+    """
+    attempts: list[Taken] = []
+    for number in range(_ATTEMPTS):
+        attempts.append(attempt(number))
+        if not noisy_of(attempts[-1]):
+            break
+    return min(attempts, key=noisy_of)
 
 
 def noisy(samples: Mapping[str, Sequence[float]]) -> int:

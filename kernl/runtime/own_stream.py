@@ -44,14 +44,14 @@ class OwnStream:
 
     def make_workspaces(self) -> None:
         """This thread's, where it has none yet or they were let go of. Before each capture."""
-        side = torch.zeros(_SIDE, _SIDE, dtype=torch.float16, device=self.stream.device)
-        _multiply(side)  # a library is loaded outside of a capture
+        square = torch.zeros(_SIDE, _SIDE, dtype=torch.float16, device=self.stream.device)
+        _multiply(square)  # a library is loaded outside of a capture
         self.stream.wait_stream(torch.cuda.current_stream())
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.stream(self.stream):
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
-                _multiply(side)
+                _multiply(square)
             finally:
                 graph.capture_end()
         self._first = self._first or graph  # a graph that lives keeps the pool

@@ -20,7 +20,7 @@ from tests.dashboards.test_build import write_asv
 ROOT = Path(__file__).resolve().parents[2]
 MACHINE = "nvidia-h200"
 COMMIT = "deadbe00" * 5
-FIGURES: dict[str, object] = {
+FIGURES: dict[str, float] = {
     "copy_bytes_per_s": 3e12,
     "fp16_flops_per_s": 750e12,
     "bf16_flops_per_s": 780e12,
@@ -254,7 +254,7 @@ def stored(folder: Path) -> list[str]:
     made = [each for name in names for each in times("softmax", name, eager=4e-5, kernl=2e-5)]
     write_asv(synthetic.Store(synthetic.frame(made), synthetic.runs_frame([])), folder / "results")
     with Journal(folder / "results" / MACHINE / f"{COMMIT[:8]}-worktree.points.jsonl") as journal:
-        run = journal.start_run(COMMIT, MACHINE, {**FIGURES, "gpu": "NVIDIA H200"})  # type: ignore[dict-item]
+        run = journal.start_run(COMMIT, MACHINE, {"gpu": "NVIDIA H200", **FIGURES})
         for each in made:
             journal.append_point(
                 run=run, suite="kernels", op="softmax", case=str(each["case"]),

@@ -14,7 +14,7 @@ from torch._inductor.codecache import PyCodeCache
 from torch._inductor.runtime.triton_heuristics import CachingAutotuner
 
 from benchmarks.measure import compile_ahead as module
-from benchmarks.measure import compile_once
+from benchmarks.measure.choosing import first_choices
 from benchmarks.measure.compile_ahead import compile_ahead, processes_for, tasks
 from benchmarks.measure.sweep import SweepCase
 
@@ -74,7 +74,7 @@ def test_a_choice_is_not_timed_and_is_forgotten() -> None:
     """What a process compiles beside others, it finds out again when it measures alone."""
     autotuner: Any = CachingAutotuner
     timed = autotuner.benchmark_all_configs
-    with compile_once._first_choices():
+    with first_choices():
         kernel = SimpleNamespace(launchers=["one", "other"])
         assert autotuner.benchmark_all_configs(kernel) == {"one": 0.0, "other": 1.0}
         PyCodeCache.modules.append(ModuleType("of_a_compiled_graph"))

@@ -4,8 +4,9 @@
 
 Both weights lie in one tensor, gate above up. On the path `fused` each program walks over k once
 and computes the same (BLOCK_M, BLOCK_N) tile of both products in float32: x is read once for the
-two, and neither product goes through memory. The path `two` leaves both products to `linear`, and
-a second kernel activates and multiplies. `kernl/ops/linear_glu_config.py` says which is taken.
+two, and neither product goes through memory. The path `tma` does so by Hopper's copy engine
+(`kernl/ops/linear_glu_tma.py`). The path `two` leaves both products to `linear`, and a second
+kernel activates and multiplies. `kernl/ops/linear_glu_config.py` says which is taken.
 
 Source: Shazeer, "GLU Variants Improve Transformer", 2020, https://arxiv.org/abs/2002.05202.
 """
@@ -22,13 +23,15 @@ from kernl import checks, launch
 from kernl.errors import ShapeError
 from kernl.launch import Launch, Plan, cdiv
 from kernl.op import Case, Dims, Op
-from kernl.ops.activation import activate, activation_reference
+from kernl.ops.activation import activation_reference
 from kernl.ops.dependent import prefetch_rows, wait_for_inputs
 from kernl.ops.epilogue import Epilogue
 from kernl.ops.gated import GELUS, geglu_plan, swiglu_plan
 from kernl.ops.grouped import grouped_tile
 from kernl.ops.linear import linear_plan
 from kernl.ops.linear_glu_config import LINEAR_GLU_TUNABLE, GluConfig
+from kernl.ops.linear_glu_tma import finish_gated, glu_tma_step
+from kernl.ops.linear_tma import reachable
 from kernl.ops.product import Product
 from kernl.ops.rows import as_rows
 from kernl.ops.tile import VECTOR_BYTES, rows_aligned
@@ -114,16 +117,11 @@ def _linear_glu_kernel(
         up_weight = tl.load(gate_ptrs + to_up, mask=k_mask[:, None], other=0.0)
         up = tl.dot(x, up_weight, up, input_precision="ieee")
 
-    n_mask = n_offs < n
-    if HAS_BIAS:
-        bias_ptrs = bias_ptr + n_offs.to(tl.int64) * stride_bias
-        gate += tl.load(bias_ptrs, mask=n_mask, other=0.0).to(tl.float32)[None, :]
-        bias_ptrs += tl.cast(n, tl.int64) * stride_bias
-        up += tl.load(bias_ptrs, mask=n_mask, other=0.0).to(tl.float32)[None, :]
-    out = activate(gate, ACTIVATION) * up
-    out_ptrs = out_ptr + m_offs.to(tl.int64)[:, None] * n + n_offs[None, :]
-    out_mask = (m_offs < m)[:, None] & n_mask[None, :]
-    tl.store(out_ptrs, out.to(out_ptr.dtype.element_ty), mask=out_mask)
+    # fmt: off
+    finish_gated(
+        gate, up, m_offs, n_offs, m, n, bias_ptr, out_ptr, stride_bias, ACTIVATION, HAS_BIAS,
+    )
+    # fmt: on
 
 
 def linear_glu_plan(
@@ -142,7 +140,10 @@ def linear_glu_plan(
         return _two(capability, x, weight, bias, activation)
     out = _empty_output(x, weight)
     flat_out = out.view(flat.shape[0], weight.shape[0] // 2)
-    return Plan((out,), (_fused(flat, weight, bias, activation, flat_out, config),))
+    product = Product(flat, weight, flat_out, Epilogue(bias, activation, None))
+    if config.path == "tma" and reachable(flat, weight):
+        return Plan((out,), (glu_tma_step(product, config),))
+    return Plan((out,), (_fused(product, config._replace(block_n=config.widths[0])),))
 
 
 def choose_config(capability: int, x: torch.Tensor, weight: torch.Tensor) -> GluConfig:
@@ -177,15 +178,8 @@ def _two(
     return Plan(gated.outputs, (*packed.launches, *gated.launches))
 
 
-def _fused(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    activation: str,
-    out: torch.Tensor,
-    config: GluConfig,
-) -> Launch:
-    product = Product(x, weight, out, Epilogue(bias, activation, None))
+def _fused(product: Product, config: GluConfig) -> Launch:
+    x, bias, out = product.x, product.epilogue.bias, product.out
     (m, k), n = x.shape, out.shape[1]
     return Launch(
         kernel=_linear_glu_kernel,
@@ -200,7 +194,7 @@ def _fused(
             "k": k,
         },
         constants={
-            "ACTIVATION": activation,
+            "ACTIVATION": product.epilogue.activation,
             "HAS_BIAS": bias is not None,
             "EVEN_K": k % config.block_k == 0,
             "STRIDE_UNIT": product.stride_unit,

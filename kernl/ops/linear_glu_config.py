@@ -1,8 +1,9 @@
-"""How `linear_glu` computes a gated pair of linear layers: in one kernel or in two.
+"""How `linear_glu` computes a gated pair of linear layers: in one kernel of two kinds or in two.
 
 | path | what runs | for |
 | --- | --- | --- |
 | `fused` | one program computes one tile of gate and the same tile of up | few rows |
+| `tma` | the same as one product, blocks moved by Hopper's copy engine | a hundred rows and more |
 | `two` | `linear` of the packed weight, by its own choice, then `swiglu` or `geglu` | the rest |
 
 A choice is read from the table `kernl/tuned/linear_glu.csv` where the GPU's architecture has rows
@@ -26,7 +27,10 @@ _TALL = 128
 
 
 class GluConfig(NamedTuple):
-    """A path, a block of (block_m, block_n) outputs, block_k of k at a time."""
+    """A path, a block of (block_m, block_n) outputs, block_k of k at a time.
+
+    On the path `tma` a block may be 3 · 2ⁱ wide.
+    """
 
     path: str
     block_m: int
@@ -34,6 +38,12 @@ class GluConfig(NamedTuple):
     block_k: int
     num_warps: int
     num_stages: int
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """`block_n` as a power of two, and 0 or the half of it that is beside it."""
+        wide = 1 << (self.block_n.bit_length() - 1)
+        return wide, self.block_n - wide
 
 
 TWO = GluConfig("two", 16, 32, 64, 4, 3)
@@ -65,6 +75,19 @@ _HALF_TILES = (
     *_FEW_ROWS,
     GluConfig("fused", 16, 16, 128, 4, 5),
 )
+_TMA_TILES = (
+    GluConfig("tma", 128, 128, 64, 8, 4),
+    GluConfig("tma", 128, 96, 64, 8, 5),
+    GluConfig("tma", 128, 64, 64, 8, 6),
+    GluConfig("tma", 128, 64, 64, 4, 6),
+    GluConfig("tma", 128, 48, 64, 8, 8),
+    GluConfig("tma", 128, 48, 64, 4, 8),
+    GluConfig("tma", 128, 32, 64, 4, 4),
+    GluConfig("tma", 64, 128, 64, 4, 5),
+    GluConfig("tma", 64, 64, 64, 4, 9),
+    GluConfig("tma", 64, 64, 64, 4, 4),
+    GluConfig("tma", 64, 48, 64, 4, 5),
+)
 # Rows that start anywhere are read element by element: few of them, or the addresses spill.
 _UNALIGNED_TILES = (
     GluConfig("fused", 64, 32, 32, 4, 3),
@@ -89,6 +112,7 @@ def _candidates(capability: int, key: Key) -> Iterator[GluConfig]:
     """What the tuner times for one class."""
     yield TWO
     yield from _fused(capability, key)
+    yield from (config for config in _TMA_TILES if _fits(capability, key, config))
 
 
 def _fused(capability: int, key: Key) -> Iterator[GluConfig]:
@@ -107,6 +131,8 @@ def _fits(capability: int, key: Key, config: GluConfig) -> bool:
     if config.path == "two":
         return True
     m, itemsize = int(key["m"]), int(key["bits"]) // 8
+    if config.path == "tma" and (capability < 90 or itemsize != 2 or not key["aligned"]):
+        return False
     threads = 32 * config.num_warps
     sums = 2 * config.block_m * config.block_n // threads
     # Those of one product; two spill earlier before Hopper, where blocks are tall.

@@ -54,7 +54,7 @@ def finish_block(
 
 
 @triton.jit
-def _halves(acc):
+def halves(acc):
     """The left and the right half of a block, which are in registers already."""
     rows: tl.constexpr = acc.shape[0]
     half: tl.constexpr = acc.shape[1] // 2
@@ -76,7 +76,7 @@ def _finish_halves(
     HAS_RESIDUAL: tl.constexpr,
     LIMIT: tl.constexpr,
 ):
-    left, right = _halves(acc)
+    left, right = halves(acc)
     # fmt: off
     finish_block(
         left, m_first, n_first, n, bias_ptr, residual_desc, out_desc, stride_bias,
@@ -120,7 +120,7 @@ def _linear_tma_kernel(
             acc = tl.dot(x, weight.T, acc)
         # fmt: off
         if HAS_RESIDUAL:
-            left, right = _halves(acc)
+            left, right = halves(acc)
             _finish_halves(
                 left, m_first, n_first, n, bias_ptr, residual_desc, out_desc, stride_bias,
                 ACTIVATION, HAS_BIAS, HAS_RESIDUAL, LIMIT,
@@ -138,12 +138,18 @@ def _linear_tma_kernel(
 
 
 def describable(product: Product) -> bool:
-    """Whether the TMA can reach all of it: rows side by side that start at multiples of 16 bytes.
+    """Whether the TMA can reach all of it."""
+    residual = product.epilogue.residual
+    return reachable(
+        product.x, product.weight, product.out, *([] if residual is None else [residual])
+    )
+
+
+def reachable(*matrices: torch.Tensor) -> bool:
+    """Whether the TMA moves blocks of them: rows side by side that start at multiples of 16 bytes.
 
     16-bit elements alone: products of float32 are computed without tensor cores.
     """
-    residual = product.epilogue.residual
-    matrices = [product.x, product.weight, product.out, *([] if residual is None else [residual])]
     return all(
         matrix.itemsize == 2
         and matrix.stride(1) == 1

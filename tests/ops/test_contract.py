@@ -29,7 +29,10 @@ ONE_OPERATOR = "KERNL_CONTRACT_OP"
 """Names one operator where the others need not be listed, which takes seconds."""
 GPU = torch.cuda.is_available()
 # Chosen for shapes too large for the interpreter: another test runs it, on shapes of its own.
-TESTED_BY = dict.fromkeys(("_linear_tma_kernel", "_linear_wave_kernel"), "test_linear.py")
+TESTED_BY = {
+    **dict.fromkeys(("_linear_tma_kernel", "_linear_wave_kernel"), "test_linear.py"),
+    "_linear_glu_tma_kernel": "test_linear_glu.py",
+}
 # Inputs that are positive by their meaning: scales of quantised weights, uniform random numbers.
 UNSIGNED = ("weight_scale", "uniform")
 

@@ -20,7 +20,11 @@ from tests.ops.refusals import check_refusal
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FUSED = GluConfig("fused", 16, 32, 32, 4, 2)
-PATHS = {"fused": FUSED, "two": TWO}
+BY_TMA = {
+    "tma": GluConfig("tma", 16, 32, 32, 4, 2),
+    "tma, one and a half wide": GluConfig("tma", 16, 48, 32, 4, 2),
+}
+PATHS = {"fused": FUSED, "two": TWO, **BY_TMA}
 each_path = pytest.mark.parametrize("path", PATHS)
 
 
@@ -95,16 +99,56 @@ def test_every_activation_with_and_without_bias(
 @each_path
 @pytest.mark.parametrize("activation", GATES)
 def test_a_path_runs_its_own_steps(path: str, activation: str) -> None:
-    x, weight = torch.empty(3, 40, device="meta"), torch.empty(64, 40, device="meta")
+    x, weight = (torch.empty(rows, 40, device="meta", dtype=torch.half) for rows in (3, 64))
     with tuning.forcing(LINEAR_GLU_TUNABLE, PATHS[path]):
         plan = linear_glu_plan(90, x, weight, None, activation)
     assert [tuple(out.shape) for out in plan.outputs] == [(3, 32)]
     if path == "fused":
         assert names(plan) == ["_linear_glu_kernel"]
+    elif path in BY_TMA:
+        assert names(plan) == ["_linear_glu_tma_kernel"]
+        assert plan.kernels[0].grid == (1,)
     else:
         assert names(plan) == [*names(Plan((x,), plan.launches[:-1])), "_gated_kernel"]
         assert names(plan)[0].startswith(("_linear", "mm"))
         assert plan.kernels[-1].constants["ACTIVATION"] == activation
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("path", BY_TMA)
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+@pytest.mark.parametrize(("m", "n", "k"), [(1, 8, 8), (37, 40, 72), (70, 104, 200), (16, 49, 32)])
+@pytest.mark.parametrize("activation", GATES)
+def test_the_copy_engine_cuts_what_lies_outside(
+    path: str, dtype: str, m: int, n: int, k: int, activation: str
+) -> None:
+    """Rows are multiples of 16 bytes; a block past the last row of gate must not read up's."""
+    inputs = LINEAR_GLU.inputs(Case.of(dtype, m=m, n=n, k=k, bias=True, activation=activation),
+                               DEVICE, 7)  # fmt: skip
+    with tuning.forcing(LINEAR_GLU_TUNABLE, PATHS[path]):
+        (launch,) = linear_glu_plan(90, **inputs).kernels
+    assert launch.kernel.__name__ == "_linear_glu_tma_kernel"
+    assert launch.grid == (-(-m // 16) * -(-n // PATHS[path].block_n),)
+    check(PATHS[path], **inputs)
+
+
+@pytest.mark.parametrize("path", BY_TMA)
+@pytest.mark.parametrize("which", ["x", "weight"])
+@pytest.mark.parametrize("how", ["shifted", "transposed", "wider by one"])
+def test_what_the_copy_engine_cannot_reach_is_read_by_address(
+    path: str, which: str, how: str
+) -> None:
+    case = Case.of("fp16", m=48, n=64, k=80, bias=False, activation="silu")
+    inputs = LINEAR_GLU.inputs(case, DEVICE, 0)
+    value = inputs[which]
+    inputs[which] = {
+        "shifted": torch.cat([value.flatten()[:1], value.flatten()])[1:].view(value.shape),
+        "transposed": value.t().contiguous().t(),
+        "wider by one": torch.cat([value, value[:, :1]], 1)[:, :-1],
+    }[how]
+    with tuning.forcing(LINEAR_GLU_TUNABLE, PATHS[path]):
+        assert names(linear_glu_plan(90, **inputs)) == ["_linear_glu_kernel"]
+    check(PATHS[path], **inputs)
 
 
 def test_two_are_linear_and_the_gated_activation(device: str) -> None:
@@ -218,13 +262,28 @@ def test_the_tuner_tries_what_fits(capability: int) -> None:
         assert fused
         assert len(set(fused)) == len(fused)
         for config in fused:
-            assert config.path == "fused"
+            assert config.path in ("fused", "tma")
+            if config.path == "tma":
+                assert (capability >= 90, key["bits"], key["aligned"]) == (True, 16, 1)
             assert LINEAR_GLU_TUNABLE.fits(capability, key, config)
             stage = (config.block_m + 2 * config.block_n) * config.block_k * int(key["bits"]) // 8
             assert config.num_stages * stage <= shared_memory_limit(capability)
             sums = 2 * config.block_m * config.block_n // (32 * config.num_warps)
             assert sums <= accumulators_limit(capability)
             assert config.block_m <= max(16, 2 * int(key["m"]))
+
+
+def test_the_copy_engine_is_for_hopper_and_newer() -> None:
+    key: dict[str, Value] = {"bits": 16, "aligned": 1, "m": 128, "n": 5632, "k": 2048}
+    config = GluConfig("tma", 128, 48, 64, 4, 8)
+    fits = LINEAR_GLU_TUNABLE.fits
+    assert [fits(capability, key, config) for capability in (80, 89, 90)] == [False, False, True]
+    assert not fits(90, {**key, "bits": 32}, config)
+    assert not fits(90, {**key, "aligned": 0}, config)
+    assert not fits(90, key, config._replace(num_stages=9))
+    tried = list(LINEAR_GLU_TUNABLE.candidates(90, key))
+    assert config in tried
+    assert {one.widths for one in tried if one.path == "tma"} >= {(32, 16), (64, 0), (64, 32)}
 
 
 def test_blocks_too_large_do_not_fit() -> None:

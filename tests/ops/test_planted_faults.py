@@ -78,7 +78,7 @@ FAULTS = {
         "k_mask = k_offs < BLOCK_K",
     ),
     "linear_glu multiplies with the bias of gate": (
-        "linear_glu",
+        "linear_glu_tma",
         "bias_ptrs += tl.cast(n, tl.int64) * stride_bias",
         "bias_ptrs += 0",
     ),

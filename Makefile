@@ -73,7 +73,8 @@ bench: environment ## Run the benchmarks on HEAD and build the dashboard
 	  echo "bench: the dashboard is built, but some benchmarks failed: see above" >&2; fi; \
 	exit $$status
 
-# With a GPU all that is timed on one, and samples are kept; without one, what compiles without one.
+# With a GPU all that is timed on one; without one, what compiles without one. Samples lie in the
+# journals beside asv's files, once.
 .PHONY: measure
 measure: environment ## Run the benchmarks on REVISION
 	@machine="$$($(RUN) -m benchmarks.measure.device)"; \
@@ -86,7 +87,7 @@ measure: environment ## Run the benchmarks on REVISION
 	if [ "$$machine" = compile-only ]; then bench="$${bench:-codegen}"; \
 	  profile="$${profile:-quick}"; \
 	  echo "bench: no NVIDIA GPU here: kernels are compiled, not timed"; \
-	else bench="$${bench:-kernels\.|models\.}"; options+=(--record-samples); fi; \
+	else bench="$${bench:-kernels\.|models\.}"; fi; \
 	profile="$${profile:-full}"; \
 	if [ "$$profile" = full ]; then options+=(--show-stderr); fi; \
 	echo "bench: machine $$machine, commits $(REVISION), benchmarks $${bench:-all}," \

@@ -12,12 +12,14 @@ import logging
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 
 import pandas as pd
 
 from benchmarks import asv_file, sidecar
 from benchmarks.asv_file import Block, ResultFile, ResultFileError
+from benchmarks.cases import NOT_SELECTED
 from benchmarks.sidecar import NUMBER_KEYS, SUFFIX, TEXT_KEYS, Point, Run, Sidecar, clean
 
 MACHINE_API_VERSION = 1
@@ -125,7 +127,10 @@ class _Rows:
         self.columns["high"].extend(block.high)
         self.columns["status"].extend(block.statuses)
         self.columns["samples"].extend(map(_samples, block.samples, points, block.values))
-        self.columns["reason"].extend(map(_reason, block.reasons, points, block.statuses))
+        # A journal that tells of the block has all of it that anybody asked for.
+        absent = NOT_SELECTED if any(points) else ""
+        reasons = map(_reason, block.reasons, points, block.statuses, repeat(absent))
+        self.columns["reason"].extend(reasons)
         self.columns["error"].extend(p.error if p else asv_file.NAN for p in points)
         self.columns["run"].extend(p.run if p else "" for p in points)
 
@@ -151,8 +156,13 @@ def _samples(own: tuple[float, ...], point: Point | None, value: float) -> tuple
     return point.samples if min(point.samples) <= value <= max(point.samples) else ()
 
 
-def _reason(own: str, point: Point | None, status: str) -> str:
-    """Why a row is not ok, or what to know of one that is: what was read, else the journal's."""
+def _reason(own: str, point: Point | None, status: str, absent: str) -> str:
+    """Why a row is not ok, or what to know of one that is: what was read, else the journal's.
+
+    `absent` is why a row was skipped that the journal does not have.
+    """
+    if point is None and status == "skipped":
+        return own or absent
     told = point is not None and (status != "ok" or point.status == "ok")
     return own or (point.reason if point is not None and told else "")
 

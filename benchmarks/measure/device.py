@@ -84,7 +84,12 @@ def gpu() -> Gpu | None:
 def machine_name() -> str:
     """asv's name for this machine: the GPU's, or `compile-only` where there is no NVIDIA GPU."""
     found = gpu()
-    return slug(found.name) if found else COMPILE_ONLY
+    return machine_named({"gpu": found.name} if found else {})
+
+
+def machine_named(fingerprint: Fingerprint) -> str:
+    """The same for the machine that a fingerprint is of."""
+    return slug(str(fingerprint["gpu"])) if "gpu" in fingerprint else COMPILE_ONLY
 
 
 def fingerprint(suite: str = "") -> Fingerprint:

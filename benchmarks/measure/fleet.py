@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks.measure.fleet_members import Roster, admit, connected, distributed, lost
 from benchmarks.measure.fleet_work import Identity, Outcome, Refused, Work, sources
 from benchmarks.measure.journal import Journal
-from benchmarks.measure.measuring import Lot, Settings, Subject, SweepCase, failed, skipped
+from benchmarks.measure.measuring import Lot, Settings, Subject, SweepCase, failed
 from benchmarks.measure.progress import Progress, say
 from benchmarks.measure.sweep import Writing
 
@@ -91,7 +91,7 @@ class _Run:
         self._tasks = [_Task(lot.subject, case) for lot in lots for case in lot.cases]
         self._journal = journal
         self._roster = Roster(client, patience_s)
-        self._progress = Progress(sum(task.subject.measured for task in self._tasks))
+        self._progress = Progress(sum(len(task.subject.measured) for task in self._tasks))
         self._writing: dict[tuple[str, str], Writing] = {}
         self._submitted = 0
         self._done = 0
@@ -172,9 +172,8 @@ class _Run:
             "itself; their logs may say why"
         )
         writing = Writing(task.subject, self._journal, self._progress, dict)
-        for name in task.subject.implementations:
-            left_out = name in task.subject.left_out
-            writing.point(task.case, skipped(name) if left_out else failed(name, reason))
+        for name in task.subject.measured:
+            writing.point(task.case, failed(name, reason))
         self._done += 1
 
 

@@ -1,4 +1,4 @@
-"""What the suite's `setup_cache` calls: one op swept in the commit that asv has checked out.
+"""What the suite's `setup_cache` calls: one op measured in the commit that asv has checked out.
 
 An op is an operator, in the suite `kernels`, or a model, in the suite `models`.
 
@@ -9,7 +9,7 @@ measured, and the journal lies beside the points in asv's own cache directory.
 asv gives each operator a process of its own. Run before it, `measure_ops` measures many of them by
 workers that share the device, and asv's processes then find every point in the journal. Where
 KERNL_FLEET names a Dask scheduler, what waits is measured by its workers (`fleet`) and not by this
-machine.
+machine. What a run leaves out is written nowhere.
 """
 
 from __future__ import annotations
@@ -22,35 +22,34 @@ from pathlib import Path
 
 from benchmarks import cases as frozen_cases
 from benchmarks.measure import device, fleet, resume
-from benchmarks.measure.compile_ahead import compile_ahead, tasks
+from benchmarks.measure.device import Fingerprint
 from benchmarks.measure.journal import Journal, Record, journal_path, read
 from benchmarks.measure.lifetime import die_with_parent
-from benchmarks.measure.measuring import Lot
-from benchmarks.measure.points import write_point
-from benchmarks.measure.pool import measure_lots
-from benchmarks.measure.sweep import (
+from benchmarks.measure.measuring import (
     SUITE,
+    Lot,
     Settings,
     Subject,
     SweepCase,
-    sweep,
     worker_environment,
 )
+from benchmarks.measure.points import write_point
+from benchmarks.measure.pool import measure_lots
 
 MODELS = Settings(
     budget_s=1.0,
     case_timeout_s=1200.0,
     faults_in_a_row=3,
     tell_stages=True,
-    workers=6,
-    cases_a_worker=2,
+    workers=8,
+    cases_a_worker=1,
 )
 """Compiling a model, and timing all that may compute its products, takes minutes."""
 
 
 @dataclass(frozen=True)
 class _Prepared:
-    """One op's sweep before it begins: what is measured, where to, and what is known already."""
+    """One op before it is measured: in what, where to, and what is known already."""
 
     subject: Subject
     cases: Sequence[SweepCase]
@@ -65,24 +64,23 @@ class _Prepared:
 def measure_op(
     op: str, directory: Path, settings: Settings | None = None, suite: str = SUITE
 ) -> str:
-    """Sweep all frozen cases of `op`; each point becomes a file under `directory`.
+    """Measure the frozen cases of `op`; each point becomes a file under `directory`.
 
-    Returns why nothing was measured, in words, or an empty string. Points of a sweep that was
-    killed are taken from the journal; those that asv has saved already are measured again.
+    Returns why nothing was measured, in words, or an empty string. Points of a run that was killed
+    are taken from the journal; those that asv has saved already are measured again.
     """
     die_with_parent()
     settings = settings or settings_of(suite)
-    if settings.device == "cuda" and device.gpu() is None:
+    here = device.fingerprint(suite)
+    if settings.device == "cuda" and "gpu" not in here:
         return no_gpu(suite)
-    prepared = _prepare(op, directory, suite)
-    if fleet.scheduler_address():
-        _measure_by_fleet([prepared], settings)
-        prepared = _prepare(op, directory, suite)
-    environment = _environment()
-    if settings.device == "cuda" and suite == SUITE:
-        compile_ahead(tasks(op, prepared.waiting), environment)
-    for point in _sweep(prepared, settings, environment):
-        write_point(directory, point["case"], point["variant"], point)
+    prepared = _prepare(op, directory, here)
+    if prepared.waiting:
+        _measure([prepared], settings)
+        prepared = _prepare(op, directory, here)
+    for points in prepared.reuse.values():
+        for point in points:
+            write_point(directory, point["case"], point["variant"], point)
     return ""
 
 
@@ -94,39 +92,26 @@ def measure_ops(
     Returns why nothing was measured, in words, or an empty string.
     """
     settings = settings or settings_of(suite)
-    if settings.device == "cuda" and device.gpu() is None:
+    here = device.fingerprint(suite)
+    if settings.device == "cuda" and "gpu" not in here:
         return no_gpu(suite)
-    environment = _environment()
-    prepared = [_prepare(op, directory, suite) for op in ops]
-    if fleet.scheduler_address():
-        _measure_by_fleet(prepared, settings)
-        return ""
-    lots = [Lot(one.subject, one.waiting) for one in prepared if one.waiting]
-    if lots:
-        # The ops of one commit have one journal.
-        with Journal(prepared[0].path) as journal:
-            measure_lots(lots, journal, settings, environment)
-            journal.compact()
+    waiting = [one for op in ops if (one := _prepare(op, directory, here)).waiting]
+    if waiting:
+        _measure(waiting, settings)
     return ""
 
 
-def _measure_by_fleet(prepared: Sequence[_Prepared], settings: Settings) -> None:
-    """What waits, by the Dask workers of KERNL_FLEET. Raises FleetError."""
-    lots = [Lot(one.subject, one.waiting) for one in prepared if one.waiting]
-    if not lots:
-        return
-    code = os.environ.get("KERNL_CODE")
-    commit = lots[0].subject.commit if code else ""
+def _measure(prepared: Sequence[_Prepared], settings: Settings) -> None:
+    """What waits, here or by the Dask workers of KERNL_FLEET. Raises FleetError."""
+    lots = [Lot(one.subject, one.waiting) for one in prepared]
+    code = Path(os.environ["KERNL_CODE"]) if "KERNL_CODE" in os.environ else None
     # The ops of one commit have one journal.
     with Journal(prepared[0].path) as journal:
-        fleet.measure(
-            fleet.scheduler_address(),
-            lots,
-            journal,
-            settings=settings,
-            commit=commit,
-            code=Path(code) if code else None,
-        )
+        if address := fleet.scheduler_address():
+            commit = lots[0].subject.commit if code else ""
+            fleet.measure(address, lots, journal, settings=settings, commit=commit, code=code)
+        else:
+            measure_lots(lots, journal, settings, worker_environment(code))
         journal.compact()
 
 
@@ -140,13 +125,8 @@ def settings_of(suite: str) -> Settings:
     return Settings() if suite == SUITE else MODELS
 
 
-def _environment() -> dict[str, str]:
-    code = os.environ.get("KERNL_CODE")
-    return worker_environment(Path(code) if code else None)
-
-
-def _prepare(op: str, directory: Path, suite: str) -> _Prepared:
-    subject = _subject(op, suite)
+def _prepare(op: str, directory: Path, here: Fingerprint) -> _Prepared:
+    subject = _subject(op, here)
     environment = os.environ.get("KERNL_ENV_NAME", "")
     results = os.environ.get("KERNL_RESULTS")
     path = directory / "points.jsonl"
@@ -154,12 +134,12 @@ def _prepare(op: str, directory: Path, suite: str) -> _Prepared:
     if results and subject.commit:
         path = journal_path(Path(results), subject.machine, subject.commit, environment)
         asv_result = path.with_name(path.name.removesuffix(".points.jsonl") + ".json")
-        saved = resume.saved_at(asv_result, subject.machine, suite, op)
+        saved = resume.saved_at(asv_result, subject.machine, subject.suite, op)
     op_cases = _cases(op)
     reusable = partial(
         resume.reusable,
         read(path)[0],
-        suite=suite,
+        suite=subject.suite,
         op=op,
         version=subject.version,
         variants=subject.implementations,
@@ -174,34 +154,16 @@ def _prepare(op: str, directory: Path, suite: str) -> _Prepared:
     return _Prepared(subject, op_cases, path, {**again, **earlier})
 
 
-def _sweep(
-    prepared: _Prepared,
-    settings: Settings,
-    environment: Mapping[str, str],
-) -> list[Record]:
-    with Journal(prepared.path) as journal:
-        points = sweep(
-            prepared.subject,
-            prepared.cases,
-            journal,
-            settings=settings,
-            reuse=prepared.reuse,
-            environment=environment,
-        )
-        journal.compact()
-    return points
-
-
-def _subject(op: str, suite: str) -> Subject:
+def _subject(op: str, here: Fingerprint) -> Subject:
     frozen = frozen_cases.load()
     return Subject(
         op=op,
         version=frozen.version(op),
         commit=os.environ.get("KERNL_COMMIT", ""),
-        machine=device.machine_name(),
+        machine=device.machine_named(here),
         implementations=frozen.implementations(op),
-        fingerprint=device.fingerprint(suite),
-        suite=suite,
+        fingerprint=here,
+        suite=str(here["suite"]),
         left_out=frozenset(frozen.implementations(op)) - frozen.selected_implementations(op),
     )
 

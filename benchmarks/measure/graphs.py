@@ -25,7 +25,7 @@ from benchmarks.measure.timing import Ceilings, Samples, choose_calls, choose_ro
 
 _LEAST_FLUSH_BYTES = 256 << 20  # long enough to read for the host to queue the next replay
 _ROUNDS_AT_ONCE = 8
-_WARM_UP_S = 0.03  # idle clocks are a fraction of the working ones
+_WARM_UP_S = 0.015  # idle clocks are a fraction of the working ones
 _CEILING_WARM_UP_S = 0.1
 _HOT_SHARE = 3
 

@@ -44,16 +44,17 @@ def measure(task: Task, ops: Mapping[str, Any], lab: Laboratory, stage: Stage) -
     """One point for each implementation of the task, in the order in which they are decided."""
     op = ops.get(task.op)
     case, reason = _resolve(task, op)
+    if task.compile_only:
+        with torch.no_grad():  # a compiled graph with gradients is another one
+            if not reason:
+                compile_once(op, case, task.implementations, lab.device, stage)
+        free(lab)
+        return
     if reason:
         for name in task.implementations:
             yield point(name, "skipped", reason)
         return
     assert op is not None
-    if task.compile_only:
-        with torch.no_grad():  # a compiled graph with gradients is another one
-            compile_once(op, case, lab.device, stage)
-        free(lab)
-        return
     large = op.bytes(case) > _LARGE_BYTES
     with torch.no_grad(), lab.alone("large cases") if large else nullcontext():
         known = truth(task, op, case, lab, stage)
@@ -81,8 +82,8 @@ def measure(task: Task, ops: Mapping[str, Any], lab: Laboratory, stage: Stage) -
             yield from bench.prepare(passed)
             if passed:
                 yield from bench.time(task, passed)
-            del bench
-            free(lab)
+        del bench
+        free(lab)
 
 
 def _resolve(task: Task, op: Any) -> tuple[Any, str]:

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import NOT_SELECTED
 from benchmarks.measure.device import Fingerprint
 from benchmarks.measure.process import Message, WorkerFault, WorkerProcess, WorkerRefusal
 from benchmarks.measure.progress import say
@@ -56,7 +55,7 @@ class Settings:
 
     device: str = "cuda"
     samples: int = 30
-    budget_s: float = 0.1
+    budget_s: float = 0.06
     case_timeout_s: float = 300.0
     start_timeout_s: float = 300.0
     start_attempts: int = 3
@@ -83,9 +82,9 @@ class Subject:
     left_out: frozenset[str] = frozenset()
 
     @property
-    def measured(self) -> int:
-        """How many points a case has that this run measures."""
-        return len(set(self.implementations) - self.left_out)
+    def measured(self) -> list[str]:
+        """The implementations that this run measures, in their order."""
+        return [name for name in self.implementations if name not in self.left_out]
 
 
 @dataclass(frozen=True)
@@ -164,16 +163,14 @@ class Measuring:
         return self._workshop.figures
 
     def measure(self, case: SweepCase, note: Callable[[Message], None]) -> None:
-        """Note a message for each implementation of the case as it comes.
+        """Note a message for each implementation of the case as it comes, but for those left out.
 
         One that takes the worker down is left out of a second try, so that it costs the others
         nothing. A worker that had died before it began the case is replaced, once: the case is not
         to blame.
         """
         replaced = False
-        names = self._subject.implementations
-        left_out = self._subject.left_out if case.selected else frozenset(names)
-        pending = [name for name in names if name not in left_out]
+        pending = self._subject.measured
 
         def found(message: Message) -> None:
             pending.remove(message["variant"])
@@ -201,15 +198,12 @@ class Measuring:
                 for name in [fault.implementation] if known else list(pending):
                     self._faults[name] += 1
                     found(failed(name, str(fault)))
-        for name in names:
-            if name in left_out:
-                note(skipped(name))
 
     def compile(self, case: SweepCase) -> None:
         """Let the worker compile a case. What goes wrong goes wrong again where it is measured."""
         worker = self._ready_worker()
         if worker is not None:
-            task = {**self._task(case, ()), "compile_only": True}
+            task = {**self._task(case, self._subject.measured), "compile_only": True}
             try:
                 for _ in worker.measure(task, self._settings.case_timeout_s):
                     pass
@@ -282,8 +276,3 @@ class Measuring:
 def failed(variant: str, reason: str) -> Message:
     """A point that has no result, as a worker would send it."""
     return {"variant": variant, "status": "failed", "reason": reason}
-
-
-def skipped(variant: str) -> Message:
-    """A point that nobody asked for."""
-    return {"variant": variant, "status": "skipped", "reason": NOT_SELECTED}

@@ -104,6 +104,7 @@ def _measured(
         else:
             yield outcome
     stage("time", "")
+    gc.collect()
     try:
         with lab.alone("timing"):
             taken, telemetry = _time(task, running, timed, lab) if running else ({}, {})
@@ -164,7 +165,6 @@ def _time(
     seed = zlib.crc32(f"{task.op} {task.case}".encode())
     wait = partial(synchronize, lab)
     take = partial(timing.take_turns, calls, lead_in=True, synchronize=wait)
-    gc.collect()
     gc.disable()
     try:
         with torch.inference_mode():

@@ -91,7 +91,7 @@ class _Pool:
         self._environment = environment
         self._command = command
         self._figures: Fingerprint = {}
-        progress = Progress(sum(len(lot.cases) * lot.subject.measured for lot in lots))
+        progress = Progress(sum(len(lot.cases) * len(lot.subject.measured) for lot in lots))
         self._writing = [
             Writing(lot.subject, journal, progress, lambda: self._figures) for lot in lots
         ]

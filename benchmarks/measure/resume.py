@@ -46,8 +46,8 @@ def reusable(
 
     They come from runs of this commit on an equal device (GPU, driver, torch, triton) that began
     later than `after`. A case that lacks a variant does not count at all, nor does one whose
-    variants come from several runs: implementations are measured side by side or not. Of the
-    variants in `left_out`, which this run does not measure, it is enough that it was said so.
+    variants come from several runs: implementations are measured side by side or not. The variants
+    in `left_out`, which this run does not measure, may be missing.
     """
     runs = {
         record["id"]: record
@@ -57,17 +57,17 @@ def reusable(
         and same_device(record.get("fingerprint") or {}, fingerprint)
         and (after is None or _started_at(record) > after)
     }
+    asked = [variant for variant in variants if variant not in left_out]
     found: dict[str, dict[str, Record]] = {}
     for point in latest(records):
         same = (point["suite"], point["op"], point.get("version")) == (suite, op, version)
-        decided = not was_left_out(point.get("reason")) or point["variant"] in left_out
-        if same and point["run"] in runs and decided:
+        if same and point["run"] in runs and not was_left_out(point.get("reason")):
             found.setdefault(point["case"], {})[point["variant"]] = point
     return {
-        case: [points[variant] for variant in variants]
+        case: [points[variant] for variant in variants if variant in points]
         for case, points in found.items()
-        if all(variant in points for variant in variants)
-        and len({points[variant]["run"] for variant in variants if variant not in left_out}) <= 1
+        if all(variant in points for variant in asked)
+        and len({points[variant]["run"] for variant in asked}) <= 1
     }
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from benchmarks.cases import was_left_out
 from benchmarks.measure.device import Fingerprint
 from benchmarks.measure.journal import Journal, Record
 from benchmarks.measure.measuring import (
@@ -53,18 +52,19 @@ def sweep(
     environment: Mapping[str, str] | None = None,
     workshop: Workshop | None = None,
 ) -> list[Record]:
-    """A point for every case and implementation, each in the journal before the next is measured.
+    """A point for every case and implementation of this run, each in the journal before the next.
 
     `reuse` maps names of cases to points of an earlier run (`resume.reusable`), which are returned
-    as they are. `command` replaces the worker's command line. A `workshop` that is given keeps its
-    worker for the next sweep; the caller stops it. Raises ValueError for a dry run into
-    the project's own results, and JournalError where another process writes the same journal.
+    as they are, those of cases that this run leaves out too. What is left out has no point.
+    `command` replaces the worker's command line. A `workshop` that is given keeps its worker for
+    the next sweep; the caller stops it. Raises ValueError for a dry run into the project's own
+    results, and JournalError where another process writes the same journal.
     """
     settings = settings or Settings()
     if settings.device == "cpu" and journal.path.resolve().is_relative_to(RESULTS):
         raise ValueError(f"a dry run may not write {journal.path}: its times mean nothing")
     kept = dict(reuse or {})
-    waiting = sum(case.name not in kept and case.selected for case in cases)
+    waiting = [case for case in cases if case.name not in kept and case.selected]
     measuring = Measuring(
         subject,
         settings,
@@ -72,20 +72,16 @@ def sweep(
         dict(environment if environment is not None else worker_environment(None)),
         workshop or Workshop(),
     )
-    progress = Progress(waiting * subject.measured)
+    progress = Progress(len(waiting) * len(subject.measured))
     writing = Writing(subject, journal, progress, lambda: measuring.figures)
-    points: list[Record] = []
+    points = [point for case in cases for point in kept.get(case.name, ())]
 
     def write(case: SweepCase, message: Message) -> None:
         points.append(writing.point(case, message))
 
     try:
-        # What is left out comes last: a run says in its fingerprint what its worker found.
-        for case in sorted(cases, key=lambda case: not case.selected):
-            if case.name in kept:
-                points += kept[case.name]
-            else:
-                measuring.measure(case, partial(write, case))
+        for case in waiting:
+            measuring.measure(case, partial(write, case))
     finally:
         if workshop is None:
             measuring.stop()
@@ -129,8 +125,7 @@ class Writing:
             telemetry=message.get("telemetry"),
             dry=bool(message.get("dry")),
         )
-        if not was_left_out(record["reason"]):
-            self._progress.step(_outcome(record))
+        self._progress.step(_outcome(record))
         return record
 
     def _begun_run(self) -> str:

@@ -8,9 +8,12 @@ reading, that figure is left out. Nothing here changes a setting of the device.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import math
 import statistics
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -34,6 +37,8 @@ _FAULTS = {"hardware slowdown", "hardware thermal", "software thermal", "hardwar
 """At its power cap a device is meant to work; at these it is not."""
 
 _READINGS = ("sm_clock_mhz", "memory_clock_mhz", "temperature_c", "power_w")
+_PAUSE_S = 0.02
+"""Between two readings, which take the driver some milliseconds; the power is a mean over more."""
 
 
 def reasons(mask: int) -> list[str]:
@@ -50,8 +55,13 @@ def throttled(summary: Mapping[str, Any]) -> str:
 class Telemetry:
     """Readings of one GPU; `sample()` while it is busy, `summary()` afterwards."""
 
-    def __init__(self, uuid: str, nvml: Any = None) -> None:
-        """`uuid` as `nvidia-smi` prints it; `nvml` a module with NVML's functions."""
+    def __init__(
+        self, uuid: str, nvml: Any = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`uuid` as `nvidia-smi` prints it; `nvml` a module with NVML's functions; `clock` in
+        seconds.
+        """
+        self._clock = clock
         self._nvml: Any = nvml if nvml is not None else _import_nvml()
         self._handle: Any = None
         self._host = HostLoad()
@@ -67,11 +77,12 @@ class Telemetry:
         """Forget all readings: the start of a case."""
         self._values: dict[str, list[float]] = {name: [] for name in _READINGS}
         self._mask = 0
+        self._read_at = -math.inf
         self._host.clear()
 
     def sample(self) -> None:
-        """Read every figure once."""
-        if self._handle is None:
+        """Read every figure once, but for right after the last reading."""
+        if self._handle is None or self._clock() - self._read_at < _PAUSE_S:
             return
         nvml, handle = self._nvml, self._handle
         self._read("sm_clock_mhz", lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM))
@@ -83,10 +94,9 @@ class Telemetry:
             lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
         )
         self._read("power_w", lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000.0)
-        try:
+        with contextlib.suppress(Exception):  # not supported on this device
             self._mask |= int(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
-        except Exception:  # not supported on this device
-            return
+        self._read_at = self._clock()
 
     def summary(self) -> dict[str, Any]:
         """Median of each figure, the lowest SM clock, throttle reasons, and the host's load; {}

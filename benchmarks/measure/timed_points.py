@@ -37,6 +37,8 @@ class TimedPoints:
         if unmeasured:
             raise NotImplementedError(unmeasured)  # asv's word for n/a
         point = read_point(Path.cwd(), case, implementation)
+        if point is None and not self._asked_for(case, implementation):
+            raise NotImplementedError(cases.NOT_SELECTED)
         if point is None:
             raise RuntimeError(f"{case} in {implementation} was never measured")
         if point["status"] == "skipped":
@@ -44,6 +46,12 @@ class TimedPoints:
         if point["status"] != "ok":
             raise RuntimeError(point["reason"])
         self._point = point
+
+    def _asked_for(self, case: str, implementation: str) -> bool:
+        """Whether this run measures it: the profile selects its case and its implementation."""
+        return case in FROZEN.selected_kernel_cases(
+            self.op
+        ) and implementation in FROZEN.selected_implementations(self.op)
 
     def track_time(
         self,

@@ -30,6 +30,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
+from benchmarks import cases
 from benchmarks.measure.choosing import Alone, choose_alone, choose_anew
 from benchmarks.measure.journal import finite
 from benchmarks.measure.lifetime import die_with_parent
@@ -64,11 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _send(out, {"kind": "refused", "status": refusal.status, "reason": str(refusal)})
         return
     _send(out, {"kind": "ready", "fingerprint": figures})
-    cases = 0
+    served = 0
     while line := sys.stdin.readline():
         _serve(json.loads(line), measure, out)
-        cases += 1
-        if cases.bit_count() == 1:
+        served += 1
+        if served.bit_count() == 1:
             # What the first cases imported, torch.compile's modules above all, stays. Looked
             # through for garbage in each case, it took longer than a case's timing. Some garbage is
             # kept with it, so it is done after 1, 2, 4, 8, … cases.
@@ -162,8 +163,11 @@ def _prepare_kernels(device: str, alone: Alone) -> tuple[Measure, dict[str, Any]
     figures = _figures(device, "kernels")
     if device == "cpu":
         return measuring(Laboratory("cpu", alone=alone)), figures
+    frozen = cases.load()
+    wanted = {name for op in frozen.ops for name in frozen.selected_implementations(op)}
     for alternative in ALTERNATIVES:
-        unusable(alternative.module)  # imports take seconds, and nobody waits for this one yet
+        if alternative.name in wanted:
+            unusable(alternative.module)  # imports take seconds, and nobody waits for this one yet
 
     from benchmarks.measure.graphs import Flush, ceilings
 

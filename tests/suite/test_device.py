@@ -1,5 +1,6 @@
 """The machine's name and fingerprint, without CUDA; telemetry through a fake NVML."""
 
+import itertools
 import json
 import os
 import re
@@ -137,10 +138,12 @@ def fake_nvml(**replaced: Any) -> SimpleNamespace:
 
 
 def test_telemetry_is_a_summary_of_what_was_read() -> None:
-    telemetry = Telemetry("GPU-1", fake_nvml())
+    now = itertools.count(0.0, 0.015)
+    telemetry = Telemetry("GPU-1", fake_nvml(), clock=lambda: next(now))
     assert telemetry.summary() == {}
     for _ in range(3):
         telemetry.sample()
+        telemetry.sample()  # too soon: it reads nothing, and the timing goes on
     summary = telemetry.summary()
     host = {name: summary.pop(name) for name in list(summary) if name.startswith("host_")}
     assert set(host) <= {"host_cores_busy", "host_cores_stolen"}

@@ -9,7 +9,7 @@ import pytest
 from benchmarks import cases as frozen_cases
 from benchmarks.measure import ahead, device, for_asv
 from benchmarks.measure.journal import Journal
-from benchmarks.measure.points import read_point
+from benchmarks.measure.points import point_path, read_point
 from benchmarks.measure.selection import METRICS, matching
 from tests.suite.fake_worker import COMMIT, FAKE_WORKER, Bench
 
@@ -62,7 +62,6 @@ def on_a_gpu(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> P
     monkeypatch.setenv("KERNL_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("KERNL_ENV_NAME", "worktree")
     monkeypatch.setattr(device, "gpu", lambda: device.Gpu("NVIDIA H200", "", "", 1))
-    monkeypatch.setattr(for_asv, "compile_ahead", lambda tasks, environment: 0)
     for module in ("sweep", "pool"):
         monkeypatch.setattr(
             f"benchmarks.measure.{module}.worker_command",
@@ -81,7 +80,7 @@ def test_points_reach_asv_as_samples_skips_and_failures(
     benchmark = suite.Softmax()
     unmeasured = benchmark.setup_cache()
     assert unmeasured == ""
-    variants = frozen_cases.load().implementations("softmax")
+    variants = frozen_cases.load().selected_implementations("softmax")
     assert len(Journal(on_a_gpu).points()) == len(variants) * len(names)
 
     benchmark.setup("", names[0], "kernl")
@@ -91,8 +90,11 @@ def test_points_reach_asv_as_samples_skips_and_failures(
     point = read_point(tmp_path, broken, "eager")
     assert point is not None
     assert point["status"] == "ok"
+    point_path(tmp_path, names[0], "compile").unlink()
     with pytest.raises(RuntimeError, match="never measured"):
-        benchmark.setup("", "rows7_cols7.fp16", "kernl")
+        benchmark.setup("", names[0], "compile")
+    with pytest.raises(NotImplementedError, match=frozen_cases.NOT_SELECTED):
+        benchmark.setup("", names[0], "flaggems")
 
     calls = bench.calls()
     assert suite.Softmax().setup_cache() == ""  # asv was killed before it saved: all is reused

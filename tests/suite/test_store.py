@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks import store
+from benchmarks.cases import NOT_SELECTED
 from benchmarks.measure.journal import Journal
 from tests.suite.asv_results import (
     CASES,
@@ -173,6 +174,23 @@ def test_the_journal_adds_what_asv_cannot_hold(results: Path) -> None:
     assert runs.loc[first, "gpu"] == ""
     assert math.isnan(runs.loc[first, "sm_count"])
     assert runs["started_at"].notna().all()
+
+
+@pytest.mark.parametrize("journaled", [True, False])
+def test_what_the_journal_of_an_operator_lacks_nobody_asked_for(
+    results: Path, journaled: bool
+) -> None:
+    path = write_results(results, {SOFTMAX: [2.0, None, math.nan, math.nan]})
+    if journaled:
+        with Journal(path.with_suffix(".points.jsonl")) as journal:
+            run = journal.start_run(COMMIT, MACHINE, {})
+            point: dict[str, Any] = {"run": run, "suite": "kernels", "op": "softmax", "version": 1}
+            point |= {"case": CASES[0], "variant": "eager", "status": "ok"}
+            journal.append_point(**point, samples=[2.0])
+    reasons = list(store.load(results).rows["reason"])
+    assert reasons[0] == ""
+    assert reasons[2:] == [NOT_SELECTED if journaled else ""] * 2
+    assert reasons[1] != NOT_SELECTED, "it failed: somebody asked for it"
 
 
 def test_the_journal_of_another_commit_or_with_broken_lines_costs_only_that(results: Path) -> None:

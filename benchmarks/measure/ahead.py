@@ -25,7 +25,7 @@ from pathlib import Path
 from benchmarks import cases as frozen_cases
 from benchmarks.measure import codegen_sweep, device
 from benchmarks.measure.fleet_members import FleetError
-from benchmarks.measure.for_asv import measure_ops
+from benchmarks.measure.for_asv import measure_suites
 from benchmarks.measure.journal import Journal, journal_path
 from benchmarks.measure.lifetime import die_with_parent
 from benchmarks.measure.selection import matching, regular_expression
@@ -93,13 +93,14 @@ def _measure(bench: str) -> int:
         path = journal_path(results, machine, commit, os.environ["KERNL_ENV_NAME"])
         with Journal(path) as journal:
             codegen_sweep.sweep(frozen, compiled, journal, commit, machine, None)
-    for suite, names in (("kernels", frozen.ops), ("models", frozen.models)):
-        timed = matching(names, bench, suite)
-        if timed:
-            with tempfile.TemporaryDirectory() as scratch:
-                unmeasured = measure_ops(timed, Path(scratch), suite=suite)
-            if unmeasured:
-                print(f"ahead: {unmeasured}")
+    suites = {"kernels": frozen.ops, "models": frozen.models}
+    timed = {suite: matching(names, bench, suite) for suite, names in suites.items()}
+    with tempfile.TemporaryDirectory() as scratch:
+        unmeasured = measure_suites(
+            {suite: ops for suite, ops in timed.items() if ops}, Path(scratch)
+        )
+    if unmeasured:
+        print(f"ahead: {unmeasured}")
     return 0
 
 

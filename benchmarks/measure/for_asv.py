@@ -6,7 +6,7 @@ The environment plugin says what to measure and where to write, by KERNL_COMMIT,
 KERNL_RESULTS and KERNL_ENV_NAME. Without them (asv's `existing` environment) this checkout is
 measured, and the journal lies beside the points in asv's own cache directory.
 
-asv gives each operator a process of its own. Run before it, `measure_ops` measures many of them by
+asv gives each operator a process of its own. Run before it, `measure_suites` measures many by
 workers that share the device, and asv's processes then find every point in the journal. Where
 KERNL_FLEET names a Dask scheduler, what waits is measured by its workers (`fleet`) and not by this
 machine. What a run leaves out is written nowhere.
@@ -34,10 +34,10 @@ from benchmarks.measure.measuring import (
     worker_environment,
 )
 from benchmarks.measure.points import write_point
-from benchmarks.measure.pool import measure_lots
+from benchmarks.measure.pool import Batch, measure_batches
 
 MODELS = Settings(
-    budget_s=1.0,
+    budget_s=0.5,
     case_timeout_s=1200.0,
     faults_in_a_row=3,
     tell_stages=True,
@@ -61,22 +61,19 @@ class _Prepared:
         return [case for case in self.cases if case.selected and case.name not in self.reuse]
 
 
-def measure_op(
-    op: str, directory: Path, settings: Settings | None = None, suite: str = SUITE
-) -> str:
+def measure_op(op: str, directory: Path, suite: str = SUITE) -> str:
     """Measure the frozen cases of `op`; each point becomes a file under `directory`.
 
     Returns why nothing was measured, in words, or an empty string. Points of a run that was killed
     are taken from the journal; those that asv has saved already are measured again.
     """
     die_with_parent()
-    settings = settings or settings_of(suite)
     here = device.fingerprint(suite)
-    if settings.device == "cuda" and "gpu" not in here:
+    if "gpu" not in here:
         return no_gpu(suite)
     prepared = _prepare(op, directory, here)
     if prepared.waiting:
-        _measure([prepared], settings)
+        _measure({suite: [prepared]})
         prepared = _prepare(op, directory, here)
     for points in prepared.reuse.values():
         for point in points:
@@ -84,34 +81,50 @@ def measure_op(
     return ""
 
 
-def measure_ops(
-    ops: Sequence[str], directory: Path, settings: Settings | None = None, suite: str = SUITE
-) -> str:
-    """Measure several ops by workers that share the device, into their journal.
+def measure_suites(asked: Mapping[str, Sequence[str]], directory: Path) -> str:
+    """Measure ops of each suite by workers that share the device, into their journal.
 
     Returns why nothing was measured, in words, or an empty string.
     """
-    settings = settings or settings_of(suite)
-    here = device.fingerprint(suite)
-    if settings.device == "cuda" and "gpu" not in here:
-        return no_gpu(suite)
-    waiting = [one for op in ops if (one := _prepare(op, directory, here)).waiting]
+    here = device.fingerprint()
+    if asked and "gpu" not in here:
+        return no_gpu(" and ".join(asked))
+    waiting = {
+        suite: found
+        for suite, ops in asked.items()
+        if (found := _waiting(ops, directory, {**here, "suite": suite}))
+    }
     if waiting:
-        _measure(waiting, settings)
+        _measure(waiting)
     return ""
 
 
-def _measure(prepared: Sequence[_Prepared], settings: Settings) -> None:
-    """What waits, here or by the Dask workers of KERNL_FLEET. Raises FleetError."""
-    lots = [Lot(one.subject, one.waiting) for one in prepared]
+def _waiting(ops: Sequence[str], directory: Path, here: Fingerprint) -> list[_Prepared]:
+    return [one for op in ops if (one := _prepare(op, directory, here)).waiting]
+
+
+def _measure(prepared: Mapping[str, Sequence[_Prepared]]) -> None:
+    """What waits of each suite, here or by the Dask workers of KERNL_FLEET. Raises FleetError."""
+    batches = [
+        Batch([Lot(one.subject, one.waiting) for one in waiting], settings_of(suite))
+        for suite, waiting in prepared.items()
+    ]
     code = Path(os.environ["KERNL_CODE"]) if "KERNL_CODE" in os.environ else None
-    # The ops of one commit have one journal.
-    with Journal(prepared[0].path) as journal:
+    (path,) = {one.path for waiting in prepared.values() for one in waiting}  # one commit's
+    with Journal(path) as journal:
         if address := fleet.scheduler_address():
-            commit = lots[0].subject.commit if code else ""
-            fleet.measure(address, lots, journal, settings=settings, commit=commit, code=code)
+            for batch in batches:
+                commit = batch.lots[0].subject.commit if code else ""
+                fleet.measure(
+                    address,
+                    batch.lots,
+                    journal,
+                    settings=batch.settings,
+                    commit=commit,
+                    code=code,
+                )
         else:
-            measure_lots(lots, journal, settings, worker_environment(code))
+            measure_batches(batches, journal, worker_environment(code))
         journal.compact()
 
 

@@ -52,9 +52,10 @@ class Task:
 
 @dataclass
 class Laboratory:
-    """What all cases of a worker share. `ceilings` and `flush` are None in a dry run.
+    """What all cases of a worker share. `flush` is None in a dry run.
 
-    What times anything on the device does so under `alone`.
+    What times anything on the device does so under `alone`. The device's ceilings are measured, by
+    `find_ceilings`, when the first case is about to be timed: others may need long until then.
     """
 
     device: str
@@ -62,6 +63,13 @@ class Laboratory:
     flush: Flush | None = None
     telemetry: Telemetry = field(default_factory=lambda: Telemetry(""))
     alone: Alone = field(default=lambda _: nullcontext())
+    find_ceilings: Callable[[], Ceilings] | None = None
+
+    def know_ceilings(self, stage: Stage) -> None:
+        """Measure what is not known yet. The device has to be this worker's."""
+        if self.ceilings is None and self.find_ceilings is not None:
+            stage("ceilings", "")
+            self.ceilings = self.find_ceilings()
 
 
 @dataclass(frozen=True)

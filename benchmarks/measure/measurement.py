@@ -78,6 +78,7 @@ def measure(task: Task, ops: Mapping[str, Any], lab: Laboratory, stage: Stage) -
         bench = _Bench(op, case, lab, stage)
         yield from bench.prepare(passed)
         with lab.alone("timing"):
+            lab.know_ceilings(stage)
             yield from check(name for name in chooses if chooses[name])
             yield from bench.prepare(passed)
             if passed:

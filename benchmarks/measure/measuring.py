@@ -61,7 +61,7 @@ class Settings:
     start_attempts: int = 3
     faults_in_a_row: int = 10
     tell_stages: bool = False
-    workers: int = 14
+    workers: int = 12
     cases_a_worker: int = 8
 
 

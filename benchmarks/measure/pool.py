@@ -1,9 +1,12 @@
 """Many cases, one device, several workers: all but the timing is done by many at once.
 
-`turns` says who may use the device when. Operators' cases are compiled first, by all workers. Then
-each measures whole cases, as that of a sweep does, and whatever a case does to its worker costs
-that case alone. A case for which there was no memory beside the others is measured once more when
-they are gone.
+`turns` says who may use the device when. Operators' cases are compiled first, by all workers of
+theirs. Then each measures whole cases, as that of a sweep does, and whatever a case does to its
+worker costs that case alone. A case for which there was no memory beside the others is measured
+once more when they are gone.
+
+Operators and models have workers of their own, which share the device at the same time: what one
+compiles, the other need not wait for.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.measure.device import Fingerprint
@@ -35,6 +39,27 @@ from benchmarks.measure.turns import Turns
 _CORES_LEFT = 2
 _NO_MEMORY = "out of memory"
 
+Job = tuple[int, SweepCase]
+"""The number of a lot in its batch, and one of its cases."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Lots of one suite, and how their cases are measured."""
+
+    lots: Sequence[Lot]
+    settings: Settings
+
+    @property
+    def suite(self) -> str:
+        """Whose lots they are."""
+        return self.lots[0].subject.suite
+
+    @property
+    def points(self) -> int:
+        """How many there will be."""
+        return sum(len(lot.cases) * len(lot.subject.measured) for lot in self.lots)
+
 
 def workers_for(cases: int, settings: Settings) -> int:
     """How many workers so many cases are worth: a core for each, and cases to pay for its start."""
@@ -42,124 +67,151 @@ def workers_for(cases: int, settings: Settings) -> int:
     return max(1, min(settings.workers, cores, cases // settings.cases_a_worker))
 
 
-def measure_lots(
-    lots: Sequence[Lot],
+def measure_batches(
+    batches: Sequence[Batch],
     journal: Journal,
-    settings: Settings,
     environment: Mapping[str, str],
     *,
     command: Sequence[str] | None = None,
     workers: int | None = None,
 ) -> None:
-    """Points of all cases of the lots, which are of one suite, into the journal.
+    """Points of all cases of the batches into the journal.
 
-    `command` replaces the workers' command line, `workers` their number.
+    `command` replaces the workers' command line, `workers` their number for each batch.
     """
-    count = workers or workers_for(sum(len(lot.cases) for lot in lots), settings)
+    progress = Progress(sum(batch.points for batch in batches))
     with tempfile.TemporaryDirectory() as directory:
-        shared = {"KERNL_CEILINGS": str(Path(directory) / "ceilings.json")}
-        if any(lot.subject.suite != SUITE for lot in lots):
-            # Of a model many kernels are compiled at once, and each worker would take all cores.
-            threads = max(1, (os.cpu_count() or 1) // count)
-            shared["TORCHINDUCTOR_COMPILE_THREADS"] = str(threads)
-        pool = _Pool(lots, journal, settings, {**shared, **environment}, command)
-        pool.run(pool.jobs, count)
-        if pool.again:
-            say(f"{len(pool.again)} cases found no memory beside others: once more, alone")
-            pool.run(pool.again, 1)
+        shared = {"KERNL_CEILINGS": str(Path(directory) / "ceilings.json"), **environment}
+        crews = [_Crew(batch, journal, progress, shared, command) for batch in batches]
+        _work([(crew, crew.jobs, workers or crew.worth) for crew in crews])
+        for crew in crews:
+            if crew.again:
+                say(f"{len(crew.again)} cases found no memory beside others: once more, alone")
+                _work([(crew, crew.again, 1)])
 
 
-class _Pool:
-    """Workers, each with a thread that brings it one case after another."""
+def _work(orders: Sequence[tuple[_Crew, deque[Job], int]]) -> None:
+    """Let each crew do its jobs by so many workers. Raises what a thread raised, once all ended."""
+    shift = _Shift(sum(count for _, _, count in orders))
+    threads = [
+        thread for crew, jobs, count in orders for thread in crew.threads(jobs, count, shift)
+    ]
+    begun = time.monotonic()
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        counts = " + ".join(str(count) for _, _, count in orders)
+        say(_split(time.monotonic() - begun, counts, shift))
+    if shift.error is not None:
+        raise shift.error
+
+
+class _Shift:
+    """Workers that share the device at the same time.
+
+    Attributes:
+        error: what one of their threads raised; the others then stop.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.turns = Turns(workers)
+        self.error: BaseException | None = None
+
+
+class _Crew:
+    """The workers of one batch, each with a thread that brings it one case after another."""
 
     def __init__(
         self,
-        lots: Sequence[Lot],
+        batch: Batch,
         journal: Journal,
-        settings: Settings,
+        progress: Progress,
         environment: Mapping[str, str],
         command: Sequence[str] | None,
     ) -> None:
         # Small lots first: they need weights and code of their own, and the cases of a large one,
         # which are alike, keep all workers busy up to the end.
+        lots = batch.lots
         order = sorted(range(len(lots)), key=lambda number: len(lots[number].cases))
-        self.jobs = deque((number, case) for number in order for case in lots[number].cases)
-        self.again: deque[tuple[int, SweepCase]] = deque()
-        self._uncompiled: deque[tuple[int, SweepCase]] = deque()
-        self._lots = lots
-        self._settings = settings
+        self.jobs: deque[Job] = deque(
+            (number, case) for number in order for case in lots[number].cases
+        )
+        self.again: deque[Job] = deque()
+        self.worth = workers_for(len(self.jobs), batch.settings)
+        self._batch = batch
         self._environment = environment
         self._command = command
+        self._uncompiled: deque[Job] = deque()
         self._figures: Fingerprint = {}
-        progress = Progress(sum(len(lot.cases) * len(lot.subject.measured) for lot in lots))
         self._writing = [
             Writing(lot.subject, journal, progress, lambda: self._figures) for lot in lots
         ]
-        self._lock = threading.Lock()
         self._running = 0
-        self._error: BaseException | None = None
 
-    def run(self, jobs: deque[tuple[int, SweepCase]], count: int) -> None:
-        """Measure the jobs with so many workers. Raises what a thread raised, once all ended."""
-        if count > 1 and all(lot.subject.suite == SUITE for lot in self._lots):
+    def threads(self, jobs: deque[Job], count: int, shift: _Shift) -> list[threading.Thread]:
+        """Those of so many workers, not yet started."""
+        if count > 1 and self._batch.suite == SUITE:
             self._uncompiled.extend(jobs)
         self._compiling = _Compiling(len(self._uncompiled))
-        turns = Turns(count)
-        shops = [Workshop(turns.turn()) for _ in range(count)]
         self._running = count
-        threads = [
-            threading.Thread(target=self._work, args=(jobs, shop, turns), daemon=True)
+        environment = dict(self._environment)
+        if self._batch.suite != SUITE:
+            # Of a model many kernels are compiled at once, and each worker would take all cores.
+            cores = max(1, (os.cpu_count() or 1) // count)
+            environment.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(cores))
+        shops = [Workshop(shift.turns.turn()) for _ in range(count)]
+        return [
+            threading.Thread(target=self._work, args=(jobs, environment, shop, shift), daemon=True)
             for shop in shops
         ]
-        begun = time.monotonic()
-        try:
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-        finally:
-            say(_split(time.monotonic() - begun, count, turns))
-        if self._error is not None:
-            raise self._error
 
-    def _work(self, jobs: deque[tuple[int, SweepCase]], shop: Workshop, turns: Turns) -> None:
-        company = self._running > 1
-        lots = [self._measuring(lot, shop) for lot in self._lots]
+    def _work(
+        self, jobs: deque[Job], environment: Mapping[str, str], shop: Workshop, shift: _Shift
+    ) -> None:
+        lots = [self._measuring(lot, environment, shop) for lot in self._batch.lots]
         try:
-            while self._error is None and (job := self._next(self._uncompiled)):
+            while shift.error is None and (job := self._next(self._uncompiled)):
                 lot, case = job
                 lots[lot].compile(case)
                 self._compiling.step()
-            while self._error is None and (job := self._next(jobs)):
+            while shift.error is None and (job := self._next(jobs)):
                 lot, case = job
                 messages: list[Message] = []
                 lots[lot].measure(case, messages.append)
-                with self._lock:
+                with _LOCK:
                     if lots[lot].given_up and self._running > 1:
                         jobs.appendleft(job)  # the others go on without this worker
                         return
-                    if company and any(_found_no_memory(message) for message in messages):
+                    if shift.workers > 1 and any(map(_found_no_memory, messages)):
                         self.again.append(job)
                         continue
-                    self._figures = shop.figures
+                    self._figures = {**self._figures, **shop.figures}
                     for message in messages:
                         self._writing[lot].point(case, message)
         except BaseException as error:
-            self._error = error
+            shift.error = error
         finally:
             shop.stop()
-            turns.leave()
-            with self._lock:
+            shift.turns.leave()
+            with _LOCK:
                 self._running -= 1
 
-    def _next(self, jobs: deque[tuple[int, SweepCase]]) -> tuple[int, SweepCase] | None:
-        with self._lock:
+    def _next(self, jobs: deque[Job]) -> Job | None:
+        with _LOCK:
             return jobs.popleft() if jobs else None
 
-    def _measuring(self, lot: Lot, shop: Workshop) -> Measuring:
-        subject = lot.subject
-        command = self._command or worker_command(self._settings.device, subject.suite)
-        return Measuring(subject, self._settings, command, self._environment, shop)
+    def _measuring(self, lot: Lot, environment: Mapping[str, str], shop: Workshop) -> Measuring:
+        settings = self._batch.settings
+        command = self._command or worker_command(settings.device, lot.subject.suite)
+        return Measuring(lot.subject, settings, command, environment, shop)
+
+
+_LOCK = threading.Lock()
+"""Held by who takes a job or writes points: all crews write into one journal."""
 
 
 class _Compiling:
@@ -184,11 +236,12 @@ def _found_no_memory(message: Message) -> bool:
     return message["status"] == "failed" and _NO_MEMORY in str(message.get("reason")).lower()
 
 
-def _split(seconds: float, workers: int, turns: Turns) -> str:
+def _split(seconds: float, workers: str, shift: _Shift) -> str:
     """Where the wall clock went, in one line."""
+    turns = shift.turns
     ordered = sorted(turns.alone_s.items(), key=lambda item: -item[1])
     parts = [f"{taken:.0f} s {what}" for what, taken in ordered if taken >= 0.5]
     together = seconds - sum(turns.alone_s.values())
-    busy = 1.0 - turns.waited_s / (workers * max(together, 1e-9))
+    busy = 1.0 - turns.waited_s / (shift.workers * max(together, 1e-9))
     parts.append(f"{together:.0f} s together, workers {max(busy, 0.0):.0%} busy")
     return f"{workers} workers, {seconds:.0f} s, {turns.phases} turns: {', '.join(parts)}"

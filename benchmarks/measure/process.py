@@ -114,6 +114,8 @@ class WorkerProcess:
                 self._at = (str(message.get("stage")), str(message.get("implementation") or ""))
                 self._turn.tell(self._at[0])
                 tell(*self._at)
+            elif kind == "figures":
+                self.fingerprint.update(message.get("figures") or {})
             elif kind == "point" and _well_formed(message):
                 yield message
             elif kind == "done":

@@ -91,7 +91,8 @@ def sweep(
 class Writing:
     """Writes the points of one run of one subject into the journal, and tells the progress.
 
-    The run is begun with the first point; `figures` then says what its worker found.
+    The run is begun with the first point; `figures` then says what its worker found. Where that is
+    more later, as of ceilings measured before the first timing, another run is begun.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Writing:
         self._progress = progress
         self._figures = figures
         self._run = ""
+        self._known: Fingerprint = {}
 
     def point(self, case: SweepCase, message: Message) -> Record:
         """Write down one point as a worker sends it."""
@@ -130,10 +132,11 @@ class Writing:
 
     def _begun_run(self) -> str:
         """The run's id; says in the journal who measures, once."""
-        if not self._run:
-            subject = self._subject
-            fingerprint = {**self._figures(), **subject.fingerprint, "suite": subject.suite}
-            self._run = self._journal.start_run(subject.commit, subject.machine, fingerprint)
+        subject = self._subject
+        known = {**self._figures(), **subject.fingerprint, "suite": subject.suite}
+        if not self._run or known != self._known:
+            self._known = known
+            self._run = self._journal.start_run(subject.commit, subject.machine, known)
         return self._run
 
 

@@ -9,6 +9,7 @@ with. Anything that a library prints goes to standard error instead.
     ← {"kind": "stage", "stage": …, "implementation": …}   before each step: who is to blame
     ← {"kind": "alone", "what": …}   it wants the device for itself, and waits for a line
     ← {"kind": "together"}           it had it, and waits for a line before it uses it again
+    ← {"kind": "figures", "figures": {…}}        what it found out of the device since
     ← {"kind": "point", "variant": …, "status": …, "reason": …, …}   one an implementation
     ← {"kind": "done"}                           after the last point of a task
     ← {"kind": "fault", "reason": …}             the device is lost; the process ends
@@ -39,6 +40,8 @@ _FAULT_STATUS = 70
 
 Measure = Callable[[Any, Callable[[str, str], None]], Iterator[Mapping[str, Any]]]
 """Points of a task; the second argument is told each step before it begins."""
+Tell = Callable[[Mapping[str, float]], None]
+"""Called with figures of the device, as they stand in its fingerprint."""
 
 
 class Refusal(Exception):
@@ -60,7 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     prepare_environment(options.device, options.suite)
     asking = Asking(out, sys.stdin, options.device)
     try:
-        measure, figures = prepare(options.device, options.suite, asking.alone)
+        measure, figures = prepare(
+            options.device,
+            options.suite,
+            asking.alone,
+            lambda found: _send(out, {"kind": "figures", "figures": found}),
+        )
     except Refusal as refusal:
         _send(out, {"kind": "refused", "status": refusal.status, "reason": str(refusal)})
         return
@@ -78,11 +86,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def prepare(
-    device: str, suite: str, alone: Alone = lambda _: nullcontext()
+    device: str,
+    suite: str,
+    alone: Alone = lambda _: nullcontext(),
+    tell: Tell = lambda _: None,
 ) -> tuple[Measure, dict[str, Any]]:
-    """(what measures a case of this suite, fingerprint). Raises Refusal."""
-    make = _prepare_models if suite == "models" else _prepare_kernels
-    return make(device, alone)
+    """(what measures a case of this suite, fingerprint). Raises Refusal.
+
+    `tell` is told what is found out later.
+    """
+    if suite == "models":
+        return _prepare_models(device, alone)
+    return _prepare_kernels(device, alone, tell)
 
 
 class Asking:
@@ -149,13 +164,14 @@ def _serve(message: Mapping[str, Any], measure: Measure, out: TextIO) -> None:
     _send(out, {"kind": "done"})
 
 
-def _prepare_kernels(device: str, alone: Alone) -> tuple[Measure, dict[str, Any]]:
+def _prepare_kernels(device: str, alone: Alone, tell: Tell) -> tuple[Measure, dict[str, Any]]:
     """(what measures an operator's case, fingerprint). Raises Refusal."""
     ops = _prepared_ops(device, alone)
 
     from benchmarks.measure.alternatives import ALTERNATIVES, unusable
     from benchmarks.measure.laboratory import Laboratory, describe
     from benchmarks.measure.measurement import measure
+    from benchmarks.measure.timing import Ceilings
 
     def measuring(lab: Laboratory) -> Measure:
         return lambda task, stage: measure(task, ops, lab, stage)
@@ -171,14 +187,17 @@ def _prepare_kernels(device: str, alone: Alone) -> tuple[Measure, dict[str, Any]
 
     from benchmarks.measure.graphs import Flush, ceilings
 
+    def find_ceilings() -> Ceilings:
+        found, rates = ceilings(os.environ.get("KERNL_CEILINGS"))
+        tell(rates)
+        return found
+
     try:
-        with alone("ceilings"):
-            measured, rates = ceilings(os.environ.get("KERNL_CEILINGS"))
         flush = Flush()
     except Exception as error:
-        raise Refusal("failed", f"the ceilings cannot be measured: {describe(error)}") from error
-    lab = Laboratory("cuda", measured, flush, _telemetry(), alone)
-    return measuring(lab), {**figures, **rates}
+        raise Refusal("failed", f"the device gives no memory: {describe(error)}") from error
+    lab = Laboratory("cuda", None, flush, _telemetry(), alone, find_ceilings)
+    return measuring(lab), figures
 
 
 def _prepare_models(device: str, alone: Alone) -> tuple[Measure, dict[str, Any]]:

@@ -12,7 +12,7 @@ from benchmarks.measure import device as machine
 from benchmarks.measure import resume
 from benchmarks.measure.journal import Journal, Record, read
 from benchmarks.measure.measuring import Lot
-from benchmarks.measure.pool import measure_lots
+from benchmarks.measure.pool import Batch, measure_batches
 from benchmarks.measure.sweep import Settings, Subject, SweepCase, sweep, worker_environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -174,13 +174,9 @@ class Planted:
         """Measure with several workers that share the device, as `make bench` does."""
         settings = Settings(self.device, budget_s=0.1, case_timeout_s=case_timeout_s)
         with self.journal:
-            measure_lots(
-                [Lot(_subject(), cases)],
-                self.journal,
-                settings,
-                worker_environment(self.code),
-                workers=workers,
-            )
+            batch = Batch([Lot(_subject(), cases)], settings)
+            environment = worker_environment(self.code)
+            measure_batches([batch], self.journal, environment, workers=workers)
         found: Points = {case.name: {} for case in cases}
         for point in self.journal.points():
             found[point["case"]][point["variant"]] = point

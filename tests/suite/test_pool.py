@@ -3,6 +3,7 @@
 import re
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 
 from benchmarks.measure.journal import Record, read
 from benchmarks.measure.measuring import Lot, Settings, SweepCase
-from benchmarks.measure.pool import measure_lots, workers_for
+from benchmarks.measure.pool import Batch, measure_batches, workers_for
 from tests.suite.fake_worker import FAKE_WORKER, Bench, statuses, subject
 
+PATIENT = {"case_timeout_s": 5.0, "start_timeout_s": 20.0}
 SOUND = dict.fromkeys(("eager", "compile", "kernl"), "ok")
 
 
@@ -25,12 +27,11 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 def measured(
     bench: Bench, *names: str, workers: int = 3, mode: str = "share", **settings: Any
 ) -> dict[str, dict[str, Record]]:
-    cases = [SweepCase(f"{name}.fp16", {"rows": 1}, "fp16") for name in names]
+    cases = [a_case(name) for name in names]
     with bench.journal as journal:
-        measure_lots(
-            [Lot(subject(), cases)],
+        measure_batches(
+            [Batch([Lot(subject(), cases)], Settings(**{**PATIENT, **settings}))],
             journal,
-            Settings(**{"case_timeout_s": 5.0, "start_timeout_s": 20.0, **settings}),
             {},
             command=[sys.executable, "-S", str(bench.script), str(bench.log), mode],
             workers=workers,
@@ -40,6 +41,10 @@ def measured(
         if record["kind"] == "point":
             found[record["case"].split(".")[0]][record["variant"]] = record
     return found
+
+
+def a_case(name: str) -> SweepCase:
+    return SweepCase(f"{name}.fp16", {"rows": 1}, "fp16")
 
 
 def progress(bench: Bench) -> list[str]:
@@ -78,12 +83,12 @@ def test_all_is_compiled_before_anything_is_measured(bench: Bench) -> None:
 
 def test_small_lots_come_first(bench: Bench) -> None:
     lots = [
-        Lot(subject(), [SweepCase(f"{op}{n}.fp16", {"rows": n}, "fp16") for n in range(count)])
+        Lot(subject(), [a_case(f"{op}{n}") for n in range(count)])
         for op, count in (("grid", 4), ("one", 1), ("pair", 2))
     ]
     with bench.journal as journal:
         command = [sys.executable, "-S", str(bench.script), str(bench.log), ""]
-        measure_lots(lots, journal, Settings(), {}, command=command, workers=1)
+        measure_batches([Batch(lots, Settings())], journal, {}, command=command, workers=1)
     order = [line.split(":")[0] for line in bench.log.read_text().split() if ":" in line]
     assert order == ["one0", "pair0", "pair1", "grid0", "grid1", "grid2", "grid3"]
 
@@ -158,3 +163,44 @@ def test_workers_are_as_many_as_are_worth_their_start(monkeypatch: pytest.Monkey
     assert [workers_for(cases, settings) for cases in (0, 1, 3, 4, 20, 100)] == [1, 1, 1, 2, 10, 12]
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     assert workers_for(100, settings) == 2
+
+
+def test_operators_and_models_share_the_device(bench: Bench) -> None:
+    """Each suite has workers of its own, and nobody times beside anybody."""
+    batches = [
+        Batch(
+            [Lot(replace(subject(), suite=suite), [a_case(f"{suite}{n}") for n in range(6)])],
+            Settings(case_timeout_s=5.0, start_timeout_s=20.0),
+        )
+        for suite in ("kernels", "models")
+    ]
+    with bench.journal as journal:
+        command = [sys.executable, "-S", str(bench.script), str(bench.log), "share"]
+        measure_batches(batches, journal, {}, command=command, workers=2)
+    points = bench.journal.points()
+    assert Counter(point["status"] for point in points) == {"ok": 36}
+    assert Counter(point["suite"] for point in points) == {"kernels": 18, "models": 18}
+    runs = bench.journal.runs()
+    assert all(runs[p["run"]]["fingerprint"]["suite"] == p["suite"] for p in points)
+    calls = bench.calls()
+    assert calls["start"] == 4
+    assert calls["compile:kernels0"] == 1
+    assert calls["compile:models0"] == 0
+    taken = re.findall(r"(in|out)-(\d+)", bench.log.read_text())
+    assert len({worker for _, worker in taken}) == 4
+    for (one, worker), (other, same) in zip(taken[::2], taken[1::2], strict=True):
+        assert (one, other, worker) == ("in", "out", same)
+    lines = progress(bench)
+    assert lines[-2].startswith("36/36  ")
+    assert lines[-1].startswith("2 + 2 workers, ")
+
+
+def test_what_a_worker_finds_out_later_stands_in_the_run(bench: Bench) -> None:
+    """A case is written down once it is over: also what failed before anything was timed."""
+    measured(bench, "memory", "one", workers=1)
+    runs = bench.journal.runs()
+    known = {
+        point["case"]: runs[point["run"]]["fingerprint"].get("copy_bytes_per_s")
+        for point in bench.journal.points()
+    }
+    assert known == {"memory.fp16": 4.2e12, "one.fp16": 4.2e12}

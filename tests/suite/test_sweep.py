@@ -54,6 +54,19 @@ def test_what_is_left_out_is_neither_counted_nor_written(bench: Bench, tmp_path:
     assert [line.split()[0] for line in lines] == ["1/3", "2/3", "3/3"]
 
 
+def test_what_a_worker_finds_out_later_begins_another_run(bench: Bench) -> None:
+    found = bench.sweep("memory", "one")
+    runs = bench.journal.runs()
+    rates = {
+        (case, name): runs[point["run"]]["fingerprint"].get("copy_bytes_per_s")
+        for case, points in found.items()
+        for name, point in points.items()
+    }
+    assert rates.pop(("memory", "kernl")) is None, "it failed before anything was timed"
+    assert set(rates.values()) == {4.2e12}
+    assert len(runs) == 2
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_costs_one_implementation_of_one_case(bench: Bench, fault: str) -> None:
     found = bench.sweep("before", fault, "after")

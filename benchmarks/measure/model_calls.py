@@ -184,6 +184,9 @@ IMPLEMENTATIONS: Mapping[str, Callable[[Weights, Sample], Running]] = {
 CHOOSING = frozenset({"compile_max_autotune"})
 """It times candidates on the device all the time while it is built. `kernl` does so at the end, and
 Inductor in its other modes kernel by kernel: `benchmarks.measure.choosing` sees to these."""
+BY_HOST = frozenset({"eager", "autocast", "compile", "kernl_rewrite_only"})
+"""Python launches each of their kernels: their time is the host's as much as the device's. Where
+the host is noisy, a second attempt a second later meets the same noise."""
 
 
 def _require_cuda(weights: Weights, what: str) -> None:

@@ -27,7 +27,7 @@ from benchmarks.measure.laboratory import (
     require_device,
     synchronize,
 )
-from benchmarks.measure.model_calls import CHOOSING, Running, Unavailable, Weights, build
+from benchmarks.measure.model_calls import BY_HOST, CHOOSING, Running, Unavailable, Weights, build
 from benchmarks.measure.model_check import Yardstick, yardstick
 from benchmarks.measure.telemetry import throttled
 from benchmarks.model import Model, Sample
@@ -155,7 +155,8 @@ def _time(
 ) -> tuple[dict[str, tuple[float, ...]], dict[str, Any]]:
     """Seconds of each call: at least `task.samples`, more while all of them fit the budget.
 
-    They are taken again where some are noisy; the calmest attempt is kept, with its telemetry.
+    They are taken again where those of a graph are noisy; the calmest attempt is kept, with its
+    telemetry.
     """
 
     def turn(call: Callable[[Sample], object], number: int) -> object:
@@ -179,7 +180,11 @@ def _time(
                 taken = take(rounds=rounds, seed=seed + number, between=lab.telemetry.sample)
                 return taken, lab.telemetry.summary()
 
-            return timing.calmest(attempt, lambda found: timing.noisy(found[0]))
+            def noisy(found: tuple[dict[str, tuple[float, ...]], dict[str, Any]]) -> int:
+                of_graphs = {name: each for name, each in found[0].items() if name not in BY_HOST}
+                return timing.noisy(of_graphs)
+
+            return timing.calmest(attempt, noisy)
     finally:
         gc.enable()
 

@@ -277,8 +277,10 @@ def test_noisy_samples_are_taken_again_and_the_calmer_attempt_is_kept(
     attempts[:] = [{"eager": drifting, "kernl": drifting}, {"eager": drifting, "kernl": calm}]
     assert time() == (attempts[1], {"attempt": 2})
     assert seeds[0] != seeds[1]
-    attempts[:] = [{"eager": drifting, "kernl": calm}, {"eager": drifting, "kernl": drifting}]
+    attempts[:] = [{"eager": calm, "kernl": drifting}, {"eager": drifting, "kernl": drifting}]
     assert time() == (attempts[0], {"attempt": 3})
+    attempts[:] = [{"eager": drifting, "kernl": calm}]  # the host's noise would be there again
+    assert time() == (attempts[0], {"attempt": 5})
 
     yard = Yardstick([], [], 1e-4, 0)
     monkeypatch.setattr(Yardstick, "judge", lambda *_: (1e-4, ""))

@@ -139,7 +139,7 @@ def test_points_reach_asv_and_a_quick_run_is_reused(
     left_out = {*LEFT_OUT, *QUICK_LEFT_OUT}
     measured = ",".join(name for name in IMPLEMENTATIONS if name not in left_out)
     assert calls["start"] == 1
-    assert calls[f"batch1_seq16:{measured}"] == 1
+    assert calls[f"batch8_seq128:{measured}"] == 1
     assert {point["suite"] for point in Journal(on_a_gpu).points()} == {"models"}
     runs = Journal(on_a_gpu).runs().values()
     assert all(run["fingerprint"]["suite"] == "models" for run in runs)
@@ -148,12 +148,12 @@ def test_points_reach_asv_and_a_quick_run_is_reused(
     benchmark = suite.BertBase()
     assert benchmark.setup_cache() == ""
     assert bench.calls() == calls, "asv's own process measured again"
-    benchmark.setup("", "batch1_seq16.fp16", "kernl")
-    assert benchmark.track_time("", "batch1_seq16.fp16", "kernl")["samples"] == [1e-6, 1.1e-6]
+    benchmark.setup("", "batch8_seq128.fp16", "kernl")
+    assert benchmark.track_time("", "batch8_seq128.fp16", "kernl")["samples"] == [1e-6, 1.1e-6]
     with pytest.raises(RuntimeError, match="OutOfMemoryError"):
         benchmark.setup("", f"{broken}.fp16", "kernl")
     for case, name in (
-        ("batch1_seq16.fp16", "compile_max_autotune"),
+        ("batch8_seq128.fp16", "compile_max_autotune"),
         ("batch8_seq512.fp16", "kernl"),
     ):
         with pytest.raises(NotImplementedError, match=NOT_SELECTED):
@@ -162,8 +162,8 @@ def test_points_reach_asv_and_a_quick_run_is_reused(
     monkeypatch.setenv("KERNL_IMPLEMENTATIONS", ",".join(IMPLEMENTATIONS))
     assert suite.BertBase().setup_cache() == ""
     whole = ",".join(IMPLEMENTATIONS)
-    assert bench.calls()[f"batch1_seq16:{whole}"] == 1, "implementations are measured side by side"
-    point = read_point(tmp_path, "batch1_seq16.fp16", "compile_max_autotune")
+    assert bench.calls()[f"batch8_seq128:{whole}"] == 1, "implementations are measured side by side"
+    point = read_point(tmp_path, "batch8_seq128.fp16", "compile_max_autotune")
     assert point is not None
     assert point["status"] == "ok"
 

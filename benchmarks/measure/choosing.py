@@ -11,7 +11,7 @@ import contextlib
 import functools
 import importlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 Alone = Callable[[str], AbstractContextManager[object]]
@@ -38,43 +38,57 @@ def choose_anew() -> None:
 
 def choose_alone(alone: Alone) -> None:
     """Let Inductor time its candidates while no other worker uses the device."""
+    from torch._inductor.runtime import benchmarking
     from torch._inductor.runtime.triton_heuristics import CachingAutotuner
 
-    autotuner: Any = CachingAutotuner
-    timed = autotuner.benchmark_all_configs
+    timing: list[tuple[Any, str]] = [(CachingAutotuner, "benchmark_all_configs")]
+    timing += [
+        (each, "benchmark_gpu")
+        for each in vars(benchmarking).values()
+        if isinstance(each, type) and "benchmark_gpu" in vars(each)
+    ]
+    for owner, name in timing:
+        setattr(owner, name, _alone(alone, getattr(owner, name)))
 
-    @functools.wraps(timed)
-    def timed_alone(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with alone("what torch.compile times"):
-            return timed(self, *args, **kwargs)
 
-    autotuner.benchmark_all_configs = timed_alone
+def aside_while_compiling(aside: Callable[[], AbstractContextManager[object]]) -> None:
+    """Let PyTorch and Triton say, by `aside`, when they compile: nothing uses the device then.
 
-
-@contextlib.contextmanager
-def first_choices() -> Iterator[None]:
-    """Inside, Inductor's kernels take their first configuration; all that it compiled is forgotten.
-
-    For who only compiles: which configuration is the fastest is found out by who measures.
+    What Inductor times in between is alone (`choose_alone`).
     """
-    import torch
-    from torch._inductor.runtime.triton_heuristics import CachingAutotuner
-    from torch._inductor.utils import clear_caches
+    import triton
+    import triton.compiler
+    from torch._dynamo.callback import CallbackTrigger, CompilationCallbackHandler
 
-    autotuner: Any = CachingAutotuner
-    timed = autotuner.benchmark_all_configs
-    autotuner.benchmark_all_configs = _in_order
-    try:
-        yield
-    finally:
-        autotuner.benchmark_all_configs = timed
-        torch._dynamo.reset()
-        clear_caches()
+    handler: Any = CompilationCallbackHandler
+    installed = handler.install_callbacks
+
+    @contextlib.contextmanager
+    def install_callbacks(self: Any, trigger: Any, compile_id: str) -> Iterator[None]:
+        # Autotuning and the recording of graphs, which are told of too, use the device.
+        compiles = trigger is CallbackTrigger.DYNAMO
+        with installed(self, trigger, compile_id), aside() if compiles else nullcontext():
+            yield
+
+    handler.install_callbacks = install_callbacks
+    compiled: Any = triton.compiler.compile
+
+    @functools.wraps(compiled)
+    def compile_aside(*args: Any, **kwargs: Any) -> Any:
+        with aside():
+            return compiled(*args, **kwargs)
+
+    for module in (triton, triton.compiler):
+        setattr(module, "compile", compile_aside)  # noqa: B010 (mypy sees a function, not a name)
 
 
-def _in_order(self: Any, *_args: Any, **_kwargs: Any) -> dict[Any, float]:
-    """As if each configuration had taken longer than the one before it."""
-    return {launcher: float(place) for place, launcher in enumerate(self.launchers)}
+def _alone(alone: Alone, timed: Any) -> Any:
+    @functools.wraps(timed)
+    def timed_alone(*args: Any, **kwargs: Any) -> Any:
+        with alone("what torch.compile times"):
+            return timed(*args, **kwargs)
+
+    return timed_alone
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ _LEAST_FLUSH_BYTES = 256 << 20  # long enough to read for the host to queue the 
 _ROUNDS_AT_ONCE = 8
 _WARM_UP_S = 0.015  # idle clocks are a fraction of the working ones
 _CEILING_WARM_UP_S = 0.1
+_CALM_CALLS, _CALM_CALL_S, _CALM_LIMIT_S = 10, 5e-4, 1.0
 _HOT_SHARE = 3
 
 # How each of `timing.PRODUCTS` is computed.
@@ -64,6 +65,23 @@ class Flush:
     def __call__(self) -> None:
         """Queue the read on the current stream."""
         torch.sum(self._buffer, 0, out=self._sum)
+
+
+def wait_for_calm(limit_s: float = _CALM_LIMIT_S) -> bool:
+    """Wait until the device does nothing for other processes; returns whether it came to that.
+
+    Work of two processes takes turns on it, in slices of milliseconds: a kernel that takes
+    microseconds waits for the other's slice.
+    """
+    word = torch.zeros(1, device="cuda")
+    end = time.perf_counter() + limit_s
+    calm = 0
+    while calm < _CALM_CALLS and time.perf_counter() < end:
+        begun = time.perf_counter()
+        word.add_(1.0)
+        torch.cuda.synchronize()
+        calm = calm + 1 if time.perf_counter() - begun < _CALM_CALL_S else 0
+    return calm >= _CALM_CALLS
 
 
 def capture(call: Callable[..., Any], sets: Sets) -> Captured:

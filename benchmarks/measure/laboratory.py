@@ -27,10 +27,7 @@ class DeviceFault(Exception):
 
 @dataclass(frozen=True)
 class Task:
-    """One case to measure. `seed` draws the inputs of the check; `budget_s` is seconds of GPU.
-
-    `compile_only`: nothing is measured, and no point is sent.
-    """
+    """One case to measure. `seed` draws the inputs of the check; `budget_s` is seconds of GPU."""
 
     op: str
     case: str
@@ -41,7 +38,6 @@ class Task:
     samples: int
     budget_s: float
     seed: int
-    compile_only: bool = False
 
     @classmethod
     def of(cls, message: Mapping[str, Any]) -> Task:

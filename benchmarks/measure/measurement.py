@@ -16,7 +16,6 @@ import torch
 
 from benchmarks.measure import accuracy, graphs, timing
 from benchmarks.measure.check import check_all, truth
-from benchmarks.measure.compile_once import compile_once
 from benchmarks.measure.implementations import IMPLEMENTATIONS
 from benchmarks.measure.laboratory import (
     Laboratory,
@@ -44,12 +43,6 @@ def measure(task: Task, ops: Mapping[str, Any], lab: Laboratory, stage: Stage) -
     """One point for each implementation of the task, in the order in which they are decided."""
     op = ops.get(task.op)
     case, reason = _resolve(task, op)
-    if task.compile_only:
-        with torch.no_grad():  # a compiled graph with gradients is another one
-            if not reason:
-                compile_once(op, case, task.implementations, lab.device, stage)
-        free(lab)
-        return
     if reason:
         for name in task.implementations:
             yield point(name, "skipped", reason)

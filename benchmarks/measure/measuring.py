@@ -199,17 +199,6 @@ class Measuring:
                     self._faults[name] += 1
                     found(failed(name, str(fault)))
 
-    def compile(self, case: SweepCase) -> None:
-        """Let the worker compile a case. What goes wrong goes wrong again where it is measured."""
-        worker = self._ready_worker()
-        if worker is not None:
-            task = {**self._task(case, self._subject.measured), "compile_only": True}
-            try:
-                for _ in worker.measure(task, self._settings.case_timeout_s):
-                    pass
-            except WorkerFault:
-                self._workshop.stop()
-
     def stop(self) -> None:
         """End the worker, if one runs."""
         self._workshop.stop()

@@ -1,12 +1,11 @@
 """Many cases, one device, several workers: all but the timing is done by many at once.
 
-`turns` says who may use the device when. Operators' cases are compiled first, by all workers of
-theirs. Then each measures whole cases, as that of a sweep does, and whatever a case does to its
-worker costs that case alone. A case for which there was no memory beside the others is measured
-once more when they are gone.
+`turns` says who may use the device when. Each worker measures whole cases, as that of a sweep does,
+and whatever a case does to its worker costs that case alone. A case for which there was no memory
+beside the others is measured once more when they are gone.
 
-Operators and models have workers of their own, which share the device at the same time: what one
-compiles, the other need not wait for.
+Operators and models have workers of their own, which share the device at the same time. A model's
+latency is by wall clock: while one is timed, nobody else computes anything.
 """
 
 from __future__ import annotations
@@ -118,7 +117,7 @@ class _Shift:
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self.turns = Turns(workers)
+        self.turns = Turns()
         self.error: BaseException | None = None
 
 
@@ -145,7 +144,6 @@ class _Crew:
         self._batch = batch
         self._environment = environment
         self._command = command
-        self._uncompiled: deque[Job] = deque()
         self._figures: Fingerprint = {}
         self._writing = [
             Writing(lot.subject, journal, progress, lambda: self._figures) for lot in lots
@@ -154,16 +152,14 @@ class _Crew:
 
     def threads(self, jobs: deque[Job], count: int, shift: _Shift) -> list[threading.Thread]:
         """Those of so many workers, not yet started."""
-        if count > 1 and self._batch.suite == SUITE:
-            self._uncompiled.extend(jobs)
-        self._compiling = _Compiling(len(self._uncompiled))
         self._running = count
         environment = dict(self._environment)
-        if self._batch.suite != SUITE:
+        models = self._batch.suite != SUITE
+        if models:
             # Of a model many kernels are compiled at once, and each worker would take all cores.
             cores = max(1, (os.cpu_count() or 1) // count)
             environment.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(cores))
-        shops = [Workshop(shift.turns.turn()) for _ in range(count)]
+        shops = [Workshop(shift.turns.turn(quiet=models)) for _ in range(count)]
         return [
             threading.Thread(target=self._work, args=(jobs, environment, shop, shift), daemon=True)
             for shop in shops
@@ -174,10 +170,6 @@ class _Crew:
     ) -> None:
         lots = [self._measuring(lot, environment, shop) for lot in self._batch.lots]
         try:
-            while shift.error is None and (job := self._next(self._uncompiled)):
-                lot, case = job
-                lots[lot].compile(case)
-                self._compiling.step()
             while shift.error is None and (job := self._next(jobs)):
                 lot, case = job
                 messages: list[Message] = []
@@ -196,7 +188,6 @@ class _Crew:
             shift.error = error
         finally:
             shop.stop()
-            shift.turns.leave()
             with _LOCK:
                 self._running -= 1
 
@@ -214,24 +205,6 @@ _LOCK = threading.Lock()
 """Held by who takes a job or writes points: all crews write into one journal."""
 
 
-class _Compiling:
-    """Says how far it is, ten times in all."""
-
-    def __init__(self, cases: int) -> None:
-        self._cases = cases
-        self._done = 0
-        self._begun = time.monotonic()
-        self._lock = threading.Lock()
-
-    def step(self) -> None:
-        """Another case is compiled."""
-        with self._lock:
-            self._done += 1
-            if 10 * self._done // self._cases > 10 * (self._done - 1) // self._cases:
-                taken = time.monotonic() - self._begun
-                say(f"compiled {self._done} of {self._cases} cases after {taken:.0f} s")
-
-
 def _found_no_memory(message: Message) -> bool:
     return message["status"] == "failed" and _NO_MEMORY in str(message.get("reason")).lower()
 
@@ -241,7 +214,9 @@ def _split(seconds: float, workers: str, shift: _Shift) -> str:
     turns = shift.turns
     ordered = sorted(turns.alone_s.items(), key=lambda item: -item[1])
     parts = [f"{taken:.0f} s {what}" for what, taken in ordered if taken >= 0.5]
-    together = seconds - sum(turns.alone_s.values())
-    busy = 1.0 - turns.waited_s / (shift.workers * max(together, 1e-9))
-    parts.append(f"{together:.0f} s together, workers {max(busy, 0.0):.0%} busy")
-    return f"{workers} workers, {seconds:.0f} s, {turns.phases} turns: {', '.join(parts)}"
+    parts.append(f"{seconds - sum(turns.alone_s.values()):.0f} s nobody alone")
+    held = turns.held_s / (shift.workers * max(seconds, 1e-9))
+    return (
+        f"{workers} workers, {seconds:.0f} s, {turns.taken} turns: {', '.join(parts)}; "
+        f"held up {held:.0%} of their time"
+    )

@@ -66,7 +66,7 @@ class WorkerProcess:
 
         `turn` is its place among workers that share a device; by default nobody shares it.
         """
-        self._turn = turn or Turns(1).turn()
+        self._turn = turn or Turns().turn()
         self._buffer = b""
         self._at = ("start", "")
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the worker)
@@ -83,8 +83,10 @@ class WorkerProcess:
         except OSError as error:
             self._log.close()
             raise WorkerFault(f"the worker cannot be started: {error}") from error
+        pid = self._process.pid
+        self._turn.attach(lambda number: os.killpg(pid, number))
         self._limit_s = start_timeout_s
-        self._deadline = time.monotonic() + start_timeout_s
+        self._begin(start_timeout_s)
         message = self._heard()
         if message.get("kind") == "refused":
             self.stop()
@@ -104,7 +106,7 @@ class WorkerProcess:
         Raises WorkerFault, also after some of the points.
         """
         self._limit_s = timeout_s
-        self._deadline = time.monotonic() + timeout_s
+        self._begin(timeout_s)
         self._at = (_ASKED, "")
         self._write(task)
         while True:
@@ -134,19 +136,31 @@ class WorkerProcess:
         self._end()
         self._turn.drop()
 
+    def _begin(self, seconds: float) -> None:
+        """So long it may take from here."""
+        self._deadline = time.monotonic() - self._held_s() + seconds
+
+    def _held_s(self) -> float:
+        """Waiting for the others, and standing still for them, is not this one's time."""
+        return self._turn.waited_s + self._turn.stopped_s
+
     def _heard(self) -> Message:
-        """The next message that is no question. Waiting for the others is not this one's time."""
+        """The next message that is not about whose the device is."""
         while True:
             message = self._read()
-            if message.get("kind") not in ("alone", "together"):
-                return message
-            asked = time.monotonic()
-            if message["kind"] == "alone":
+            kind = message.get("kind")
+            if kind == "aside":
+                self._turn.aside()
+                continue
+            if kind == "alone":
                 self._turn.take(str(message.get("what")))
-            else:
+            elif kind == "together":
                 self._turn.give_back()
-            self._deadline += time.monotonic() - asked
-            self._write({"kind": message["kind"]})
+            elif kind == "back":
+                self._turn.back()
+            else:
+                return message
+            self._write({"kind": kind})
 
     def _write(self, task: Mapping[str, Any]) -> None:
         assert self._process.stdin is not None
@@ -160,7 +174,7 @@ class WorkerProcess:
         assert self._process.stdout is not None
         stream = self._process.stdout.fileno()
         while b"\n" not in self._buffer:
-            remaining = self._deadline - time.monotonic()
+            remaining = self._deadline + self._held_s() - time.monotonic()
             if remaining <= 0:
                 raise self._fault(f"no answer within {self._limit_s:g} s")
             if select.select([stream], [], [], remaining)[0]:
@@ -227,6 +241,7 @@ class WorkerProcess:
 
         A process inside of a driver's call that does not return cannot be ended: it is left there.
         """
+        self._turn.detach()  # from here on its id may become another's
         if self._process.returncode is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -2,89 +2,120 @@
 
 Most of a case's wall clock is Python's, and none of its GPU's: PyTorch traces, compiles, checks.
 Several workers do that at once. But nothing may be timed while another process uses the device. So
-there are two phases. Together, all work until each of them asks for the device or has nothing left
-to do. Then those that asked have it one after another, in the order of their asking; whoever had it
-waits until all had. Then they go on together.
+who times has it alone: the other workers' processes are stopped meanwhile, wherever they are, and
+go on afterwards (SIGSTOP, SIGCONT). Whoever asks while another has the device waits; the first to
+ask is the first to have it.
+
+A worker that says it is aside uses no device, as while it compiles: it goes on meanwhile, unless
+who times needs a quiet host too. Before it uses the device again it says so, and waits until nobody
+has the device alone.
+
+Source: signal(7), "Signal dispositions"; setpgid(2).
 """
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import threading
 import time
 from collections import defaultdict, deque
+from collections.abc import Callable
+
+Signal = Callable[[int], object]
+"""Sends a signal to all processes of a worker."""
 
 
 class Turns:
-    """The phases of one device.
+    """Who has one device alone, and who waits for it.
 
     Attributes:
         alone_s: by what it was for, the seconds in which one worker had the device.
-        phases: how often all had been waiting, so that turns began.
-        waited_s: seconds that workers, all added up, waited for the last one to ask.
+        taken: how often one had it.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self) -> None:
         self.alone_s: dict[str, float] = defaultdict(float)
-        self.phases = 0
-        self.waited_s = 0.0
+        self.taken = 0
         self._changed = threading.Condition()
-        self._workers = workers
+        self._turns: list[Turn] = []
         self._asked: deque[Turn] = deque()
-        self._asked_at: dict[Turn, float] = {}
-        self._served: set[Turn] = set()
-        self._serving = False
 
-    def turn(self) -> Turn:
-        """The place of one of the workers."""
-        return Turn(self)
-
-    def leave(self) -> None:
-        """One of the workers has nothing left to do."""
+    def turn(self, *, quiet: bool = False) -> Turn:
+        """The place of another worker. `quiet`: while it has the device, nobody else computes."""
+        turn = Turn(self, quiet=quiet)
         with self._changed:
-            self._workers -= 1
-            self._look()
+            self._turns.append(turn)
+        return turn
 
-    def _look(self) -> None:
-        """Begin or end the phase of turns where it is time to. The condition is held."""
-        if not self._serving and self._asked and len(self._asked) >= self._workers:
-            self._serving = True
-            self.phases += 1
-            self.waited_s += sum(time.monotonic() - at for at in self._asked_at.values())
-            self._asked_at.clear()
-        if self._serving and not self._asked:
-            self._serving = False
-            self._served.clear()
+    @property
+    def held_s(self) -> float:
+        """Seconds in which workers waited or were stopped, all added up."""
+        with self._changed:
+            return sum(turn.stopped_s + turn.waited_s for turn in self._turns)
+
+    def _settle(self) -> None:
+        """Stop who has to stand still, let the others go on. The condition is held."""
+        first = self._asked[0] if self._asked else None
+        for turn in self._turns:
+            stands = first is not None and turn is not first and turn._in_the_way(first.quiet)
+            turn._hold(stands=stands)
         self._changed.notify_all()
-
-    def _take(self, turn: Turn) -> None:
-        with self._changed:
-            self._asked.append(turn)
-            if not self._serving:
-                self._asked_at[turn] = time.monotonic()
-            self._look()
-            self._changed.wait_for(lambda: self._serving and self._asked[0] is turn)
-
-    def _give_back(self, turn: Turn, *, wait: bool) -> None:
-        with self._changed:
-            self._asked.popleft()
-            self._served.add(turn)
-            self._look()
-            if wait:
-                self._changed.wait_for(lambda: turn not in self._served)
-            self._served.discard(turn)
 
 
 class Turn:
-    """One worker's place. Its methods are called by one thread."""
+    """One worker's place. Its methods are called by one thread.
 
-    def __init__(self, turns: Turns) -> None:
+    Attributes:
+        quiet: nobody else computes while it has the device.
+        waited_s: seconds for which it waited, for the device or until nobody had it alone.
+    """
+
+    def __init__(self, turns: Turns, *, quiet: bool) -> None:
+        self.quiet = quiet
+        self.waited_s = 0.0
         self._turns = turns
+        self._signal: Signal | None = None
+        self._aside = False
+        self._waits = False
+        self._stopped_at: float | None = None
+        self._stopped_s = 0.0
         self._what: str | None = None
         self._since = 0.0
 
+    @property
+    def stopped_s(self) -> float:
+        """Seconds for which its processes were stopped."""
+        at = self._stopped_at
+        return self._stopped_s + (time.monotonic() - at if at is not None else 0.0)
+
+    def attach(self, send: Signal) -> None:
+        """Its process has been started, and uses no device yet: it is aside."""
+        with self._turns._changed:
+            self._signal = send
+            self._aside = True
+            self._turns._settle()
+
+    def aside(self) -> None:
+        """It uses the device for nothing from now on."""
+        with self._turns._changed:
+            self._aside = True
+            self._turns._settle()
+
+    def back(self) -> None:
+        """It is about to use the device beside others. Waits while anybody has it alone."""
+        with self._turns._changed:
+            self._wait(lambda: not self._turns._asked)
+            self._aside = False
+
     def take(self, what: str) -> None:
         """Wait until this worker has the device for itself; `what` it is for, in words."""
-        self._turns._take(self)
+        turns = self._turns
+        with turns._changed:
+            turns._asked.append(self)
+            turns._settle()
+            self._wait(lambda: turns._asked[0] is self)
+            turns.taken += 1
         self._what = what
         self._since = time.monotonic()
 
@@ -95,18 +126,52 @@ class Turn:
             self._what = what
 
     def give_back(self) -> None:
-        """It needs the device no longer for itself. Waits until it may use it beside others."""
-        self._end(wait=True)
+        """It needs the device no longer for itself. Waits while anybody else does."""
+        self._end()
+        with self._turns._changed:
+            self._wait(lambda: not self._turns._asked)
+
+    def detach(self) -> None:
+        """Its process is being ended: no signal reaches it any more."""
+        with self._turns._changed:
+            self._signal = None
+            self._hold(stands=False)
 
     def drop(self) -> None:
-        """It has ended, whatever it had asked for."""
-        self._end(wait=False)
+        """Its process has ended, whatever it had asked for."""
+        self.detach()
+        self._end()
 
-    def _end(self, *, wait: bool) -> None:
+    def _end(self) -> None:
         if self._what is not None:
             self._count()
             self._what = None
-            self._turns._give_back(self, wait=wait)
+            with self._turns._changed:
+                self._turns._asked.popleft()
+                self._turns._settle()
+
+    def _wait(self, until: Callable[[], bool]) -> None:
+        """Stand still by itself: whoever waits for an answer need not be stopped."""
+        begun = time.monotonic()
+        self._waits = True
+        self._turns._changed.wait_for(until)
+        self._waits = False
+        self.waited_s += time.monotonic() - begun
+
+    def _in_the_way(self, quiet: bool) -> bool:
+        return self._signal is not None and not self._waits and (quiet or not self._aside)
+
+    def _hold(self, *, stands: bool) -> None:
+        if stands == (self._stopped_at is not None):
+            return
+        if stands:
+            self._stopped_at = time.monotonic()
+        else:
+            self._stopped_s = self.stopped_s
+            self._stopped_at = None
+        if self._signal is not None:
+            with contextlib.suppress(OSError):  # it has just ended
+                self._signal(signal.SIGSTOP if stands else signal.SIGCONT)
 
     def _count(self) -> None:
         now = time.monotonic()

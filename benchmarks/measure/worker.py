@@ -9,6 +9,8 @@ with. Anything that a library prints goes to standard error instead.
     ← {"kind": "stage", "stage": …, "implementation": …}   before each step: who is to blame
     ← {"kind": "alone", "what": …}   it wants the device for itself, and waits for a line
     ← {"kind": "together"}           it had it, and waits for a line before it uses it again
+    ← {"kind": "aside"}              it uses no device from now on; it begins so
+    ← {"kind": "back"}               it is about to use it again, and waits for a line
     ← {"kind": "figures", "figures": {…}}        what it found out of the device since
     ← {"kind": "point", "variant": …, "status": …, "reason": …, …}   one an implementation
     ← {"kind": "done"}                           after the last point of a task
@@ -26,13 +28,14 @@ import gc
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
 from benchmarks import cases
-from benchmarks.measure.choosing import Alone, choose_alone, choose_anew
+from benchmarks.measure.choosing import Alone, aside_while_compiling, choose_alone, choose_anew
 from benchmarks.measure.journal import finite
 from benchmarks.measure.lifetime import die_with_parent
 
@@ -63,6 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     prepare_environment(options.device, options.suite)
     asking = Asking(out, sys.stdin, options.device)
     try:
+        import_all(options.device)
+        asking.back()
+        aside_while_compiling(asking.compiling)
         measure, figures = prepare(
             options.device,
             options.suite,
@@ -101,33 +107,90 @@ def prepare(
 
 
 class Asking:
-    """Asks who started this worker for the device, which several workers may share."""
+    """Tells who started this worker what it does with the device, which several workers may share.
+
+    It begins aside: it uses no device before `back` is called.
+    """
 
     def __init__(self, out: TextIO, answers: TextIO, device: str) -> None:
         self._out = out
         self._answers = answers
         self._device = device
         self._depth = 0
+        self._aside = True
 
     @contextlib.contextmanager
     def alone(self, what: str) -> Iterator[None]:
         """While this holds no other worker uses the device. Within another one, it asks nothing."""
+        aside = self._aside
+        if aside:
+            self.back()
         if self._depth == 0:
+            self._wait()
             self._ask(kind="alone", what=what)
+            self._wait_for_calm()
         self._depth += 1
         try:
             yield
         finally:
             self._depth -= 1
             if self._depth == 0:
+                self._wait()
                 self._ask(kind="together")
+            if aside:
+                self.aside()
 
-    def _ask(self, **message: str) -> None:
+    def aside(self) -> None:
+        """From here on nothing is done with the device, and others may time."""
+        if self._depth == 0 and not self._aside:
+            self._wait()
+            self._aside = True
+            _send(self._out, {"kind": "aside"})
+
+    @contextlib.contextmanager
+    def compiling(self) -> Iterator[None]:
+        """While this holds nothing is done with the device, unless this worker has it alone."""
+        if self._depth or self._aside or not self._may_step_aside():
+            yield
+            return
+        self.aside()
+        try:
+            yield
+        finally:
+            self.back()
+
+    def _may_step_aside(self) -> bool:
+        """Not from another thread, nor while a graph is captured: nobody may wait then."""
+        if threading.current_thread() is not threading.main_thread():
+            return False
+        if self._device != "cuda":
+            return True
+        import torch
+
+        return not torch.cuda.is_current_stream_capturing()
+
+    def back(self) -> None:
+        """The device is about to be used beside others. Waits until nobody has it alone."""
+        if self._aside:
+            self._aside = False
+            self._ask(kind="back")
+
+    def _wait(self) -> None:
         if self._device == "cuda":
             import torch
 
             with contextlib.suppress(Exception):  # a lost device shows where it is used
                 torch.cuda.synchronize()
+
+    def _wait_for_calm(self) -> None:
+        """What the others had given the device before they were stopped is still being done."""
+        if self._device == "cuda":
+            from benchmarks.measure.graphs import wait_for_calm
+
+            with contextlib.suppress(Exception):
+                wait_for_calm()
+
+    def _ask(self, **message: str) -> None:
         _send(self._out, message)
         if not self._answers.readline():
             raise SystemExit  # nobody is there any more
@@ -143,6 +206,22 @@ def prepare_environment(device: str, suite: str = "kernels") -> None:
     if suite == "kernels":
         # One kernel at a time is compiled: a pool of compilers would only have to be started.
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+
+
+def import_all(device: str) -> None:
+    """Import what takes seconds. Raises Refusal.
+
+    Without a device nobody is asked for; what cannot be imported is said where it is used.
+    """
+    _prepared_ops("cpu")
+    if device == "cuda":
+        from benchmarks.measure.alternatives import ALTERNATIVES, unusable
+
+        frozen = cases.load()
+        wanted = {name for op in frozen.ops for name in frozen.selected_implementations(op)}
+        for alternative in ALTERNATIVES:
+            if alternative.name in wanted:
+                unusable(alternative.module)
 
 
 def _serve(message: Mapping[str, Any], measure: Measure, out: TextIO) -> None:
@@ -168,7 +247,6 @@ def _prepare_kernels(device: str, alone: Alone, tell: Tell) -> tuple[Measure, di
     """(what measures an operator's case, fingerprint). Raises Refusal."""
     ops = _prepared_ops(device, alone)
 
-    from benchmarks.measure.alternatives import ALTERNATIVES, unusable
     from benchmarks.measure.laboratory import Laboratory, describe
     from benchmarks.measure.measurement import measure
     from benchmarks.measure.timing import Ceilings
@@ -179,12 +257,6 @@ def _prepare_kernels(device: str, alone: Alone, tell: Tell) -> tuple[Measure, di
     figures = _figures(device, "kernels")
     if device == "cpu":
         return measuring(Laboratory("cpu", alone=alone)), figures
-    frozen = cases.load()
-    wanted = {name for op in frozen.ops for name in frozen.selected_implementations(op)}
-    for alternative in ALTERNATIVES:
-        if alternative.name in wanted:
-            unusable(alternative.module)  # imports take seconds, and nobody waits for this one yet
-
     from benchmarks.measure.graphs import Flush, ceilings
 
     def find_ceilings() -> Ceilings:

@@ -153,7 +153,7 @@ class WorkerProcess:
                 self._turn.aside()
                 continue
             if kind == "alone":
-                self._turn.take(str(message.get("what")))
+                self._turn.take(str(message.get("what")), quiet=bool(message.get("quiet")))
             elif kind == "together":
                 self._turn.give_back()
             elif kind == "back":

@@ -58,7 +58,8 @@ class Turns:
         """Stop who has to stand still, let the others go on. The condition is held."""
         first = self._asked[0] if self._asked else None
         for turn in self._turns:
-            stands = first is not None and turn is not first and turn._in_the_way(first.quiet)
+            waits_for = first if turn is not first else None
+            stands = waits_for is not None and turn._in_the_way(quiet=waits_for._quietly)
             turn._hold(stands=stands)
         self._changed.notify_all()
 
@@ -67,13 +68,14 @@ class Turn:
     """One worker's place. Its methods are called by one thread.
 
     Attributes:
-        quiet: nobody else computes while it has the device.
+        quiet: nobody else computes while it has the device, ever.
         waited_s: seconds for which it waited, for the device or until nobody had it alone.
     """
 
     def __init__(self, turns: Turns, *, quiet: bool) -> None:
         self.quiet = quiet
         self.waited_s = 0.0
+        self._quietly = quiet
         self._turns = turns
         self._signal: Signal | None = None
         self._aside = False
@@ -108,10 +110,14 @@ class Turn:
             self._wait(lambda: not self._turns._asked)
             self._aside = False
 
-    def take(self, what: str) -> None:
-        """Wait until this worker has the device for itself; `what` it is for, in words."""
+    def take(self, what: str, *, quiet: bool = False) -> None:
+        """Wait until this worker has the device for itself; `what` it is for, in words.
+
+        `quiet`: this time nobody else computes meanwhile.
+        """
         turns = self._turns
         with turns._changed:
+            self._quietly = self.quiet or quiet
             turns._asked.append(self)
             turns._settle()
             self._wait(lambda: turns._asked[0] is self)
@@ -158,7 +164,7 @@ class Turn:
         self._waits = False
         self.waited_s += time.monotonic() - begun
 
-    def _in_the_way(self, quiet: bool) -> bool:
+    def _in_the_way(self, *, quiet: bool) -> bool:
         return self._signal is not None and not self._waits and (quiet or not self._aside)
 
     def _hold(self, *, stands: bool) -> None:

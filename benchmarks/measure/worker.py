@@ -7,7 +7,7 @@ with. Anything that a library prints goes to standard error instead.
     → {"op": …, "case": …, "dims": …, "dtype": …, "version": …, "implementations": …, …}
     ← {"kind": "ready", "fingerprint": {…}}      once, or {"kind": "refused", "status", "reason"}
     ← {"kind": "stage", "stage": …, "implementation": …}   before each step: who is to blame
-    ← {"kind": "alone", "what": …}   it wants the device for itself, and waits for a line
+    ← {"kind": "alone", "what": …, "quiet": …}   it wants the device for itself; it waits for a line
     ← {"kind": "together"}           it had it, and waits for a line before it uses it again
     ← {"kind": "aside"}              it uses no device from now on; it begins so
     ← {"kind": "back"}               it is about to use it again, and waits for a line
@@ -31,6 +31,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -69,6 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         import_all(options.device)
         asking.back()
         aside_while_compiling(asking.compiling)
+        if options.device == "cuda":
+            # Its candidates differ by little, and it times each for a moment.
+            choose_alone(partial(asking.alone, quiet=True))
         measure, figures = prepare(
             options.device,
             options.suite,
@@ -120,14 +124,16 @@ class Asking:
         self._aside = True
 
     @contextlib.contextmanager
-    def alone(self, what: str) -> Iterator[None]:
-        """While this holds no other worker uses the device. Within another one, it asks nothing."""
+    def alone(self, what: str, *, quiet: bool = False) -> Iterator[None]:
+        """While this holds no other worker uses the device, nor computes anything where it is to be
+        `quiet`. Within another one, it asks nothing.
+        """
         aside = self._aside
         if aside:
             self.back()
         if self._depth == 0:
             self._wait()
-            self._ask(kind="alone", what=what)
+            self._ask(kind="alone", what=what, quiet=quiet)
             self._wait_for_calm()
         self._depth += 1
         try:
@@ -190,7 +196,7 @@ class Asking:
             with contextlib.suppress(Exception):
                 wait_for_calm()
 
-    def _ask(self, **message: str) -> None:
+    def _ask(self, **message: str | bool) -> None:
         _send(self._out, message)
         if not self._answers.readline():
             raise SystemExit  # nobody is there any more
@@ -245,7 +251,7 @@ def _serve(message: Mapping[str, Any], measure: Measure, out: TextIO) -> None:
 
 def _prepare_kernels(device: str, alone: Alone, tell: Tell) -> tuple[Measure, dict[str, Any]]:
     """(what measures an operator's case, fingerprint). Raises Refusal."""
-    ops = _prepared_ops(device, alone)
+    ops = _prepared_ops(device)
 
     from benchmarks.measure.laboratory import Laboratory, describe
     from benchmarks.measure.measurement import measure
@@ -274,7 +280,7 @@ def _prepare_kernels(device: str, alone: Alone, tell: Tell) -> tuple[Measure, di
 
 def _prepare_models(device: str, alone: Alone) -> tuple[Measure, dict[str, Any]]:
     """(what measures a model's case, fingerprint). Raises Refusal."""
-    _prepared_ops(device, alone)
+    _prepared_ops(device)
 
     from benchmarks.measure.laboratory import Laboratory
     from benchmarks.measure.model_measurement import Shelf, measure
@@ -286,14 +292,12 @@ def _prepare_models(device: str, alone: Alone) -> tuple[Measure, dict[str, Any]]
     return lambda task, stage: measure(task, shelf, lab, stage), figures
 
 
-def _prepared_ops(device: str, alone: Alone = lambda _: nullcontext()) -> dict[str, Any]:
+def _prepared_ops(device: str) -> dict[str, Any]:
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
         raise Refusal("skipped", f"torch {torch.__version__} sees no CUDA device")
     choose_anew()
-    if device == "cuda":
-        choose_alone(alone)
     return load_ops(os.environ.get("KERNL_CODE"))
 
 

@@ -17,8 +17,8 @@ from benchmarks.measure.turns import Turns
 
 WORKER = """
 import json, sys, time
-def send(kind):
-    print(json.dumps({"kind": kind, "what": "timing"}), flush=True)
+def send(kind, quiet=False):
+    print(json.dumps({"kind": kind, "what": "timing", "quiet": quiet}), flush=True)
 def work(what, seconds, log=open(sys.argv[1], "w")):
     end = time.monotonic() + float(seconds)
     while time.monotonic() < end:
@@ -31,6 +31,9 @@ for line in sys.stdin:
     for step in json.loads(line)["steps"]:
         if step in ("alone", "together", "back"):
             send(step)
+            sys.stdin.readline()
+        elif step == "alone quietly":
+            send("alone", quiet=True)
             sys.stdin.readline()
         elif step == "aside":
             send(step)
@@ -138,6 +141,15 @@ def test_who_is_aside_goes_on_unless_the_host_has_to_be_quiet(
     alone = stretches(processes.marks(0)["itself"])
     assert (inside(processes.marks(1)["compile"], alone) == 0) == quiet
     assert processes.marks(1)["compile"]
+
+
+def test_a_worker_can_ask_for_a_quiet_host_once(processes: Processes) -> None:
+    holder, other = processes.start(), processes.start()
+    steps = [BESIDE, "alone quietly", "itself 0.05", "together", BESIDE, *ALONE]
+    at_once((holder, steps), (other, ["aside", "compile 0.4", "back"]))
+    quiet, plain = stretches(processes.marks(0)["itself"])
+    assert inside(processes.marks(1)["compile"], [quiet]) == 0
+    assert inside(processes.marks(1)["compile"], [plain]) > 0
 
 
 def test_standing_still_is_not_a_process_s_own_time(processes: Processes) -> None:

@@ -12,6 +12,7 @@ from kernl.launch import dependent_launches
 from kernl.ops import layer_norm, linear, linear_layer_norm, swiglu
 from kernl.runtime import graph_node
 from kernl.runtime.runner import Arena, CudaGraph, Direct
+from tests.canaries import on_every_stream
 
 
 def test_outputs_that_are_inputs_are_copied() -> None:
@@ -134,17 +135,6 @@ def test_arguments_of_a_kernel_are_8_bytes_or_refused() -> None:
     assert group._captured is not None
     with pytest.raises(OSError, match="8 are wanted"):
         graph_node.KernelNode(run.graph, group._captured, [2])  # its size, of 4 bytes
-
-
-def on_every_stream(device: torch.device) -> list[torch.Tensor]:
-    """Tensors of sevens as large as workspaces: freed memory is handed out stream by stream."""
-    found = []
-    streams = [torch.cuda.Stream(device, priority) for priority in (0, -1) * 32]
-    for stream in dict.fromkeys([torch.cuda.current_stream(device), *streams]):
-        with torch.cuda.stream(stream):
-            found += [torch.full((1 << n,), 7, dtype=torch.uint8, device=device) for n in (25, 23)]
-    torch.cuda.synchronize()
-    return found
 
 
 @pytest.mark.gpu

@@ -16,6 +16,7 @@ from benchmarks.measure.model_measurement import Shelf
 from benchmarks.model import ModelCase, Sample
 from benchmarks.models import BERT_BASE, DISTILBERT, MODELS
 from kernl.optimize.forward import OptimizedForward
+from tests.canaries import on_every_stream
 
 on_the_cpu = pytest.mark.skipif(
     torch.cuda.is_available(), reason="kernl runs on the CPU where there is no GPU"
@@ -160,7 +161,7 @@ def test_a_captured_graph_writes_to_memory_of_its_own_alone() -> None:
         torch._C._cuda_clearCublasWorkspaces()
         gc.collect()
         torch.cuda.empty_cache()
-        others = [torch.full((8 << 20,), 7, dtype=torch.uint8, device="cuda") for _ in range(64)]
+        others = on_every_stream(weight.device)
         assert torch.equal(call(sample), expected)
     assert all(bool((other == 7).all()) for other in others)
 

@@ -277,6 +277,26 @@ def test_more_samples_while_the_budget_lasts(fake: FakeDevice) -> None:
     assert 30 < len(taken["a"].cold) < 50
 
 
+@pytest.mark.parametrize(
+    ("calls_ms", "calm"),
+    [([0.05] * 10, True), ([0.05] * 9 + [3.0] + [0.05] * 10, True), ([0.05, 3.0] * 400, False)],
+)
+def test_a_device_is_calm_once_nobody_takes_turns_on_it(
+    calls_ms: list[float], calm: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, left = [0.0], iter(calls_ms)
+
+    def synchronize() -> None:
+        now[0] += next(left) / 1e3
+
+    plain = torch.zeros
+    monkeypatch.setattr(torch, "zeros", lambda *size, device: plain(*size))
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    monkeypatch.setattr("benchmarks.measure.graphs.time.perf_counter", lambda: now[0])
+    assert graphs.wait_for_calm(1.0) == calm
+    assert now[0] == pytest.approx(sum(calls_ms) / 1e3) if calm else now[0] >= 1.0
+
+
 def test_a_replay_that_leaves_an_output_unwritten_is_found(fake: FakeDevice) -> None:
     sets = [{"x": torch.full((3,), float(n + 1))} for n in range(4)]
 

@@ -23,12 +23,10 @@ machinery, whose points carry `"dry": true`.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import gc
 import json
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -36,8 +34,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from benchmarks import cases
+from benchmarks.measure.asking import Asking, send
 from benchmarks.measure.choosing import Alone, aside_while_compiling, choose_alone, choose_anew
-from benchmarks.measure.journal import finite
 from benchmarks.measure.lifetime import die_with_parent
 
 _FAULT_STATUS = 70
@@ -77,12 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.device,
             options.suite,
             asking.alone,
-            lambda found: _send(out, {"kind": "figures", "figures": found}),
+            lambda found: send(out, {"kind": "figures", "figures": found}),
         )
     except Refusal as refusal:
-        _send(out, {"kind": "refused", "status": refusal.status, "reason": str(refusal)})
+        send(out, {"kind": "refused", "status": refusal.status, "reason": str(refusal)})
         return
-    _send(out, {"kind": "ready", "fingerprint": figures})
+    send(out, {"kind": "ready", "fingerprint": figures})
     served = 0
     while line := sys.stdin.readline():
         _serve(json.loads(line), measure, out)
@@ -108,98 +106,6 @@ def prepare(
     if suite == "models":
         return _prepare_models(device, alone)
     return _prepare_kernels(device, alone, tell)
-
-
-class Asking:
-    """Tells who started this worker what it does with the device, which several workers may share.
-
-    It begins aside: it uses no device before `back` is called.
-    """
-
-    def __init__(self, out: TextIO, answers: TextIO, device: str) -> None:
-        self._out = out
-        self._answers = answers
-        self._device = device
-        self._depth = 0
-        self._aside = True
-
-    @contextlib.contextmanager
-    def alone(self, what: str, *, quiet: bool = False) -> Iterator[None]:
-        """While this holds no other worker uses the device, nor computes anything where it is to be
-        `quiet`. Within another one, it asks nothing.
-        """
-        aside = self._aside
-        if aside:
-            self.back()
-        if self._depth == 0:
-            self._wait()
-            self._ask(kind="alone", what=what, quiet=quiet)
-            self._wait_for_calm()
-        self._depth += 1
-        try:
-            yield
-        finally:
-            self._depth -= 1
-            if self._depth == 0:
-                self._wait()
-                self._ask(kind="together")
-            if aside:
-                self.aside()
-
-    def aside(self) -> None:
-        """From here on nothing is done with the device, and others may time."""
-        if self._depth == 0 and not self._aside:
-            self._wait()
-            self._aside = True
-            _send(self._out, {"kind": "aside"})
-
-    @contextlib.contextmanager
-    def compiling(self) -> Iterator[None]:
-        """While this holds nothing is done with the device, unless this worker has it alone."""
-        if self._depth or self._aside or not self._may_step_aside():
-            yield
-            return
-        self.aside()
-        try:
-            yield
-        finally:
-            self.back()
-
-    def _may_step_aside(self) -> bool:
-        """Not from another thread, nor while a graph is captured: nobody may wait then."""
-        if threading.current_thread() is not threading.main_thread():
-            return False
-        if self._device != "cuda":
-            return True
-        import torch
-
-        return not torch.cuda.is_current_stream_capturing()
-
-    def back(self) -> None:
-        """The device is about to be used beside others. Waits until nobody has it alone."""
-        if self._aside:
-            self._aside = False
-            self._ask(kind="back")
-
-    def _wait(self) -> None:
-        if self._device == "cuda":
-            import torch
-
-            with contextlib.suppress(Exception):  # a lost device shows where it is used
-                torch.cuda.synchronize()
-
-    def _wait_for_calm(self) -> None:
-        """What the others had given the device before they were stopped is still being done."""
-        if self._device == "cuda":
-            from benchmarks.measure.graphs import wait_for_calm
-
-            with contextlib.suppress(Exception):
-                wait_for_calm()
-
-    def _ask(self, **message: str | bool) -> None:
-        _send(self._out, message)
-        if not self._answers.readline():
-            raise SystemExit  # nobody is there any more
 
 
 def prepare_environment(device: str, suite: str = "kernels") -> None:
@@ -234,19 +140,19 @@ def _serve(message: Mapping[str, Any], measure: Measure, out: TextIO) -> None:
     from benchmarks.measure.laboratory import DeviceFault, Task, describe
 
     def stage(name: str, implementation: str) -> None:
-        _send(out, {"kind": "stage", "stage": name, "implementation": implementation})
+        send(out, {"kind": "stage", "stage": name, "implementation": implementation})
 
     try:
         for point in measure(Task.of(message), stage):
-            _send(out, {"kind": "point", **point})
+            send(out, {"kind": "point", **point})
     except DeviceFault as fault:
-        _send(out, {"kind": "fault", "reason": f"the device is lost after: {fault}"})
+        send(out, {"kind": "fault", "reason": f"the device is lost after: {fault}"})
         # The interpreter's own shutdown may hang on a context that is broken.
         os._exit(_FAULT_STATUS)
     except Exception as error:
-        _send(out, {"kind": "fault", "reason": describe(error)})
+        send(out, {"kind": "fault", "reason": describe(error)})
         os._exit(_FAULT_STATUS)
-    _send(out, {"kind": "done"})
+    send(out, {"kind": "done"})
 
 
 def _prepare_kernels(device: str, alone: Alone, tell: Tell) -> tuple[Measure, dict[str, Any]]:
@@ -341,11 +247,6 @@ def _take_standard_output() -> TextIO:
     private = os.dup(1)
     os.dup2(2, 1)
     return os.fdopen(private, "w", encoding="utf-8")
-
-
-def _send(out: TextIO, message: Mapping[str, Any]) -> None:
-    out.write(json.dumps(finite(message), allow_nan=False) + "\n")
-    out.flush()
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.measure.asking import Asking
 from benchmarks.measure.measuring import worker_command
 from benchmarks.measure.process import WorkerProcess
-from benchmarks.measure.worker import Asking
 
 ROOT = Path(__file__).parents[2]
 HEARING = """

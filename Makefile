@@ -112,6 +112,9 @@ measure: environment ## Run the benchmarks on REVISION
 history: environment ## Measure the commits of REVISION, oldest first, but for what is measured
 	@list="$$($(RUN) -m benchmarks.measure.history '$(REVISION)' --bench '$(BENCH)' \
 	  $(if $(CHANGED),--changed))"; \
+	export KERNL_PROFILE='$(or $(PROFILE),full)' KERNL_IMPLEMENTATIONS='$(IMPLEMENTATIONS)'; \
+	if [ -n "$$list" ] && [ -z '$(FLEET)' ]; then \
+	  $(RUN) -m benchmarks.measure.ahead --list <<< "$$list"; fi; \
 	while read -r commit bench; do \
 	  if [ -n "$$commit" ]; then \
 	    $(MAKE) --no-print-directory measure REVISION="$$commit^!" BENCH="$$bench" < /dev/null; \

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -48,6 +49,30 @@ MODELS = Settings(
 
 
 @dataclass(frozen=True)
+class Checkout:
+    """A commit that is measured, the directory of its `kernl/`, and where its results go.
+
+    Without a commit it is this checkout; its journal then lies beside the points.
+    """
+
+    commit: str = ""
+    code: Path | None = None
+    results: Path | None = None
+    environment: str = ""
+
+    @classmethod
+    def of_asv(cls) -> Checkout:
+        """What asv has checked out, by what the environment plugin says."""
+        code, results = (os.environ.get(name) for name in ("KERNL_CODE", "KERNL_RESULTS"))
+        return cls(
+            os.environ.get("KERNL_COMMIT", ""),
+            Path(code) if code else None,
+            Path(results) if results else None,
+            os.environ.get("KERNL_ENV_NAME", ""),
+        )
+
+
+@dataclass(frozen=True)
 class _Prepared:
     """One op before it is measured: in what, where to, and what is known already."""
 
@@ -71,10 +96,11 @@ def measure_op(op: str, directory: Path, suite: str = SUITE) -> str:
     here = device.fingerprint(suite)
     if "gpu" not in here:
         return no_gpu(suite)
-    prepared = _prepare(op, directory, here)
+    checkout = Checkout.of_asv()
+    prepared = _prepare(op, directory, here, checkout)
     if prepared.waiting:
-        _measure({suite: [prepared]})
-        prepared = _prepare(op, directory, here)
+        _measure({checkout: {suite: [prepared]}})
+        prepared = _prepare(op, directory, here, checkout)
     for points in prepared.reuse.values():
         for point in points:
             write_point(directory, point["case"], point["variant"], point)
@@ -86,46 +112,56 @@ def measure_suites(asked: Mapping[str, Sequence[str]], directory: Path) -> str:
 
     Returns why nothing was measured, in words, or an empty string.
     """
+    return measure_commits({Checkout.of_asv(): asked}, directory)
+
+
+def measure_commits(asked: Mapping[Checkout, Mapping[str, Sequence[str]]], directory: Path) -> str:
+    """The same for several commits at once: of each some ops of each suite."""
     here = device.fingerprint()
-    if asked and "gpu" not in here:
-        return no_gpu(" and ".join(asked))
-    waiting = {
-        suite: found
-        for suite, ops in asked.items()
-        if (found := _waiting(ops, directory, {**here, "suite": suite}))
-    }
+    suites = dict.fromkeys(suite for ops in asked.values() for suite in ops)
+    if suites and "gpu" not in here:
+        return no_gpu(" and ".join(suites))
+    waiting: dict[Checkout, dict[str, list[_Prepared]]] = {}
+    for checkout, by_suite in asked.items():
+        for suite, ops in by_suite.items():
+            prepared = [_prepare(op, directory, {**here, "suite": suite}, checkout) for op in ops]
+            if found := [one for one in prepared if one.waiting]:
+                waiting.setdefault(checkout, {})[suite] = found
     if waiting:
         _measure(waiting)
     return ""
 
 
-def _waiting(ops: Sequence[str], directory: Path, here: Fingerprint) -> list[_Prepared]:
-    return [one for op in ops if (one := _prepare(op, directory, here)).waiting]
+def _measure(waiting: Mapping[Checkout, Mapping[str, Sequence[_Prepared]]]) -> None:
+    """What waits of each commit and suite, here or by KERNL_FLEET. Raises FleetError."""
+    address = fleet.scheduler_address()
+    with ExitStack() as stack:
+        batches: list[Batch] = []
+        journals: list[Journal] = []
+        for checkout, by_suite in waiting.items():
+            (path,) = {one.path for prepared in by_suite.values() for one in prepared}
+            journals.append(stack.enter_context(Journal(path)))
+            for suite, prepared in by_suite.items():
+                lots = [Lot(one.subject, one.waiting) for one in prepared]
+                environment = worker_environment(checkout.code)
+                batches.append(Batch(lots, settings_of(suite), journals[-1], environment))
+                if address:
+                    _by_fleet(address, batches.pop(), checkout)
+        if batches:
+            measure_batches(batches)
+        for journal in journals:
+            journal.compact()
 
 
-def _measure(prepared: Mapping[str, Sequence[_Prepared]]) -> None:
-    """What waits of each suite, here or by the Dask workers of KERNL_FLEET. Raises FleetError."""
-    batches = [
-        Batch([Lot(one.subject, one.waiting) for one in waiting], settings_of(suite))
-        for suite, waiting in prepared.items()
-    ]
-    code = Path(os.environ["KERNL_CODE"]) if "KERNL_CODE" in os.environ else None
-    (path,) = {one.path for waiting in prepared.values() for one in waiting}  # one commit's
-    with Journal(path) as journal:
-        if address := fleet.scheduler_address():
-            for batch in batches:
-                commit = batch.lots[0].subject.commit if code else ""
-                fleet.measure(
-                    address,
-                    batch.lots,
-                    journal,
-                    settings=batch.settings,
-                    commit=commit,
-                    code=code,
-                )
-        else:
-            measure_batches(batches, journal, worker_environment(code))
-        journal.compact()
+def _by_fleet(address: str, batch: Batch, checkout: Checkout) -> None:
+    fleet.measure(
+        address,
+        batch.lots,
+        batch.journal,
+        settings=batch.settings,
+        commit=checkout.commit if checkout.code else "",
+        code=checkout.code,
+    )
 
 
 def no_gpu(suite: str) -> str:
@@ -138,14 +174,14 @@ def settings_of(suite: str) -> Settings:
     return Settings() if suite == SUITE else MODELS
 
 
-def _prepare(op: str, directory: Path, here: Fingerprint) -> _Prepared:
-    subject = _subject(op, here)
-    environment = os.environ.get("KERNL_ENV_NAME", "")
-    results = os.environ.get("KERNL_RESULTS")
+def _prepare(op: str, directory: Path, here: Fingerprint, checkout: Checkout) -> _Prepared:
+    subject = _subject(op, here, checkout.commit)
     path = directory / "points.jsonl"
     saved = None
-    if results and subject.commit:
-        path = journal_path(Path(results), subject.machine, subject.commit, environment)
+    if checkout.results and checkout.commit:
+        path = journal_path(
+            checkout.results, subject.machine, checkout.commit, checkout.environment
+        )
         asv_result = path.with_name(path.name.removesuffix(".points.jsonl") + ".json")
         saved = resume.saved_at(asv_result, subject.machine, subject.suite, op)
     op_cases = _cases(op)
@@ -167,12 +203,12 @@ def _prepare(op: str, directory: Path, here: Fingerprint) -> _Prepared:
     return _Prepared(subject, op_cases, path, {**again, **earlier})
 
 
-def _subject(op: str, here: Fingerprint) -> Subject:
+def _subject(op: str, here: Fingerprint, commit: str) -> Subject:
     frozen = frozen_cases.load()
     return Subject(
         op=op,
         version=frozen.version(op),
-        commit=os.environ.get("KERNL_COMMIT", ""),
+        commit=commit,
         machine=device.machine_named(here),
         implementations=frozen.implementations(op),
         fingerprint=here,

@@ -4,13 +4,15 @@
 and whatever a case does to its worker costs that case alone. A case for which there was no memory
 beside the others is measured once more when they are gone.
 
-Operators and models have workers of their own, which share the device at the same time. A model's
-latency is by wall clock: while one is timed, nobody else computes anything.
+Operators, models, and the commits of a history have workers of their own, which share the device at
+the same time. A model's latency is by wall clock: while one is timed, nobody else computes
+anything.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import threading
 import time
@@ -44,10 +46,15 @@ Job = tuple[int, SweepCase]
 
 @dataclass(frozen=True)
 class Batch:
-    """Lots of one suite, and how their cases are measured."""
+    """Lots of one suite and one commit: how their cases are measured, and where points go.
+
+    `environment` is that of its workers' processes.
+    """
 
     lots: Sequence[Lot]
     settings: Settings
+    journal: Journal
+    environment: Mapping[str, str]
 
     @property
     def suite(self) -> str:
@@ -68,32 +75,37 @@ def workers_for(cases: int, settings: Settings) -> int:
 
 def measure_batches(
     batches: Sequence[Batch],
-    journal: Journal,
-    environment: Mapping[str, str],
     *,
     command: Sequence[str] | None = None,
     workers: int | None = None,
 ) -> None:
-    """Points of all cases of the batches into the journal.
+    """Points of all cases of the batches into their journals.
 
     `command` replaces the workers' command line, `workers` their number for each batch.
     """
     progress = Progress(sum(batch.points for batch in batches))
     with tempfile.TemporaryDirectory() as directory:
-        shared = {"KERNL_CEILINGS": str(Path(directory) / "ceilings.json"), **environment}
-        crews = [_Crew(batch, journal, progress, shared, command) for batch in batches]
-        _work([(crew, crew.jobs, workers or crew.worth) for crew in crews])
+        shared = {"KERNL_CEILINGS": str(Path(directory) / "ceilings.json")}
+        crews = [_Crew(batch, progress, shared, command, workers) for batch in batches]
+        _work(crews)
         for crew in crews:
             if crew.again:
                 say(f"{len(crew.again)} cases found no memory beside others: once more, alone")
-                _work([(crew, crew.again, 1)])
+                crew.jobs, crew.again, crew.worth = crew.again, deque(), 1
+                _work([crew])
 
 
-def _work(orders: Sequence[tuple[_Crew, deque[Job], int]]) -> None:
-    """Let each crew do its jobs by so many workers. Raises what a thread raised, once all ended."""
-    shift = _Shift(sum(count for _, _, count in orders))
+def _work(crews: Sequence[_Crew]) -> None:
+    """Let all crews do their jobs. Raises what a thread raised, once all ended."""
+    suites: dict[str, list[_Crew]] = {}
+    for crew in crews:
+        suites.setdefault(crew.batch.suite, []).append(crew)
+    counts = [min(_most(group), sum(crew.worth for crew in group)) for group in suites.values()]
+    shift = _Shift(sum(counts))
     threads = [
-        thread for crew, jobs, count in orders for thread in crew.threads(jobs, count, shift)
+        threading.Thread(target=_serve, args=(group, count, shift), daemon=True)
+        for group, count in zip(suites.values(), counts, strict=True)
+        for _ in range(count)
     ]
     begun = time.monotonic()
     try:
@@ -102,10 +114,35 @@ def _work(orders: Sequence[tuple[_Crew, deque[Job], int]]) -> None:
         for thread in threads:
             thread.join()
     finally:
-        counts = " + ".join(str(count) for _, _, count in orders)
-        say(_split(time.monotonic() - begun, counts, shift))
+        said = " + ".join(str(count) for count in counts)
+        say(_split(time.monotonic() - begun, said, shift))
     if shift.error is not None:
         raise shift.error
+
+
+def _most(group: Sequence[_Crew]) -> int:
+    """Of the workers of one suite: as many as its settings, or one crew's own number, allow."""
+    return max(workers_for(sys.maxsize, group[0].batch.settings), *(one.worth for one in group))
+
+
+def _serve(group: Sequence[_Crew], count: int, shift: _Shift) -> None:
+    """One worker's place: it works for one crew after another, as long as any needs it."""
+    turn = shift.turns.turn(quiet=group[0].batch.suite != SUITE)
+    try:
+        while shift.error is None and (crew := _joined(group)):
+            crew.work(Workshop(turn), count, shift)
+    except BaseException as error:
+        shift.error = error
+    finally:
+        turn.drop()
+
+
+def _joined(group: Sequence[_Crew]) -> _Crew | None:
+    with _LOCK:
+        found = next((crew for crew in group if crew.jobs and crew.staff < crew.worth), None)
+        if found is not None:
+            found.staff += 1
+        return found
 
 
 class _Shift:
@@ -122,61 +159,53 @@ class _Shift:
 
 
 class _Crew:
-    """The workers of one batch, each with a thread that brings it one case after another."""
+    """The jobs of one batch, and who works at them.
+
+    Attributes:
+        jobs: what waits.
+        again: what found no memory beside others.
+        worth: so many workers it is worth.
+        staff: so many work for it now.
+    """
 
     def __init__(
         self,
         batch: Batch,
-        journal: Journal,
         progress: Progress,
-        environment: Mapping[str, str],
+        shared: Mapping[str, str],
         command: Sequence[str] | None,
+        workers: int | None,
     ) -> None:
         # Small lots first: they need weights and code of their own, and the cases of a large one,
         # which are alike, keep all workers busy up to the end.
         lots = batch.lots
         order = sorted(range(len(lots)), key=lambda number: len(lots[number].cases))
+        self.batch = batch
         self.jobs: deque[Job] = deque(
             (number, case) for number in order for case in lots[number].cases
         )
         self.again: deque[Job] = deque()
-        self.worth = workers_for(len(self.jobs), batch.settings)
-        self._batch = batch
-        self._environment = environment
+        self.worth = workers or workers_for(len(self.jobs), batch.settings)
+        self.staff = 0
+        self._environment = {**shared, **batch.environment}
         self._command = command
         self._figures: Fingerprint = {}
         self._writing = [
-            Writing(lot.subject, journal, progress, lambda: self._figures) for lot in lots
-        ]
-        self._running = 0
-
-    def threads(self, jobs: deque[Job], count: int, shift: _Shift) -> list[threading.Thread]:
-        """Those of so many workers, not yet started."""
-        self._running = count
-        environment = dict(self._environment)
-        models = self._batch.suite != SUITE
-        if models:
-            # Of a model many kernels are compiled at once, and each worker would take all cores.
-            cores = max(1, (os.cpu_count() or 1) // count)
-            environment.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(cores))
-        shops = [Workshop(shift.turns.turn(quiet=models)) for _ in range(count)]
-        return [
-            threading.Thread(target=self._work, args=(jobs, environment, shop, shift), daemon=True)
-            for shop in shops
+            Writing(lot.subject, batch.journal, progress, lambda: self._figures) for lot in lots
         ]
 
-    def _work(
-        self, jobs: deque[Job], environment: Mapping[str, str], shop: Workshop, shift: _Shift
-    ) -> None:
-        lots = [self._measuring(lot, environment, shop) for lot in self._batch.lots]
+    def work(self, shop: Workshop, count: int, shift: _Shift) -> None:
+        """Measure case after case; `count` workers are of the same suite."""
+        lots = [self._measuring(lot, shop, count) for lot in self.batch.lots]
         try:
-            while shift.error is None and (job := self._next(jobs)):
+            while shift.error is None and (job := self._next()):
                 lot, case = job
                 messages: list[Message] = []
                 lots[lot].measure(case, messages.append)
                 with _LOCK:
-                    if lots[lot].given_up and self._running > 1:
-                        jobs.appendleft(job)  # the others go on without this worker
+                    if lots[lot].given_up and self.staff > 1:
+                        self.jobs.appendleft(job)  # the others go on without this worker
+                        self.worth = self.staff - 1
                         return
                     if shift.workers > 1 and any(map(_found_no_memory, messages)):
                         self.again.append(job)
@@ -184,25 +213,28 @@ class _Crew:
                     self._figures = {**self._figures, **shop.figures}
                     for message in messages:
                         self._writing[lot].point(case, message)
-        except BaseException as error:
-            shift.error = error
         finally:
             shop.stop()
             with _LOCK:
-                self._running -= 1
+                self.staff -= 1
 
-    def _next(self, jobs: deque[Job]) -> Job | None:
+    def _next(self) -> Job | None:
         with _LOCK:
-            return jobs.popleft() if jobs else None
+            return self.jobs.popleft() if self.jobs else None
 
-    def _measuring(self, lot: Lot, environment: Mapping[str, str], shop: Workshop) -> Measuring:
-        settings = self._batch.settings
+    def _measuring(self, lot: Lot, shop: Workshop, count: int) -> Measuring:
+        settings = self.batch.settings
         command = self._command or worker_command(settings.device, lot.subject.suite)
+        environment = dict(self._environment)
+        if self.batch.suite != SUITE:
+            # Of a model many kernels are compiled at once, and each worker would take all cores.
+            cores = max(1, (os.cpu_count() or 1) // count)
+            environment.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(cores))
         return Measuring(lot.subject, settings, command, environment, shop)
 
 
 _LOCK = threading.Lock()
-"""Held by who takes a job or writes points: all crews write into one journal."""
+"""Held by who takes a job or writes points: crews of one commit write into one journal."""
 
 
 def _found_no_memory(message: Message) -> bool:

@@ -174,9 +174,9 @@ class Planted:
         """Measure with several workers that share the device, as `make bench` does."""
         settings = Settings(self.device, budget_s=0.1, case_timeout_s=case_timeout_s)
         with self.journal:
-            batch = Batch([Lot(_subject(), cases)], settings)
             environment = worker_environment(self.code)
-            measure_batches([batch], self.journal, environment, workers=workers)
+            batch = Batch([Lot(_subject(), cases)], settings, self.journal, environment)
+            measure_batches([batch], workers=workers)
         found: Points = {case.name: {} for case in cases}
         for point in self.journal.points():
             found[point["case"]][point["variant"]] = point

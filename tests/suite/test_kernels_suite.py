@@ -1,5 +1,7 @@
 """What asv sees of the sweep: samples, skips in words, failures with their reason."""
 
+import io
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from benchmarks.measure import ahead, device, for_asv
 from benchmarks.measure.journal import Journal
 from benchmarks.measure.points import point_path, read_point
 from benchmarks.measure.selection import METRICS, matching
-from tests.suite.fake_worker import COMMIT, FAKE_WORKER, Bench
+from tests.suite.fake_worker import COMMIT, FAKE_WORKER, ROOT, Bench
 
 
 @pytest.fixture
@@ -135,6 +137,42 @@ def test_the_metrics_are_those_of_the_suite(suite: Any) -> None:
     for module in (suite, codegen):
         tracked = {name[6:] for name in dir(module.Softmax) if name.startswith("track_")}
         assert tracked == set(METRICS[module.__name__.rsplit(".", 1)[-1]])
+
+
+def test_many_commits_are_measured_ahead_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What `history` prints; a commit that is not there costs itself alone."""
+    asked: list[dict[for_asv.Checkout, dict[str, list[str]]]] = []
+
+    def measure_commits(found: Any, _directory: Path) -> str:
+        asked.append(found)
+        return ""
+
+    git = ["git", "-C", str(ROOT), "rev-list", "-2", "HEAD", "--", "kernl"]
+    done = subprocess.run(git, stdout=subprocess.PIPE, text=True, check=True)
+    newer, older = done.stdout.split()
+    lines = [
+        rf"{older} ^(?:kernels\.Softmax|models\.Gpt2)\.",
+        f"{'0' * 40} ^kernels",
+        "",
+        rf"{newer} ^(?:kernels\.Linear|codegen\.Linear)\.",
+    ]
+    monkeypatch.setattr(ahead, "measure_commits", measure_commits)
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    assert ahead.main(["--list"]) == 0
+    (found,) = asked
+    assert {checkout.commit: suites for checkout, suites in found.items()} == {
+        older: {"kernels": ["softmax"], "models": ["gpt2"]},
+        newer: {"kernels": ["linear"]},
+    }
+    for checkout in found:
+        assert checkout.code is not None
+        assert (checkout.code / "kernl" / "__init__.py").exists()
+        assert checkout.results == ROOT / "benchmarks" / "results"
+    said = capsys.readouterr().err
+    assert said.startswith("ahead: Commit 00000000 is not in the repository")
+    assert "it is left out" in said
 
 
 @pytest.mark.parametrize(

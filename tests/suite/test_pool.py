@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.measure.journal import Record, read
+from benchmarks.measure.journal import Journal, Record, read
 from benchmarks.measure.measuring import Lot, Settings, SweepCase
 from benchmarks.measure.pool import Batch, measure_batches, workers_for
 from tests.suite.fake_worker import FAKE_WORKER, Bench, statuses, subject
@@ -29,10 +29,9 @@ def measured(
 ) -> dict[str, dict[str, Record]]:
     cases = [a_case(name) for name in names]
     with bench.journal as journal:
+        timing = Settings(**{**PATIENT, **settings})
         measure_batches(
-            [Batch([Lot(subject(), cases)], Settings(**{**PATIENT, **settings}))],
-            journal,
-            {},
+            [Batch([Lot(subject(), cases)], timing, journal, {})],
             command=[sys.executable, "-S", str(bench.script), str(bench.log), mode],
             workers=workers,
         )
@@ -78,7 +77,8 @@ def test_small_lots_come_first(bench: Bench) -> None:
     ]
     with bench.journal as journal:
         command = [sys.executable, "-S", str(bench.script), str(bench.log), ""]
-        measure_batches([Batch(lots, Settings())], journal, {}, command=command, workers=1)
+        batch = Batch(lots, Settings(), journal, {})
+        measure_batches([batch], command=command, workers=1)
     order = [line.split(":")[0] for line in bench.log.read_text().split() if ":" in line]
     assert order == ["one0", "pair0", "pair1", "grid0", "grid1", "grid2", "grid3"]
 
@@ -149,12 +149,14 @@ def test_operators_and_models_share_the_device(bench: Bench) -> None:
         Batch(
             [Lot(replace(subject(), suite=suite), [a_case(f"{suite}{n}") for n in range(6)])],
             Settings(case_timeout_s=5.0, start_timeout_s=20.0),
+            bench.journal,
+            {},
         )
         for suite in ("kernels", "models")
     ]
-    with bench.journal as journal:
+    with bench.journal:
         command = [sys.executable, "-S", str(bench.script), str(bench.log), "share"]
-        measure_batches(batches, journal, {}, command=command, workers=2)
+        measure_batches(batches, command=command, workers=2)
     points = bench.journal.points()
     assert Counter(point["status"] for point in points) == {"ok": 36}
     assert Counter(point["suite"] for point in points) == {"kernels": 18, "models": 18}
@@ -180,3 +182,59 @@ def test_what_a_worker_finds_out_later_stands_in_the_run(bench: Bench) -> None:
         for point in bench.journal.points()
     }
     assert known == {"memory.fp16": 4.2e12, "one.fp16": 4.2e12}
+
+
+def test_commits_of_a_history_are_measured_at_the_same_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each by a worker of its own with its own code, and never more of them than may be."""
+    monkeypatch.setattr("os.cpu_count", lambda: 5)  # three workers, two cores for the rest
+    commits = [f"{number:040x}" for number in range(5)]
+    bench.script.write_text(
+        FAKE_WORKER.replace('note("start")', 'note("start"); note("of-" + os.environ["CODE"])')
+    )
+    journals = {commit: Journal(bench.directory / f"{commit}.jsonl") for commit in commits}
+    batches = [
+        Batch(
+            [Lot(replace(subject(), commit=commit), [a_case(f"{place}{n}") for n in range(3)])],
+            Settings(case_timeout_s=5.0, start_timeout_s=20.0),
+            journals[commit],
+            {"CODE": commit},
+        )
+        for place, commit in enumerate(commits)
+    ]
+    command = [sys.executable, "-S", str(bench.script), str(bench.log), "share"]
+    measure_batches(batches, command=command)
+    for place, commit in enumerate(commits):
+        journal = journals[commit]
+        journal.close()
+        assert {point["case"] for point in journal.points()} == {
+            f"{place}{number}.fp16" for number in range(3)
+        }
+        assert {run["commit"] for run in journal.runs().values()} == {commit}
+    calls = bench.calls()
+    assert calls["start"] == 5
+    assert [calls[f"of-{commit}"] for commit in commits] == [1] * 5
+    assert progress(bench)[-1].startswith("3 workers, ")
+    assert progress(bench)[-2].startswith("45/45  ")
+
+
+def test_a_crew_whose_workers_do_not_start_costs_its_own_commit_alone(bench: Bench) -> None:
+    bench.script.write_text(
+        FAKE_WORKER.replace('if "never" in sys.argv', 'if os.environ["CODE"] == "broken"')
+    )
+    journals = [Journal(bench.directory / f"{number}.jsonl") for number in range(2)]
+    batches = [
+        Batch(
+            [Lot(subject(), [a_case("one"), a_case("two"), a_case("three")])],
+            Settings(case_timeout_s=5.0, start_timeout_s=20.0),
+            journal,
+            {"CODE": code},
+        )
+        for journal, code in zip(journals, ("broken", "sound"), strict=True)
+    ]
+    command = [sys.executable, "-S", str(bench.script), str(bench.log), "share"]
+    measure_batches(batches, command=command, workers=2)
+    for journal, status in zip(journals, ("failed", "ok"), strict=True):
+        journal.close()
+        assert Counter(point["status"] for point in journal.points()) == {status: 9}

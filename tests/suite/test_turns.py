@@ -132,6 +132,17 @@ def test_one_is_alone_or_many_are_together(processes: Processes) -> None:
     assert processes.turns.held_s > 0.0
 
 
+def test_who_is_in_the_middle_of_its_work_stands_still(processes: Processes) -> None:
+    holder, other = processes.start(), processes.start()
+    at_once((holder, [BESIDE, *ALONE] * 6), (other, ["beside 0.6"]))
+    alone = stretches(processes.marks(0)["itself"])
+    beside = processes.marks(1)["beside"]
+    assert len(alone) == 6
+    assert inside(beside, alone) == 0
+    assert any(beside[0] < first for first, _ in alone)
+    assert any(last < beside[-1] for _, last in alone)
+
+
 @pytest.mark.parametrize("quiet", [True, False])
 def test_who_is_aside_goes_on_unless_the_host_has_to_be_quiet(
     processes: Processes, quiet: bool

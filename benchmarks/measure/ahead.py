@@ -1,9 +1,9 @@
 """`python -m benchmarks.measure.ahead [COMMIT] [--bench REGEX]`: measure one commit ahead of asv.
 
-asv gives each operator a process of its own. Starting a pool of compilers and a measuring process
-for each takes longer than a quick run measures. Run before `asv run`, this has workers that share
-the GPU compile for all operators and measure them. Every point lies in the
-commit's journal then, where asv's processes find it. `make bench` does so.
+asv gives each operator a process of its own, and a measuring process for each would take longer to
+start than a quick run measures. Run before `asv run`, this has workers that share the GPU measure
+all operators. Every point lies in the commit's journal then, where asv's processes find it.
+`make bench` does so.
 
 REGEX is asv's `--bench`: operators are taken whose benchmark it matches, such as
 `codegen.Softmax.track_spills`. Kernels that are not committed are not measured.

@@ -33,30 +33,20 @@ class Asking:
         """While this holds no other worker uses the device, nor computes anything where it is to be
         `quiet`. Within another one, it asks nothing.
         """
-        aside = self._aside
-        if aside:
-            self.back()
-        if self._depth == 0:
-            self._wait()
+        outermost = self._depth == 0
+        if outermost:
+            self._synchronize()
             self._ask(kind="alone", what=what, quiet=quiet)
-            self._wait_for_calm()
         self._depth += 1
         try:
+            if outermost:
+                self._wait_for_calm()
             yield
         finally:
             self._depth -= 1
-            if self._depth == 0:
-                self._wait()
+            if outermost:
+                self._synchronize()
                 self._ask(kind="together")
-            if aside:
-                self.aside()
-
-    def aside(self) -> None:
-        """From here on nothing is done with the device, and others may time."""
-        if self._depth == 0 and not self._aside:
-            self._wait()
-            self._aside = True
-            send(self._out, {"kind": "aside"})
 
     @contextlib.contextmanager
     def compiling(self) -> Iterator[None]:
@@ -64,7 +54,9 @@ class Asking:
         if self._depth or self._aside or not self._may_step_aside():
             yield
             return
-        self.aside()
+        self._synchronize()
+        self._aside = True
+        send(self._out, {"kind": "aside"})
         try:
             yield
         finally:
@@ -86,7 +78,7 @@ class Asking:
             self._aside = False
             self._ask(kind="back")
 
-    def _wait(self) -> None:
+    def _synchronize(self) -> None:
         if self._device == "cuda":
             import torch
 
@@ -94,12 +86,21 @@ class Asking:
                 torch.cuda.synchronize()
 
     def _wait_for_calm(self) -> None:
-        """What the others had given the device before they were stopped is still being done."""
+        """What the others had given the device before they were stopped is still being done.
+
+        Raises RuntimeError where it does not end: what is timed now would be wrong.
+        """
         if self._device == "cuda":
             from benchmarks.measure.graphs import wait_for_calm
 
-            with contextlib.suppress(Exception):
-                wait_for_calm()
+            calm = True
+            with contextlib.suppress(Exception):  # a lost device shows where it is used
+                calm = wait_for_calm()
+            if not calm:
+                raise RuntimeError(
+                    "the device does not come to rest: another process uses it; end that one, or "
+                    "measure when it is done"
+                )
 
     def _ask(self, **message: str | bool) -> None:
         send(self._out, message)

@@ -2,7 +2,7 @@
 
 Inductor times configurations of a kernel when it is first called, kernl times ways to capture a
 model's graph when the model is first called. Beside other workers of the same device either would
-choose by chance.
+choose by chance. Whoever compiles says so: others may time meanwhile.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import functools
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from typing import Any
 
+Context = Callable[[], AbstractContextManager[object]]
 Alone = Callable[[str], AbstractContextManager[object]]
 """While what it gives holds, no other worker uses the device; it is told what for."""
 
@@ -48,10 +50,10 @@ def choose_alone(alone: Alone) -> None:
         if isinstance(each, type) and "benchmark_gpu" in vars(each)
     ]
     for owner, name in timing:
-        setattr(owner, name, _alone(alone, getattr(owner, name)))
+        setattr(owner, name, _inside(partial(alone, "what torch.compile times"), owner, name))
 
 
-def aside_while_compiling(aside: Callable[[], AbstractContextManager[object]]) -> None:
+def aside_while_compiling(aside: Context) -> None:
     """Let PyTorch and Triton say, by `aside`, when they compile: nothing uses the device then.
 
     What Inductor times in between is alone (`choose_alone`).
@@ -71,24 +73,22 @@ def aside_while_compiling(aside: Callable[[], AbstractContextManager[object]]) -
             yield
 
     handler.install_callbacks = install_callbacks
-    compiled: Any = triton.compiler.compile
-
-    @functools.wraps(compiled)
-    def compile_aside(*args: Any, **kwargs: Any) -> Any:
-        with aside():
-            return compiled(*args, **kwargs)
-
-    for module in (triton, triton.compiler):
-        setattr(module, "compile", compile_aside)  # noqa: B010 (mypy sees a function, not a name)
+    # Inductor and Triton each call it by a name of their own.
+    callers: tuple[Any, ...] = (triton, triton.compiler)
+    for module in callers:
+        module.compile = _inside(aside, module, "compile")
 
 
-def _alone(alone: Alone, timed: Any) -> Any:
-    @functools.wraps(timed)
-    def timed_alone(*args: Any, **kwargs: Any) -> Any:
-        with alone("what torch.compile times"):
-            return timed(*args, **kwargs)
+def _inside(context: Context, owner: Any, name: str) -> Any:
+    """What is called so, inside of the context."""
+    function = getattr(owner, name)
 
-    return timed_alone
+    @functools.wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        with context():
+            return function(*args, **kwargs)
+
+    return called
 
 
 @contextlib.contextmanager

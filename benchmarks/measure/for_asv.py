@@ -6,7 +6,7 @@ The environment plugin says what to measure and where to write, by KERNL_COMMIT,
 KERNL_RESULTS and KERNL_ENV_NAME. Without them (asv's `existing` environment) this checkout is
 measured, and the journal lies beside the points in asv's own cache directory.
 
-asv gives each operator a process of its own. Run before it, `measure_suites` measures many by
+asv gives each operator a process of its own. Run before it, `measure_commits` measures many by
 workers that share the device, and asv's processes then find every point in the journal. Where
 KERNL_FLEET names a Dask scheduler, what waits is measured by its workers (`fleet`) and not by this
 machine. What a run leaves out is written nowhere.
@@ -107,16 +107,12 @@ def measure_op(op: str, directory: Path, suite: str = SUITE) -> str:
     return ""
 
 
-def measure_suites(asked: Mapping[str, Sequence[str]], directory: Path) -> str:
-    """Measure ops of each suite by workers that share the device, into their journal.
-
-    Returns why nothing was measured, in words, or an empty string.
-    """
-    return measure_commits({Checkout.of_asv(): asked}, directory)
-
-
 def measure_commits(asked: Mapping[Checkout, Mapping[str, Sequence[str]]], directory: Path) -> str:
-    """The same for several commits at once: of each some ops of each suite."""
+    """Measure ops of each suite, of each commit, by workers that share the device.
+
+    Their points go into the commits' journals. Returns why nothing was measured, in words, or an
+    empty string.
+    """
     here = device.fingerprint()
     suites = dict.fromkeys(suite for ops in asked.values() for suite in ops)
     if suites and "gpu" not in here:
@@ -144,9 +140,11 @@ def _measure(waiting: Mapping[Checkout, Mapping[str, Sequence[_Prepared]]]) -> N
             for suite, prepared in by_suite.items():
                 lots = [Lot(one.subject, one.waiting) for one in prepared]
                 environment = worker_environment(checkout.code)
-                batches.append(Batch(lots, settings_of(suite), journals[-1], environment))
+                batch = Batch(lots, settings_of(suite), journals[-1], environment)
                 if address:
-                    _by_fleet(address, batches.pop(), checkout)
+                    _by_fleet(address, batch, checkout)
+                else:
+                    batches.append(batch)
         if batches:
             measure_batches(batches)
         for journal in journals:

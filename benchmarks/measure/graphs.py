@@ -27,7 +27,7 @@ _LEAST_FLUSH_BYTES = 256 << 20  # long enough to read for the host to queue the 
 _ROUNDS_AT_ONCE = 8
 _WARM_UP_S = 0.015  # idle clocks are a fraction of the working ones
 _CEILING_WARM_UP_S = 0.1
-_CALM_CALLS, _CALM_CALL_S, _CALM_LIMIT_S = 10, 5e-4, 1.0
+_CALM_CALLS, _CALM_CALL_S, _CALM_LIMIT_S = 10, 5e-4, 30.0
 _HOT_SHARE = 3
 
 # How each of `timing.PRODUCTS` is computed.

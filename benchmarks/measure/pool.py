@@ -12,7 +12,6 @@ anything.
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 import threading
 import time
@@ -67,10 +66,14 @@ class Batch:
         return sum(len(lot.cases) * len(lot.subject.measured) for lot in self.lots)
 
 
+def most_workers(settings: Settings) -> int:
+    """How many workers may run at once: a core for each."""
+    return max(1, min(settings.workers, (os.cpu_count() or 1) - _CORES_LEFT))
+
+
 def workers_for(cases: int, settings: Settings) -> int:
-    """How many workers so many cases are worth: a core for each, and cases to pay for its start."""
-    cores = (os.cpu_count() or 1) - _CORES_LEFT
-    return max(1, min(settings.workers, cores, cases // settings.cases_a_worker))
+    """How many workers so many cases are worth, which have to pay for their starts."""
+    return max(1, min(most_workers(settings), cases // settings.cases_a_worker))
 
 
 def measure_batches(
@@ -100,7 +103,7 @@ def _work(crews: Sequence[_Crew]) -> None:
     suites: dict[str, list[_Crew]] = {}
     for crew in crews:
         suites.setdefault(crew.batch.suite, []).append(crew)
-    counts = [min(_most(group), sum(crew.worth for crew in group)) for group in suites.values()]
+    counts = [_count(group) for group in suites.values()]
     shift = _Shift(sum(counts))
     threads = [
         threading.Thread(target=_serve, args=(group, count, shift), daemon=True)
@@ -120,9 +123,10 @@ def _work(crews: Sequence[_Crew]) -> None:
         raise shift.error
 
 
-def _most(group: Sequence[_Crew]) -> int:
-    """Of the workers of one suite: as many as its settings, or one crew's own number, allow."""
-    return max(workers_for(sys.maxsize, group[0].batch.settings), *(one.worth for one in group))
+def _count(group: Sequence[_Crew]) -> int:
+    """Workers of one suite: what all crews are worth, and no more than may run, or one wants."""
+    worth = [crew.worth for crew in group]
+    return min(sum(worth), max(most_workers(group[0].batch.settings), *worth))
 
 
 def _serve(group: Sequence[_Crew], count: int, shift: _Shift) -> None:

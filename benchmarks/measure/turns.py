@@ -119,7 +119,6 @@ class Turn:
         with turns._changed:
             self._quietly = self.quiet or quiet
             turns._asked.append(self)
-            turns._settle()
             self._wait(lambda: turns._asked[0] is self)
             turns.taken += 1
         self._what = what
@@ -133,8 +132,8 @@ class Turn:
 
     def give_back(self) -> None:
         """It needs the device no longer for itself. Waits while anybody else does."""
-        self._end()
         with self._turns._changed:
+            self._end()
             self._wait(lambda: not self._turns._asked)
 
     def detach(self) -> None:
@@ -145,21 +144,22 @@ class Turn:
 
     def drop(self) -> None:
         """Its process has ended, whatever it had asked for."""
-        self.detach()
-        self._end()
+        with self._turns._changed:
+            self.detach()
+            self._end()
+            self._turns._settle()
 
     def _end(self) -> None:
         if self._what is not None:
             self._count()
             self._what = None
-            with self._turns._changed:
-                self._turns._asked.popleft()
-                self._turns._settle()
+            self._turns._asked.popleft()
 
     def _wait(self, until: Callable[[], bool]) -> None:
         """Stand still by itself: whoever waits for an answer need not be stopped."""
         begun = time.monotonic()
         self._waits = True
+        self._turns._settle()
         self._turns._changed.wait_for(until)
         self._waits = False
         self.waited_s += time.monotonic() - begun

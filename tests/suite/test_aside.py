@@ -142,7 +142,7 @@ def test_what_is_timed_while_compiling_is_alone() -> None:
     with worker.compiling():
         with worker.alone("what torch.compile times"), worker.alone("the same"):
             pass
-        assert said(out) == ["back", "aside", "back", "alone", "together", "aside"]
+        assert said(out) == ["back", "aside", "alone", "together"]
     assert said(out) == ["back"]
 
 
@@ -158,6 +158,21 @@ def test_another_thread_says_nothing() -> None:
     thread.start()
     thread.join()
     assert said(out) == ["back"]
+
+
+def test_on_a_device_that_does_not_come_to_rest_nothing_is_timed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker, out = asking()
+    worker.back()
+    worker._device = "cuda"
+    monkeypatch.setattr("benchmarks.measure.graphs.wait_for_calm", lambda: False)
+    with (
+        pytest.raises(RuntimeError, match="another process uses it"),
+        worker.alone("timing"),
+    ):
+        raise AssertionError("it was timed")
+    assert said(out) == ["back", "alone", "together"], "it keeps nobody waiting"
 
 
 def test_nobody_answers_any_more() -> None:

@@ -220,7 +220,12 @@ def test_asv_finds_what_a_fleet_measured(
         monkeypatch.setenv(name, value)
     by_fake = partial(fleet.measure, command=fake_command(bench))
     monkeypatch.setattr(fleet, "measure", by_fake)
-    assert for_asv.measure_suites({"kernels": ["softmax", "layer_norm"]}, tmp_path) == ""
+    assert (
+        for_asv.measure_commits(
+            {for_asv.Checkout.of_asv(): {"kernels": ["softmax", "layer_norm"]}}, tmp_path
+        )
+        == ""
+    )
     calls = bench.calls()
     frozen = frozen_cases.load()
     selected = [frozen.selected_kernel_cases(op) for op in ("softmax", "layer_norm")]

@@ -107,7 +107,12 @@ def test_operators_swept_ahead_share_a_worker_and_asv_finds_them_all(
     suite: Any, bench: Bench, on_a_gpu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KERNL_PROFILE", "quick")
-    assert for_asv.measure_suites({"kernels": ["softmax", "layer_norm"]}, tmp_path) == ""
+    assert (
+        for_asv.measure_commits(
+            {for_asv.Checkout.of_asv(): {"kernels": ["softmax", "layer_norm"]}}, tmp_path
+        )
+        == ""
+    )
     calls = bench.calls()
     frozen = frozen_cases.load()
     selected = {op: frozen.selected_kernel_cases(op) for op in ("softmax", "layer_norm")}

@@ -134,7 +134,7 @@ def test_points_reach_asv_and_a_quick_run_is_reused(
     broken = "batch1_seq128"
     bench.script.write_text(FAKE_WORKER.replace('what == "memory"', f"what == {broken!r}"))
     names = ["bert_base", "t5_base_encoder"]
-    assert for_asv.measure_suites({"models": names}, tmp_path) == ""
+    assert for_asv.measure_commits({for_asv.Checkout.of_asv(): {"models": names}}, tmp_path) == ""
     calls = bench.calls()
     left_out = {*LEFT_OUT, *QUICK_LEFT_OUT}
     measured = ",".join(name for name in IMPLEMENTATIONS if name not in left_out)

@@ -177,6 +177,16 @@ def test_standing_still_is_not_a_process_s_own_time(processes: Processes) -> Non
         do(other, ["beside 5"], timeout_s=0.3)
 
 
+def test_who_waits_and_is_stopped_is_held_up_once(processes: Processes) -> None:
+    workers = [processes.start() for _ in range(3)]
+    begun, before = time.monotonic(), processes.turns.held_s
+    at_once(*((worker, [BESIDE, *ALONE] * 8) for worker in workers))
+    taken = time.monotonic() - begun
+    # One of the three has the device at any time, so two are held up at the most.
+    assert 0.0 < processes.turns.held_s - before <= 2.0 * taken
+    assert all(turn.stopped_s + turn.waited_s <= taken + 1.0 for turn in processes.turns._turns)
+
+
 def test_who_ends_gives_the_device_back(processes: Processes) -> None:
     holder, other = processes.start(), processes.start()
     thread = threading.Thread(target=do, args=(other, ["beside 0.2", *ALONE]))

@@ -27,7 +27,8 @@ from kernl.ops.linear_cases import EDGES, bytes_moved, linear_dims, linear_input
 from kernl.ops.linear_config import BY_TMA, LIBRARY, LINEAR_TUNABLE, LinearConfig
 from kernl.ops.linear_gemv import gemv_steps
 from kernl.ops.linear_spellings import linear_spellings
-from kernl.ops.linear_tma import describable, tma_steps
+from kernl.ops.linear_split_tma import split_tma_launch
+from kernl.ops.linear_tma import describable, reachable, tma_steps
 from kernl.ops.linear_wave import wave_steps
 from kernl.ops.product import Product
 from kernl.ops.rows import as_rows
@@ -201,6 +202,8 @@ def split_products(product: Product, config: LinearConfig) -> tuple[torch.Tensor
     # As many programs as have work: 5 blocks for 4 programs are 2 + 2 + 1.
     splits = cdiv(blocks, cdiv(blocks, config.split_k))
     partial = product.x.new_empty((splits, m, n), dtype=torch.float32)
+    if config.path == "split_tma" and reachable(product.x, product.weight):
+        return partial, split_tma_launch(product, config, partial)
     return partial, _products(product, config, partial, Epilogue(None, "none", None), splits)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from kernl.launch import next_power_of_2
 from kernl.ops.linear_config import LinearConfig
-from kernl.ops.linear_norm_config import LATE, TWO, split_configs, split_fits
+from kernl.ops.linear_norm_config import LATE, SPLITS, TWO, split_configs, split_fits
 from kernl.ops.tile import shared_memory_limit
 from kernl.tables import Key, Tunable
 
@@ -35,7 +35,7 @@ def _candidates(capability: int, key: Key) -> Iterable[LinearConfig]:
 def _fits(capability: int, key: Key, config: LinearConfig) -> bool:
     if config.path in ("two", "late"):
         return True
-    if config.path == "split":
+    if config.path in SPLITS:
         return split_fits(capability, key, config)
     m, block_n = int(key["m"]), max(16, next_power_of_2(int(key["n"])))
     stage = (config.block_m + block_n) * config.block_k * int(key["bits"]) // 8

@@ -5,6 +5,7 @@
 | `two` | `linear` with its residual, then the norm; `summed` is rounded in between |
 | `late` | `linear` without, then the norm with the residual; the product is rounded |
 | `split` | several programs share a product's inner dimension; what adds up norms too |
+| `split_tma` | the same by Hopper's copy engine, where rows start at multiples of 16 bytes |
 
 `late` leaves the product to cuBLAS alone where that is fastest. `split` is for few rows: a product
 that fills the GPU only when it is shared out needs a pass that adds up, and that pass norms.
@@ -21,6 +22,7 @@ from kernl.ops.layer_norm import layer_norm_plan
 from kernl.ops.linear import empty_output, linear_plan
 from kernl.ops.linear_config import LinearConfig
 from kernl.ops.linear_layer_norm_finish import Norm, split_norm_plan
+from kernl.ops.linear_norm_config import SPLITS
 from kernl.ops.rms_norm import rms_norm_plan
 from kernl.ops.rows import as_rows
 from kernl.ops.tile import rows_aligned
@@ -73,7 +75,7 @@ def linear_norm_plan(
 
     Without `keep_sum` there is the normed tensor alone.
     """
-    if config.path == "split" and rows_aligned(as_rows(x), weight):
+    if config.path in SPLITS and rows_aligned(as_rows(x), weight):
         return split_norm_plan(x, weight, bias, residual, norm, config, keep_sum)
     late = config.path != "two"
     if late:

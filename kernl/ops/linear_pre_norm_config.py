@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from kernl.launch import cdiv
 from kernl.ops.linear_config import LinearConfig
-from kernl.ops.linear_norm_config import LATE, MOST_COLS, TWO, split_configs, split_fits
+from kernl.ops.linear_norm_config import LATE, MOST_COLS, SPLITS, TWO, split_configs, split_fits
 from kernl.tables import Key, Tunable
 
 _VECTOR_ROWS = 4
@@ -37,7 +37,7 @@ def _candidates(capability: int, key: Key) -> Iterator[LinearConfig]:
 
 
 def _fits(capability: int, key: Key, config: LinearConfig) -> bool:
-    return config.path != "split" or split_fits(capability, key, config)
+    return config.path not in SPLITS or split_fits(capability, key, config)
 
 
 def pre_norm_tunable(name: str) -> Tunable[LinearConfig]:

@@ -32,6 +32,7 @@ GPU = torch.cuda.is_available()
 TESTED_BY = {
     **dict.fromkeys(("_linear_tma_kernel", "_linear_wave_kernel"), "test_linear.py"),
     "_linear_glu_tma_kernel": "test_linear_glu.py",
+    "_linear_split_tma_kernel": "test_linear_pre_norm.py",
 }
 # Inputs that are positive by their meaning: scales of quantised weights, uniform random numbers.
 UNSIGNED = ("weight_scale", "uniform")

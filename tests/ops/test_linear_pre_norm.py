@@ -22,7 +22,8 @@ from tests.ops.refusals import check_refusal
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SPLIT = LinearConfig("split", 16, 16, 16, 3, 4, 2)
-PATHS = (TWO, LATE, SPLIT)
+SPLIT_TMA = LinearConfig("split_tma", 16, 32, 16, 3, 4, 2)
+PATHS = (TWO, LATE, SPLIT, SPLIT_TMA)
 
 
 class Kind(NamedTuple):
@@ -109,6 +110,38 @@ def test_where_the_residual_is_added(kind: Kind, config: LinearConfig) -> None:
     assert norm.constants["HAS_RESIDUAL"] is (config == LATE)
     if config == LATE:
         assert norm.args["summed_ptr"] is plan.outputs[1]
+
+
+@each_kind
+@pytest.mark.parametrize(("m", "n", "k"), [(1, 16, 8), (37, 40, 72), (17, 128, 200), (33, 96, 16)])
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_the_copy_engine_cuts_what_lies_outside(
+    kind: Kind, dtype: str, m: int, n: int, k: int, device: str
+) -> None:
+    """Also where the last share of k is a part of a block, and where x is a part of a tensor."""
+    wide = random(device, m, k + 8).to(DTYPES[dtype])
+    for x in (wide[:, :k], wide[:, 8:], wide[:, :k].contiguous()):
+        tensors = [
+            random(device, *shape).to(DTYPES[dtype]) for shape in ((n, k), (n,), (m, n), (n,))
+        ]
+        with tuning.forcing(kind.tunable, SPLIT_TMA):
+            plan = kind.op.plan(90, x, *tensors)
+        assert names(plan) == ["_linear_split_tma_kernel", "finish_norm_kernel"]
+        check(kind, dtype, x, *tensors)
+
+
+@each_kind
+@pytest.mark.parametrize("which", [0, 1])
+def test_what_the_copy_engine_cannot_reach_is_read_by_address(
+    kind: Kind, which: int, device: str
+) -> None:
+    m, n, k = 20, 32, 48
+    tensors = [random(device, *shape).half() for shape in ((m, k), (n, k), (n,), (m, n), (n,))]
+    tensors[which] = tensors[which].t().contiguous().t()
+    with tuning.forcing(kind.tunable, SPLIT_TMA):
+        plan = kind.op.plan(90, *tensors)
+    assert "_linear_split_tma_kernel" not in names(plan)
+    check(kind, "fp16", *tensors)
 
 
 @each_kind
@@ -257,12 +290,15 @@ def test_the_rule_where_no_table_speaks(
 def test_the_tuner_tries_every_path_that_fits(kind: Kind) -> None:
     key = {"bits": 16, "m": 128, "n": 2048, "k": 5632}
     candidates = set(kind.tunable.candidates(90, key))
-    assert {config.path for config in candidates} == {"two", "late", "split"}
+    assert {config.path for config in candidates} == {"two", "late", "split", "split_tma"}
+    tma = [config for config in candidates if config.path == "split_tma"]
+    assert any(kind.tunable.fits(90, key, config) for config in tma)
+    assert not any(kind.tunable.fits(89, key, config) for config in tma)
     assert kind.tunable.default(90, key) in candidates
     assert not any(
         kind.tunable.fits(90, {**key, "bits": 32}, config)
         for config in candidates
-        if config.path == "split"
+        if config.path in ("split", "split_tma")
     )
 
 

@@ -41,6 +41,7 @@ class Asking:
         try:
             if outermost:
                 self._wait_for_calm()
+                send(self._out, {"kind": "rested"})
             yield
         finally:
             self._depth -= 1

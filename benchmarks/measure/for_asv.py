@@ -42,10 +42,11 @@ MODELS = Settings(
     case_timeout_s=1200.0,
     faults_in_a_row=3,
     tell_stages=True,
-    workers=8,
+    workers=6,
     cases_a_worker=1,
 )
-"""Compiling a model, and timing all that may compute its products, takes minutes."""
+"""Compiling a model, and timing all that may compute its products, takes minutes; what is compiled
+of it holds gigabytes until it is timed."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 `turns` says who may use the device when. Each worker measures whole cases, as that of a sweep does,
 and whatever a case does to its worker costs that case alone. A case for which there was no memory
-beside the others is measured once more when they are gone.
+beside the others is measured once more at the end, then beside fewer, then alone.
 
 Operators, models, and the commits of a history have workers of their own, which share the device at
 the same time. A model's latency is by wall clock: while one is timed, nobody else computes
@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from benchmarks.measure.device import Fingerprint
@@ -37,6 +38,8 @@ from benchmarks.measure.sweep import Writing
 from benchmarks.measure.turns import Turns
 
 _CORES_LEFT = 2
+_FEWER = 4
+"""Of so many workers one stays for the cases that found no memory beside all of them."""
 _NO_MEMORY = "out of memory"
 
 Job = tuple[int, SweepCase]
@@ -91,11 +94,23 @@ def measure_batches(
         shared = {"KERNL_CEILINGS": str(Path(directory) / "ceilings.json")}
         crews = [_Crew(batch, progress, shared, command, workers) for batch in batches]
         _work(crews)
-        for crew in crews:
+        crowded = [crew for crew in crews if crew.again]
+        if len(crowded) > 1 or any(crew.worth > 1 for crew in crowded):
+            _once_more(crowded, fewer=_FEWER)
+        for crew in crowded:
             if crew.again:
-                say(f"{len(crew.again)} cases found no memory beside others: once more, alone")
-                crew.jobs, crew.again, crew.worth = crew.again, deque(), 1
-                _work([crew])
+                _once_more([crew], fewer=crew.worth)
+
+
+def _once_more(crews: Sequence[_Crew], fewer: int) -> None:
+    """What found no memory, by one in so many of each crew's workers."""
+    for crew in crews:
+        crew.jobs, crew.again, crew.worth = crew.again, deque(), max(1, crew.worth // fewer)
+    count = sum(len(crew.jobs) for crew in crews)
+    left = sum(crew.worth for crew in crews)
+    beside = "alone" if left == 1 else f"by {left} workers"
+    say(f"{count} cases found no memory beside others: once more, {beside}")
+    _work(crews)
 
 
 def _work(crews: Sequence[_Crew]) -> None:
@@ -186,11 +201,12 @@ class _Crew:
         order = sorted(range(len(lots)), key=lambda number: len(lots[number].cases))
         self.batch = batch
         self.jobs: deque[Job] = deque(
-            (number, case) for number in order for case in lots[number].cases
+            (number, case) for number in order for case in _spread(lots[number].cases)
         )
         self.again: deque[Job] = deque()
         self.worth = workers or workers_for(len(self.jobs), batch.settings)
         self.staff = 0
+        self._crowded: set[tuple[int, str]] = set()
         self._environment = {**shared, **batch.environment}
         self._command = command
         self._figures: Fingerprint = {}
@@ -212,7 +228,7 @@ class _Crew:
                         self.worth = self.staff - 1
                         return
                     if shift.workers > 1 and any(map(_found_no_memory, messages)):
-                        self.again.append(job)
+                        self._set_aside(job)
                         continue
                     self._figures = {**self._figures, **shop.figures}
                     for message in messages:
@@ -225,6 +241,15 @@ class _Crew:
     def _next(self) -> Job | None:
         with _LOCK:
             return self.jobs.popleft() if self.jobs else None
+
+    def _set_aside(self, job: Job) -> None:
+        """At the end of the queue others may have given memory back; the lock is held."""
+        number, case = job
+        if (number, case.name) in self._crowded:
+            self.again.append(job)
+        else:
+            self._crowded.add((number, case.name))
+            self.jobs.append(job)
 
     def _measuring(self, lot: Lot, shop: Workshop, count: int) -> Measuring:
         settings = self.batch.settings
@@ -241,8 +266,16 @@ _LOCK = threading.Lock()
 """Held by who takes a job or writes points: crews of one commit write into one journal."""
 
 
+def _spread(cases: Sequence[SweepCase]) -> list[SweepCase]:
+    """First, last, second, last but one, …: cases stand by size, and the largest need memory."""
+    middle = (len(cases) + 1) // 2
+    pairs = zip_longest(cases[:middle], reversed(cases[middle:]))
+    return [case for pair in pairs for case in pair if case is not None]
+
+
 def _found_no_memory(message: Message) -> bool:
-    return message["status"] == "failed" and _NO_MEMORY in str(message.get("reason")).lower()
+    """Also where it went on without: kernl leaves a call to PyTorch, or its graph unrewritten."""
+    return _NO_MEMORY in str(message.get("reason")).lower()
 
 
 def _split(seconds: float, workers: str, shift: _Shift) -> str:

@@ -152,6 +152,9 @@ class WorkerProcess:
             if kind == "aside":
                 self._turn.aside()
                 continue
+            if kind == "rested":
+                self._turn.rested()
+                continue
             if kind == "alone":
                 self._turn.take(str(message.get("what")), quiet=bool(message.get("quiet")))
             elif kind == "together":

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,6 +18,8 @@ LEAST_SETS, MOST_SETS = 2, 64
 MOST_ROUNDS = 100
 _GRAPH_S = 5e-4
 """So long a graph need not be longer: the cost of starting it is a hundredth of it."""
+SELDOM = 3
+"""Whoever is called seldom is called in one round of so many."""
 _DRIFT, _SPREAD = 0.05, 0.25
 _FEWEST_TO_JUDGE = 5
 _ATTEMPTS = 2
@@ -211,11 +213,12 @@ def take_turns(
     seed: int,
     *,
     lead_in: bool = False,
+    seldom: Collection[str] = (),
     synchronize: Callable[[], object] = lambda: None,
     between: Callable[[], object] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, tuple[float, ...]]:
-    """Wall-clock seconds of each call, one a round, in the order of `interleaved`.
+    """Wall-clock seconds of each call, at most one a round, in the order of `interleaved`.
 
     Args:
         calls: called with the number of the round, so that all get the same inputs in one round.
@@ -223,6 +226,7 @@ def take_turns(
         seed: of the order.
         lead_in: before each timed call make another one that is not, so that each finds the caches
             as its own last call left them, and not as another implementation did.
+        seldom: those that are called in the first of every `SELDOM` rounds alone.
         synchronize: waits for the device: before the clock is read, at both ends of a call.
         between: called after each round, outside of what is timed.
         clock: reads seconds.
@@ -230,6 +234,8 @@ def take_turns(
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for number, order in enumerate(interleaved(list(calls), rounds, seed)):
         for name in order:
+            if name in seldom and number % SELDOM:
+                continue
             call = calls[name]
             if lead_in:
                 call(number + 1)

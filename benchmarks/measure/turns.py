@@ -22,6 +22,9 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable
 
+RESTING = "until the device rests"
+"""What a turn begins with: what the others had given the device is still being done."""
+
 Signal = Callable[[int], object]
 """Sends a signal to all processes of a worker."""
 
@@ -82,6 +85,7 @@ class Turn:
         self._waits = False
         self._stopped_at: float | None = None
         self._stopped_s = 0.0
+        self._for = ""
         self._what: str | None = None
         self._since = 0.0
 
@@ -121,8 +125,12 @@ class Turn:
             turns._asked.append(self)
             self._wait(lambda: turns._asked[0] is self)
             turns.taken += 1
-        self._what = what
+        self._for, self._what = what, RESTING
         self._since = time.monotonic()
+
+    def rested(self) -> None:
+        """Nobody else's work is left on the device: what this worker has it for begins."""
+        self.tell(self._for)
 
     def tell(self, what: str) -> None:
         """What this worker does from now on, in words: where it has the device, for that."""

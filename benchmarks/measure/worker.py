@@ -8,6 +8,7 @@ with. Anything that a library prints goes to standard error instead.
     ← {"kind": "ready", "fingerprint": {…}}      once, or {"kind": "refused", "status", "reason"}
     ← {"kind": "stage", "stage": …, "implementation": …}   before each step: who is to blame
     ← {"kind": "alone", "what": …, "quiet": …}   it wants the device for itself; it waits for a line
+    ← {"kind": "rested"}             it has it, and what others had given it to do is done
     ← {"kind": "together"}           it had it, and waits for a line before it uses it again
     ← {"kind": "aside"}              it uses no device from now on; it begins so
     ← {"kind": "back"}               it is about to use it again, and waits for a line

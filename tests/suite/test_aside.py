@@ -133,7 +133,7 @@ def test_who_has_the_device_alone_compiles_with_it() -> None:
     worker.back()
     with worker.alone("timing"), worker.compiling():
         pass
-    assert said(out) == ["back", "alone", "together"]
+    assert said(out) == ["back", "alone", "rested", "together"]
 
 
 def test_what_is_timed_while_compiling_is_alone() -> None:
@@ -142,7 +142,7 @@ def test_what_is_timed_while_compiling_is_alone() -> None:
     with worker.compiling():
         with worker.alone("what torch.compile times"), worker.alone("the same"):
             pass
-        assert said(out) == ["back", "aside", "alone", "together"]
+        assert said(out) == ["back", "aside", "alone", "rested", "together"]
     assert said(out) == ["back"]
 
 

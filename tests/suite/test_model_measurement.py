@@ -2,6 +2,8 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -59,7 +61,7 @@ def test_every_model_is_measured_dry(model: Any) -> None:
         assert 0 < found[name]["error"] < 3e-3
         values = found[name]["values"]
         assert 0 < values["p20"] <= values["time"] <= values["p80"]
-        assert len(found[name]["samples"]) == 3
+        assert len(found[name]["samples"]) == 1  # of three rounds: Python launches its kernels
     assert found["compile_cudagraph"]["status"] == "skipped"
     assert "on a GPU alone" in found["compile_cudagraph"]["reason"]
 
@@ -241,6 +243,35 @@ def test_turns_are_timed_from_a_quiet_device_to_a_quiet_device() -> None:
     first = heard[: heard.index("rest")]
     assert sorted(first) == ["a0", "a1", "b0", "b1"]  # the lead-in gets other inputs
     assert heard[-1] == "rest"
+
+
+def test_some_are_called_in_one_round_of_three() -> None:
+    heard: list[str] = []
+
+    def call(name: str, number: int) -> None:
+        heard.append(f"{name}{number}")
+
+    calls = {name: partial(call, name) for name in "abc"}
+    taken = timing.take_turns(calls, 7, seed=0, seldom={"a", "unknown"})
+    assert {name: len(seconds) for name, seconds in taken.items()} == {"a": 3, "b": 7, "c": 7}
+    assert [one for one in heard if one[0] == "a"] == ["a0", "a3", "a6"]
+
+
+def test_calls_by_the_host_count_a_third_of_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, Any]] = []
+
+    def take_turns(calls: Any, rounds: int, **rest: Any) -> dict[str, tuple[float, ...]]:
+        asked.append((rounds, rest["seldom"]))
+        return {name: (0.003 if name == "eager" else 0.001,) * rounds for name in calls}
+
+    monkeypatch.setattr(timing, "take_turns", take_turns)
+    monkeypatch.setattr(model_measurement, "synchronize", lambda _: None)
+    running = {name: Running(lambda sample: sample.half["x"]) for name in ("eager", "kernl")}
+    case = replace(task("distilbert", tuple(running)), samples=10, budget_s=0.2)
+    lab = Laboratory("a device", telemetry=Telemetry(""))
+    model_measurement._time(case, running, [Sample({"x": torch.ones(1)}, {}, None)], lab)
+    assert [rounds for rounds, _ in asked] == [2, 50]  # of 2 × (1 + 3 / 3) ms, with lead-in
+    assert all("eager" in seldom and "kernl" not in seldom for _, seldom in asked)
 
 
 def test_noisy_samples_are_taken_again_and_the_calmer_attempt_is_kept(

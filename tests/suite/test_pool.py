@@ -70,7 +70,7 @@ def test_each_case_is_measured_once_and_timed_alone(bench: Bench) -> None:
     )
 
 
-def test_small_lots_come_first(bench: Bench) -> None:
+def test_small_lots_come_first_and_large_cases_stand_apart(bench: Bench) -> None:
     lots = [
         Lot(subject(), [a_case(f"{op}{n}") for n in range(count)])
         for op, count in (("grid", 4), ("one", 1), ("pair", 2))
@@ -80,7 +80,7 @@ def test_small_lots_come_first(bench: Bench) -> None:
         batch = Batch(lots, Settings(), journal, {})
         measure_batches([batch], command=command, workers=1)
     order = [line.split(":")[0] for line in bench.log.read_text().split() if ":" in line]
-    assert order == ["one0", "pair0", "pair1", "grid0", "grid1", "grid2", "grid3"]
+    assert order == ["one0", "pair0", "pair1", "grid0", "grid3", "grid1", "grid2"]
 
 
 @pytest.mark.parametrize("fault", ["segfault", "cuda", "hang", "dies"])
@@ -114,10 +114,41 @@ def test_waiting_for_the_others_is_not_a_case_s_own_time(bench: Bench) -> None:
     assert "no answer within 0.8 s" in found["hang"]["kernl"]["reason"]
 
 
-def test_what_found_no_memory_beside_others_is_measured_alone(bench: Bench) -> None:
-    found = measured(bench, "one", "crowded", "two")
-    assert statuses(found["crowded"]) == SOUND
-    assert "1 cases found no memory beside others: once more, alone" in progress(bench)
+@pytest.mark.parametrize("status", ["failed", "skipped"])
+def test_what_finds_no_memory_waits_for_the_end_of_the_queue(bench: Bench, status: str) -> None:
+    """Also where kernl did without, and left the call to PyTorch."""
+    name = f"crowded1_{status}"
+    found = measured(bench, name, *(f"case{number}" for number in range(9)))
+    assert all(statuses(points) == SOUND for points in found.values())
+    order = [line.split(":")[0] for line in bench.log.read_text().split() if ":" in line]
+    assert order.count(name) == 2
+    assert order.index(name) < 3
+    assert len(order) - 1 - order[::-1].index(name) >= 8
+    assert not any("no memory" in line for line in progress(bench))
+
+
+@pytest.mark.parametrize(
+    ("times", "workers", "said"),
+    [
+        (2, 3, ["1 cases found no memory beside others: once more, alone"]),
+        (2, 8, ["1 cases found no memory beside others: once more, by 2 workers"]),
+        (
+            3,
+            8,
+            [
+                "1 cases found no memory beside others: once more, by 2 workers",
+                "1 cases found no memory beside others: once more, alone",
+            ],
+        ),
+    ],
+)
+def test_what_finds_no_memory_at_the_end_either_is_measured_beside_fewer(
+    bench: Bench, times: int, workers: int, said: list[str]
+) -> None:
+    name = f"crowded{times}_failed"
+    found = measured(bench, "one", name, "two", workers=workers)
+    assert all(statuses(points) == SOUND for points in found.values())
+    assert [line for line in progress(bench) if "no memory" in line] == said
     records = [record for record in read(bench.journal.path)[0] if record["kind"] == "point"]
     assert Counter(record["status"] for record in records) == {"ok": 9}
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.measure.process import WorkerFault, WorkerProcess
-from benchmarks.measure.turns import Turns
+from benchmarks.measure.turns import RESTING, Turns
 
 WORKER = """
 import json, sys, time
@@ -35,7 +35,7 @@ for line in sys.stdin:
         elif step == "alone quietly":
             send("alone", quiet=True)
             sys.stdin.readline()
-        elif step == "aside":
+        elif step in ("aside", "rested"):
             send(step)
         elif step == "die":
             sys.exit(3)
@@ -43,7 +43,7 @@ for line in sys.stdin:
             work(*step.split())
     send("done")
 """
-BESIDE, ALONE = "beside 0.03", ["alone", "itself 0.03", "together"]
+BESIDE, ALONE = "beside 0.03", ["alone", "rested", "itself 0.03", "together"]
 COMPILING = ["aside", "compile 0.05", "back"]
 _SIGNAL_S = 0.005
 """A process may go on for so long after it was told to stop."""
@@ -127,7 +127,7 @@ def test_one_is_alone_or_many_are_together(processes: Processes) -> None:
             assert inside(other["beside"], alone) == 0
             assert inside(other["itself"], alone) == 0
     assert processes.turns.taken == 16
-    assert set(processes.turns.alone_s) == {"timing"}
+    assert set(processes.turns.alone_s) == {RESTING, "timing"}
     assert 16 * 0.03 <= processes.turns.alone_s["timing"] < 10.0
     assert processes.turns.held_s > 0.0
 
@@ -217,11 +217,14 @@ def test_what_for_is_told_apart() -> None:
     turn = turns.turn()
     turn.take("timing")
     time.sleep(0.02)
+    turn.rested()
+    time.sleep(0.02)
     turn.tell("ceilings")
     time.sleep(0.02)
     turn.give_back()
     turn.tell("nobody counts this")
-    assert set(turns.alone_s) == {"timing", "ceilings"}
+    turn.rested()
+    assert set(turns.alone_s) == {RESTING, "timing", "ceilings"}
     assert all(seconds >= 0.02 for seconds in turns.alone_s.values())
 
 

@@ -20,9 +20,11 @@ from benchmarks.asv_file import (
     is_number,
     to_samples,
 )
-from benchmarks.measure import journal
+from benchmarks.measure import journal, packed
 
 SUFFIX = ".points.jsonl"
+SUFFIXES = (SUFFIX, SUFFIX + packed.ENDING)
+"""Of journals as they are written, and packed."""
 
 TEXT_KEYS = (
     "suite",

@@ -1,8 +1,8 @@
 """The measurements that lie in asv's result files, as one table: the only reader of those files.
 
 `load(results_dir)` walks `<results_dir>/<machine>/`. Each of asv's files, `<commit>-<env>.json`, is
-joined with the journal beside it, `<commit>-<env>.points.jsonl`. The file of asv is the truth for
-values, intervals and status; the journal adds reasons, errors, samples and the run.
+joined with the journal beside it, `<commit>-<env>.points.jsonl`, packed or not. The file of asv is
+the truth for values, intervals and status; the journal adds reasons, errors, samples and the run.
 
 A file that cannot be read costs itself alone: it is left out, named in `Store.problems` and warned
 about through `logging`.
@@ -20,7 +20,8 @@ import pandas as pd
 from benchmarks import asv_file, sidecar
 from benchmarks.asv_file import Block, ResultFile, ResultFileError
 from benchmarks.cases import NOT_SELECTED
-from benchmarks.sidecar import NUMBER_KEYS, SUFFIX, TEXT_KEYS, Point, Run, Sidecar, clean
+from benchmarks.measure.packed import ENDING
+from benchmarks.sidecar import NUMBER_KEYS, SUFFIX, SUFFIXES, TEXT_KEYS, Point, Run, Sidecar, clean
 
 MACHINE_API_VERSION = 1
 
@@ -196,7 +197,11 @@ class _Reader:
             for name, path in names.items()
             if name.endswith(".json") and name != "machine.json"
         ]
-        journals = [path for name, path in names.items() if name.endswith(SUFFIX)]
+        journals = {
+            name.removesuffix(ENDING): path
+            for name, path in sorted(names.items(), reverse=True)  # a plain one after the packed
+            if name.endswith(SUFFIXES)
+        }
         if not results and not journals and "machine.json" not in names:
             return
         machine = directory.name
@@ -205,7 +210,7 @@ class _Reader:
         except ResultFileError as error:
             self._report(directory / "machine.json", f"{error}; all of {machine} is left out")
             return
-        sidecars = {path.name: self._read_journal(path, machine) for path in journals}
+        sidecars = {name: self._read_journal(journals[name], machine) for name in sorted(journals)}
         for files in self._by_commit(results, machine):
             seen: set[tuple[str, ...]] = set()
             for path, file in files:

@@ -1,10 +1,11 @@
-"""`python -m benchmarks.thin [COMMIT …]`: asv's result files without what is nearly all null.
+"""`python -m benchmarks.thin [COMMIT …]`: result files as small as a repository wants them.
 
 asv writes a place for every case and implementation of a benchmark in each of its columns. Where a
 run measured four of four hundred cases, its six columns of statistics are nulls but for a few, and
 two thirds of the file. They are taken out where less than a tenth of a benchmark's places have a
 result: asv shows the result then without its spread, n/a elsewhere, and the journal beside the file
-has the samples. All files are written without blanks.
+has the samples. All files are written without blanks, and journals are packed with gzip
+(`benchmarks.measure.packed`).
 
 `make measure` does so when asv is done. Without COMMIT all files of all machines are gone through.
 """
@@ -19,16 +20,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import asv_file
+from benchmarks import asv_file, sidecar
 from benchmarks.asv_file import ResultFileError
+from benchmarks.measure.journal import Journal, JournalError
+from benchmarks.measure.packed import packed
 from benchmarks.measure.sweep import RESULTS
 
 _FEW = 0.1
 _STATISTICS = "stats_"
 
 
+def pack(path: Path) -> int:
+    """Pack one journal; returns by how many bytes it shrank. Raises JournalError."""
+    before = path.stat().st_size
+    Journal(path).pack()
+    return before - packed(path).stat().st_size
+
+
 def thin(path: Path) -> int:
-    """Rewrite one result file; returns by how many bytes it shrank.
+    """Rewrite one of asv's result files; returns by how many bytes it shrank.
 
     A file that cannot be used is left as it is: ResultFileError says why.
     """
@@ -72,9 +82,9 @@ def _replace(path: Path, text: str) -> None:
         scratch.unlink(missing_ok=True)
 
 
-def files(results: Path, commits: Sequence[str]) -> Iterator[Path]:
-    """The result files of these commits, full hashes or their beginnings; of all without any."""
-    for path in sorted(results.glob("*/*-*.json")):
+def files(results: Path, ending: str, commits: Sequence[str]) -> Iterator[Path]:
+    """Files of these commits, full hashes or their beginnings; of all commits without any."""
+    for path in sorted(results.glob(f"*/*-*{ending}")):
         commit = path.name.split("-", 1)[0]
         if not commits or any(one.startswith(commit) or commit.startswith(one) for one in commits):
             yield path
@@ -88,15 +98,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, help="asv's result directory")
     options = parser.parse_args(arguments)
     status = shrunk = count = 0
-    for path in files(options.results, options.commits):
-        try:
-            saved = thin(path)
-        except (ResultFileError, OSError) as error:
-            print(f"thin: {path.parent.name}/{path.name} stays as it is: {error}", file=sys.stderr)
-            status = 1
-            continue
-        shrunk += saved
-        count += saved > 0
+    for ending, work in ((".json", thin), (sidecar.SUFFIX, pack)):
+        for path in files(options.results, ending, options.commits):
+            try:
+                saved = work(path)
+            except (ResultFileError, JournalError, OSError) as error:
+                shown = f"{path.parent.name}/{path.name}"
+                print(f"thin: {shown} stays as it is: {error}", file=sys.stderr)
+                status = 1
+                continue
+            shrunk += saved
+            count += saved > 0
     if count:
         print(f"thin: {count} result files are {shrunk / 1e6:.1f} MB smaller")
     return status

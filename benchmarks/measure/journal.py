@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from benchmarks.cases import was_left_out
+from benchmarks.measure import packed
 
 STATUSES = ("ok", "failed", "skipped")
 
@@ -47,14 +48,15 @@ def point_key(record: Mapping[str, Any]) -> Key:
 def read(path: Path) -> tuple[list[Record], list[str]]:
     """All readable records of a journal in the order of writing, and what was wrong, in words.
 
-    A missing file is an empty journal. A truncated or corrupt line costs itself alone.
+    A missing file is an empty journal, and a packed one is as good. A truncated or corrupt line
+    costs itself alone.
     """
     try:
-        data = path.read_bytes()
+        data, damage = packed.contents(path)
     except FileNotFoundError:
         return [], []
     records: list[Record] = []
-    problems: list[str] = []
+    problems = [f"{path.name}: {damage}"] if damage else []
     for number, line in enumerate(data.split(b"\n"), start=1):
         if not line.strip():
             continue
@@ -237,6 +239,13 @@ class Journal:
         self.close()
         self._file = file
 
+    def pack(self) -> None:
+        """Compact the file and leave it packed, for the repository. Writing unpacks it again."""
+        self.compact()
+        packed.pack(self.path)
+        self.path.unlink()
+        self.close()
+
     def close(self) -> None:
         """Release the lock. Writing again takes it again."""
         if self._file is not None:
@@ -254,6 +263,11 @@ class Journal:
     def _open(self) -> TextIO:
         while self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            if problem := packed.unpack(self.path):
+                raise JournalError(
+                    f"{packed.packed(self.path)} cannot be unpacked: {problem}. Restore it, or "
+                    "move it away to begin a new journal"
+                )
             file = self.path.open("a+", encoding="utf-8")
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -263,7 +277,8 @@ class Journal:
                     f"{self.path} is being written by another process; wait for it to end, "
                     "or write to another results directory"
                 ) from None
-            # compact() may have put a new file at this path between the open and the lock.
+            # compact() may have put a new file at this path between the open and the lock, and
+            # pack() may have taken it away.
             if self.path.exists() and os.path.samestat(os.fstat(file.fileno()), self.path.stat()):
                 _end_last_line(file)
                 self._file = file

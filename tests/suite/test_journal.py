@@ -1,8 +1,10 @@
 """The journal keeps every point that was written, whatever becomes of the writer."""
 
+import gzip
 import json
 import math
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 from benchmarks.cases import NOT_SELECTED
 from benchmarks.measure.journal import Journal, JournalError, finite, journal_path, latest, read
+from benchmarks.measure.packed import packed
 from benchmarks.measure.points import read_point, write_point
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,6 +104,78 @@ def test_compaction_keeps_the_last_points_and_their_runs(tmp_path: Path) -> None
         append(journal, new, "b.fp16")
     assert [p["case"] for p in latest(read(path)[0])] == ["a.fp16", "b.fp16"]
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_packed_journal_is_as_good(tmp_path: Path) -> None:
+    path = tmp_path / "01234567-worktree.points.jsonl"
+    journal = Journal(path)
+    run = journal.start_run(COMMIT, "m", {})
+    append(journal, run, "a.fp16", values={"time": 1.0})
+    last = [append(journal, run, f"{name}.fp16", values={"time": 2.0}) for name in "ab"]
+    journal.pack()
+    assert [one.name for one in tmp_path.iterdir()] == [path.name + ".gz"]
+    assert journal.points() == last
+    assert read(path) == read(packed(path))
+    whole = packed(path).read_bytes()
+
+    with Journal(path) as again:
+        assert append(again, run, "c.fp16") == again.points()[-1]
+        assert again.points()[:-1] == last
+    assert packed(path).read_bytes() == whole, "what is packed stays until it is packed anew"
+    assert len(Journal(path).points()) == 3
+    path.unlink()
+    assert Journal(path).points() == last
+
+    Journal(path).pack()
+    assert packed(path).read_bytes() == whole, "the same records are the same bytes"
+
+
+def test_two_writers_of_a_packed_journal(tmp_path: Path) -> None:
+    path = tmp_path / "j.points.jsonl"
+    journal = Journal(path)
+    append(journal, journal.start_run(COMMIT, "m", {}), "a.fp16")
+    journal.pack()
+    with Journal(path) as one:
+        one.start_run(COMMIT, "m", {})
+        with pytest.raises(JournalError, match="written by another process"):
+            Journal(path).pack()
+    assert sorted(file.name for file in tmp_path.iterdir()) == [path.name, path.name + ".gz"]
+    assert len(read(path)[0]) == 3
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem", "kept"),
+    [
+        (lambda data: data[:-20], "its end is missing", range(1, 400)),
+        (
+            lambda data: data[: len(data) // 2] + b"rows" * len(data),
+            ": it",
+            range(1, 400),
+        ),
+        (lambda data: b"rows" + data, "no gzip file from", [0]),
+        (lambda data: b"", "its end is missing", [0]),
+        (lambda data: gzip.compress(b"\n" * (300 << 20)), "more than 256 MiB", [0]),
+    ],
+)
+def test_a_damaged_packed_journal_is_not_written_over(
+    tmp_path: Path, damage: Any, problem: str, kept: Any
+) -> None:
+    path = tmp_path / "j.points.jsonl"
+    journal = Journal(path)
+    run = journal.start_run(COMMIT, "m", {})
+    chance = random.Random(0)
+    for number in range(400):
+        append(journal, run, f"rows{number}.fp16", samples=[chance.random() for _ in range(30)])
+    journal.pack()
+    broken = damage(packed(path).read_bytes())
+    packed(path).write_bytes(broken)
+    records, problems = read(path)
+    assert problem in problems[0]
+    assert max(0, len(records) - 1) in kept
+    with pytest.raises(JournalError, match="Restore it, or move it away"):
+        journal.start_run(COMMIT, "m", {})
+    assert packed(path).read_bytes() == broken
+    assert not path.exists()
 
 
 def test_numbers_json_does_not_have_become_null(tmp_path: Path) -> None:

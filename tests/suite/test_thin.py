@@ -10,6 +10,7 @@ import pytest
 from asv.results import Results
 
 from benchmarks import asv_file, store
+from benchmarks.measure.journal import Journal
 from benchmarks.thin import main, thin
 from tests.suite.asv_results import COMMIT, MACHINE, OTHER, SOFTMAX, edit, set_cell, write_results
 
@@ -116,3 +117,47 @@ def test_the_named_commits_alone(tmp_path: Path) -> None:
     assert main(["--results", str(tmp_path), COMMIT]) == 0
     assert other.read_text() == whole
     assert not any(stats(one, SOFTMAX))
+
+
+def test_journals_are_packed_and_read_as_before(tmp_path: Path) -> None:
+    path = written(tmp_path, softmax=grid(0.5, None, 0.5))
+    plain = path.with_suffix(".points.jsonl")
+    with Journal(plain) as journal:
+        run = journal.start_run(COMMIT, MACHINE, {"gpu": "a GPU", "suite": "kernels"})
+        for number, variant in enumerate(VARIANTS[:3]):
+            journal.append_point(
+                run=run,
+                suite="kernels",
+                op="softmax",
+                case=CASES[0],
+                variant=variant,
+                version=1,
+                status="failed" if number == 1 else "ok",
+                reason="it is slow" if number == 1 else "",
+                samples=[0.25 * number + sample for sample in SAMPLES],
+                error=1e-3,
+            )
+    before = store.load(tmp_path)
+    assert before.rows.reason[1] == "it is slow"
+    assert main(["--results", str(tmp_path)]) == 0
+    assert not plain.exists()
+    after = store.load(tmp_path)
+    columns = [name for name in before.rows.columns if name not in ("low", "high")]
+    pd.testing.assert_frame_equal(before.rows[columns], after.rows[columns])
+    pd.testing.assert_frame_equal(before.runs, after.runs)
+
+    with Journal(plain) as journal:  # who writes again is who is read
+        journal.append_point(
+            run=run,
+            suite="kernels",
+            op="softmax",
+            case=CASES[0],
+            variant="compile",
+            version=1,
+            status="failed",
+            reason="it is slower",
+        )
+        assert store.load(tmp_path).rows.reason[1] == "it is slower"
+        assert main(["--results", str(tmp_path)]) == 1, "another process writes it"
+    assert main(["--results", str(tmp_path)]) == 0
+    assert store.load(tmp_path).rows.reason[1] == "it is slower"

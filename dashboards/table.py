@@ -4,7 +4,8 @@ Reads the stored results and prints a line for each operator, by the rules of `d
 kernl's speed over eager, over torch.compile, over a library's own call where there is one, and over
 the fastest of them case by case. Opt-in operators have a table of their own. `--suite models`
 prints the same of whole models, and the milliseconds of every case. `--roofline` prints instead how
-near the times of operators come to what the device was measured to do.
+near the times of operators come to what the device was measured to do. `--without-edges` leaves out
+the cases that no model has: those that are measured in float32 and bfloat16 too.
 
 Exit codes: 0 printed; 2 there is nothing to print.
 """
@@ -15,6 +16,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -169,6 +171,15 @@ def _losses(frame: pd.DataFrame, source: Source, most: int, suite: Suite) -> lis
     return ["", said, "", *printing.markdown(shown)]
 
 
+def without_edges(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the store without edges, which no model has: models' sizes are timed in fp16 alone,
+    edges in float32 too.
+    """
+    names = rows["case"].str.rpartition(".")
+    key = rows["op"] + " " + names[0]
+    return rows[~key.isin(key[names[2] == "fp32"])]
+
+
 def _count(word: str) -> int:
     """A number of losses, for the command line."""
     if not word.isascii() or not word.isdigit() or not int(word):
@@ -193,6 +204,9 @@ def _parser() -> argparse.ArgumentParser:
     either.add_argument(
         "--roofline", action="store_true", help="print shares of the roofline, of operators alone"
     )
+    parser.add_argument(
+        "--without-edges", action="store_true", help="models' sizes alone, which are timed in fp16"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="asv's results directory")
     return parser
 
@@ -214,6 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         source = build.read(options.results)
         for path, reason in source.problems:
             print(f"table: skipped {path}: {reason}", file=sys.stderr)
+        if options.without_edges:
+            source = replace(source, rows=without_edges(source.rows))
         if options.roofline:
             lines = roofline_table.report(source, options.machine, options.commit)
         else:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from dashboards import printing, table
@@ -275,13 +276,36 @@ def test_a_reader_that_stops_early_sees_no_traceback(tmp_path: Path) -> None:
 
 def test_the_readme_shows_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    commits = set(re.findall(r"make table HEAD=(\w+)", readme))
-    assert commits
-    for commit in commits:
-        assert table.main([commit]) == 0
-        rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-        assert len(rows) > 4
-        assert [line for line in rows if line not in readme.splitlines()] == []
+    (commit,) = set(re.findall(r"dashboards\.table (\w+) --without-edges`", readme))
+    assert table.main([commit, "--without-edges"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert len(rows) > 24
+    assert [line for line in rows if line not in readme.splitlines()] == []
+    assert set(re.findall(r"make table HEAD=(\w+)", readme)) == {commit}
+    assert table.main([commit]) == 0
+    (every,) = re.findall(r"^\| all 22 \| .*", capsys.readouterr().out, re.MULTILINE)
+    cases, eager, _, _, best, verdicts, worst = every.strip("| ").split(" | ")[1:8]
+    wins, _, losses = verdicts.split(" / ")
+    assert (
+        f"{int(cases):,} cases: {eager.split()[0]} over eager, {best.split()[0]} over the best of "
+        f"them, {int(wins):,} wins and {losses} losses, the worst {best.split()[1].strip('()')}"
+    ) in readme
+    assert "rows1_cols1" in worst
+
+
+def test_edges_are_left_out_when_asked() -> None:
+    """They are the cases that are timed in float32 too."""
+    pairs = [
+        ("softmax", "rows8_cols8.fp16"),
+        ("softmax", "rows1_cols1.fp16"),
+        ("softmax", "rows1_cols1.bf16"),
+        ("softmax", "rows1_cols1.fp32"),
+        ("layer_norm", "rows1_cols1.fp16"),
+        ("bert_base", "batch1_seq16.fp16"),
+    ]
+    rows = pd.DataFrame(pairs, columns=["op", "case"])
+    kept = table.without_edges(rows)
+    assert list(kept.itertuples(index=False, name=None)) == [pairs[0], pairs[4], pairs[5]]
 
 
 CASE = re.compile(r"^\| (\w+)\.fp16 \| ([\d.]+) \| ([\d.]+×) \| ([\d.]+×) \|", re.MULTILINE)

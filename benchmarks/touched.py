@@ -6,10 +6,13 @@ imported or run. A module that says the same but for comments and docstrings has
 whatever cannot be told counts as changed: a file that is no module, a module that cannot be parsed.
 """
 
+from __future__ import annotations
+
 import ast
 import subprocess
 from collections.abc import Iterable, Mapping
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 
 PACKAGE = "kernl"
@@ -24,7 +27,7 @@ class Tree:
         self.files = dict(files)
 
     @classmethod
-    def of(cls, repository: Path, commit: str) -> "Tree":
+    def of(cls, repository: Path, commit: str) -> Tree:
         """Raises ValueError where git knows no such commit, or it has no `kernl/`."""
         listed = _git(repository, "ls-tree", "-r", "-z", commit, "--", f"{PACKAGE}/")
         blobs: dict[str, bytes] = {}
@@ -43,33 +46,24 @@ class Tree:
         return cls(files)
 
     @cached_property
-    def parsed(self) -> dict[str, ast.Module | None]:
-        """Modules by path; None for one that cannot be parsed."""
-        return {path: _parse(text) for path, text in self.files.items() if path.endswith(".py")}
+    def modules(self) -> dict[str, _Module]:
+        """By path of a module, what of it counts here; the same for equal files of many commits."""
+        return {path: _module(text) for path, text in self.files.items() if path.endswith(".py")}
 
     @cached_property
     def imports(self) -> dict[str, set[str]]:
         """By path of a module, the paths of the modules of kernl that it imports."""
-        return {path: set(self._imported(path)) for path in self.parsed}
-
-    @cached_property
-    def strings(self) -> dict[str, set[str]]:
-        """By path of a module, the strings in it."""
         return {
-            path: {
-                node.value
-                for node in ast.walk(tree or ast.Module([], []))
-                if isinstance(node, ast.Constant) and isinstance(node.value, str)
-            }
-            for path, tree in self.parsed.items()
+            path: {file for name in module.imported for file in self._files_of(name)}
+            for path, module in self.modules.items()
         }
 
     def needed_by(self, op: str) -> set[str]:
         """Paths of all files that an operator depends on; empty where the commit has none."""
         waiting = [
             path
-            for path, strings in self.strings.items()
-            if path.startswith(_OPS) and not path.endswith("/__init__.py") and op in strings
+            for path, module in self.modules.items()
+            if path.startswith(_OPS) and not path.endswith("/__init__.py") and op in module.strings
         ]
         found: set[str] = set()
         while waiting:
@@ -77,21 +71,11 @@ class Tree:
             if path not in found:
                 found.add(path)
                 waiting += self.imports[path]
-        named = {string for path in found for string in self.strings[path]}
+        named = {string for path in found for string in self.modules[path].strings}
         tables = (path for path in self.files if path.startswith(_TABLES))
         return found | {path for path in tables if PurePosixPath(path).stem in named}
 
-    def _imported(self, path: str) -> Iterable[str]:
-        for node in ast.walk(self.parsed[path] or ast.Module([], [])):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                names = [f"{node.module}.{alias.name}" for alias in node.names]
-            for name in names:
-                yield from self._module(name)
-
-    def _module(self, name: str) -> Iterable[str]:
+    def _files_of(self, name: str) -> Iterable[str]:
         """The file of a dotted name of kernl, which may go on to what the module defines.
 
         A package's own file counts where the name ends there: it says which operators there are.
@@ -121,8 +105,34 @@ def touched(before: Tree, after: Tree, ops: Iterable[str]) -> set[str]:
 def _differ(path: str, before: Tree, after: Tree) -> bool:
     if before.files.get(path) == after.files.get(path):
         return False
-    one, other = before.parsed.get(path), after.parsed.get(path)
+    one, other = (
+        _parse(tree.files[path]) if path in tree.modules else None for tree in (before, after)
+    )
     return one is None or other is None or ast.dump(one) != ast.dump(other)
+
+
+@dataclass(frozen=True)
+class _Module:
+    """The strings in a module, and the dotted names that it imports; none where it is no Python."""
+
+    strings: frozenset[str] = frozenset()
+    imported: frozenset[str] = frozenset()
+
+
+@lru_cache(maxsize=1 << 14)
+def _module(text: bytes) -> _Module:
+    tree = _parse(text)
+    if tree is None:
+        return _Module()
+    strings, imported = set[str](), set[str]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            strings.add(node.value)
+        elif isinstance(node, ast.Import):
+            imported.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            imported.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return _Module(frozenset(strings), frozenset(imported))
 
 
 def _parse(text: bytes) -> ast.Module | None:

@@ -4,6 +4,7 @@ Speedup axes are logarithmic, so that 2× and 0.5× lie equally far from 1×.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
 import pandas as pd
@@ -48,12 +49,11 @@ def _mean_series(frame: pd.DataFrame, order: Sequence[Commit]) -> list[Series]:
     found = []
     names = (("over eager", "over_eager"), ("over the best alternative", "over_best"))
     for name, column in names:
-        means = summary.trend(frame, column)
-        counts = frame[frame[column].notna()].groupby("commit").size()
-        values = [means.get(commit.id, math.nan) for commit in order]
+        means = summary.trend(frame, column, [commit.id for commit in order])
+        values = list(means["mean"])
         notes = [
-            f"{text.ratio(value)} over {counts.get(commit.id, 0)} cases"
-            for value, commit in zip(values, order, strict=True)
+            f"{text.ratio(value)} over {cases} cases, {measured} of them measured here"
+            for value, cases, measured in means.itertuples(index=False)
         ]
         found.append(Series(name, tuple(text.number(v) for v in values), tuple(notes)))
     return found
@@ -65,7 +65,8 @@ def case_trend(
     changes: Sequence[Change] = (),
     suite: Suite = KERNELS,
 ) -> Drawing:
-    """Latency of every implementation across commits; choices: the cases, those with times first.
+    """Latency of every implementation across commits; choices: the cases, those that most
+    commits timed first.
 
     Args:
         rows: `summary.timings` of one machine and operator or model.
@@ -75,9 +76,13 @@ def case_trend(
     """
     variants = ordered_variants(rows["variant"].unique())
     known = _known_times(rows)
+    commits: dict[str, set[str]] = defaultdict(set)
+    for case, _, commit in known:
+        commits[case].add(commit)
+    cases = timed_first(rows["case"].unique(), commits)
     choices = [
         (case, [_time_series(known, case, variant, order, suite.unit) for variant in variants])
-        for case in timed_first(rows["case"].unique(), {case for case, _, _ in known})
+        for case in sorted(cases, key=lambda case: -len(commits[case]))
     ]
     figure = lines(order, choices[0][1], changes)
     figure.update_yaxes(type="log", title_text=f"{suite.time} ({suite.unit}, log)", tickformat="~g")

@@ -106,8 +106,9 @@ def speedups(rows: pd.DataFrame, suite: str = "kernels") -> pd.DataFrame:
     """One row for each machine, commit, op and case of a suite.
 
     Columns beside the key: `eager`, `kernl` and `best` in seconds (`kernl` is eager's time for
-    a fallback), `best_name`, `over_eager`, `over_best`, `status` (`ok`, `fallback`, `failed`,
-    `missing`), `reason`, `outcome` against the best alternative.
+    a fallback), how many `alternatives` have a time, `best_name`, `over_eager`, `over_best`,
+    `status` (`ok`, `fallback`, `failed`, `missing`), `reason`, `outcome` against the best
+    alternative.
     """
     times = timings(rows, suite)
     measured = times[(times["status"] == "ok") & (times["value"] > 0)]
@@ -130,6 +131,7 @@ def speedups(rows: pd.DataFrame, suite: str = "kernels") -> pd.DataFrame:
     fallback = (frame["status"] == "fallback") & frame["eager"].notna()
     frame["kernl"] = wide[OURS].where(~fallback, frame["eager"])
     others = wide.drop(columns=[OURS, *PARTS], errors="ignore")
+    frame["alternatives"] = others.notna().sum(axis=1)
     frame["best"] = others.min(axis=1)
     frame["best_name"] = _fastest(others)
     frame["over_eager"] = frame["eager"] / frame["kernl"]
@@ -198,9 +200,38 @@ def losses(frame: pd.DataFrame) -> pd.DataFrame:
     return lost.sort_values(["over_best", "op", "case"], kind="stable")
 
 
-def trend(frame: pd.DataFrame, column: str) -> pd.Series:
-    """Geometric mean of a ratio column by commit."""
-    return frame.groupby("commit", sort=False)[column].apply(geometric_mean)
+def trend(frame: pd.DataFrame, column: str, order: Sequence[str]) -> pd.DataFrame:
+    """Geometric mean of a ratio column of `speedups` by commit, over the same cases where it can.
+
+    A commit may measure a few cases alone, those that it can have changed. So a case that a commit
+    did not ask for keeps the ratio it had before, and one that a single commit measured does not
+    count where others were measured by several. Once kernl's call failed, nothing is kept.
+
+    Args:
+        frame: rows of one machine.
+        column: `over_eager`, or `over_best`, of which a commit that measured eager alone says
+            nothing where others measured more.
+        order: the commits, oldest first.
+
+    Returns a row for each commit: `mean`, `cases` behind it, and how many were `measured` there.
+    `mean` is NaN where none was.
+    """
+    ratios = frame[column]
+    if column == "over_best":
+        more = frame.groupby("commit")["alternatives"].transform("max") > 1
+        ratios = ratios.where(more | ~more.any())
+    # Infinity stands for a failure: it ends what is kept, and is no ratio.
+    ratios = ratios.where(frame["status"] != "failed", math.inf)
+    wide = frame.assign(ratio=ratios).pivot(index=["op", "case"], columns="commit", values="ratio")
+    wide = wide.reindex(columns=list(order)).astype(float)
+    measured = np.isfinite(wide)
+    several = measured.sum(axis=1) > 1
+    if several.any():
+        wide, measured = wide[several], measured[several]
+    kept = wide.ffill(axis=1).replace(math.inf, math.nan)
+    counts = measured.sum()
+    means = np.exp(np.log(kept).mean()).where(counts > 0)
+    return pd.DataFrame({"mean": means, "cases": kept.notna().sum(), "measured": counts})
 
 
 def codegen(rows: pd.DataFrame) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 import math
 
+import pandas as pd
 import pytest
 
 from dashboards import drawing, figures, heat, history, summary, tables
@@ -31,6 +32,63 @@ def test_mean_trend_values_are_the_summary_s() -> None:
     softmax = last[last["op"] == "softmax"]
     expected = summary.geometric_mean(softmax["over_best"])
     assert found.choices[2].traces[1]["y"][-1] == pytest.approx(expected, rel=1e-3)
+
+
+A, B, C, D = (f"{name * 40}" for name in "abcd")
+
+
+def trend_of(
+    column: str, *points: tuple[str, str, str, float], failed: tuple[str, str] = ("", "")
+) -> pd.DataFrame:
+    """The trend of (commit, case, implementation, seconds); `failed` (commit, case) of kernl."""
+    rows = [
+        row(commit=commit, case=f"{case}.fp16", variant=variant, value=value)
+        for commit, case, variant, value in points
+    ]
+    if failed[0]:
+        rows += [row(commit=failed[0], case=f"{failed[1]}.fp16", variant="kernl", status="failed")]
+        rows[-1]["value"] = math.nan
+    frame = summary.speedups(synthetic.frame(rows))
+    return summary.trend(frame, column, (A, B, C, D))
+
+
+def both(commit: str, case: str, eager: float, kernl: float) -> list[tuple[str, str, str, float]]:
+    return [(commit, case, "eager", eager), (commit, case, "kernl", kernl)]
+
+
+def test_a_trend_is_of_the_same_cases() -> None:
+    """Case x is 2×, then 4×; y is 8× from B on; z was measured once."""
+    points = both(A, "x", 2.0, 1.0) + both(B, "y", 8.0, 1.0) + both(C, "x", 4.0, 1.0)
+    points += both(D, "y", 8.0, 1.0) + both(D, "z", 100.0, 1.0)
+    found = trend_of("over_eager", *points)
+    assert list(found["mean"]) == pytest.approx([2.0, 4.0, 32**0.5, 32**0.5])
+    assert list(found["cases"]) == [1, 2, 2, 2]
+    assert list(found["measured"]) == [1, 1, 1, 1]
+    assert trend_of("over_eager", *points[:2])["mean"].iloc[0] == 2.0, "all that there is"
+
+
+def test_a_commit_that_measured_nothing_has_no_place_in_a_trend() -> None:
+    points = both(A, "x", 2.0, 1.0) + both(C, "x", 2.0, 1.0)
+    assert list(trend_of("over_eager", *points)["mean"].isna()) == [False, True, False, True]
+
+
+def test_after_a_failure_nothing_is_kept() -> None:
+    points = [*both(A, "x", 2.0, 1.0), *both(A, "y", 8.0, 1.0), (B, "x", "eager", 2.0)]
+    points += both(C, "y", 8.0, 1.0) + both(D, "x", 3.0, 1.0)
+    found = trend_of("over_eager", *points, failed=(B, "x"))
+    assert list(found["mean"].dropna()) == pytest.approx([4.0, 8.0, 24**0.5])
+    assert list(found["cases"]) == [2, 1, 1, 2]
+
+
+def test_eager_alone_is_no_best_alternative() -> None:
+    """In a commit that measured eager and kernl alone, where others measured more."""
+    points = [*both(A, "x", 4.0, 1.0), (A, "x", "compile", 2.0), *both(B, "x", 4.0, 0.5)]
+    points += [*both(C, "x", 4.0, 0.5), (C, "x", "compile", 1.0)]
+    points += both(A, "y", 8.0, 1.0) + both(B, "y", 8.0, 1.0) + both(C, "y", 8.0, 1.0)
+    found = trend_of("over_best", *points)
+    assert list(found["mean"].fillna(0.0)) == pytest.approx([4.0, 0.0, 4.0, 0.0])
+    alone = both(A, "x", 4.0, 1.0) + both(B, "x", 4.0, 0.5)
+    assert list(trend_of("over_best", *alone)["mean"].dropna()) == pytest.approx([4.0, 8.0])
 
 
 def test_case_trend_is_in_microseconds_with_intervals() -> None:

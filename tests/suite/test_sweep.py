@@ -18,7 +18,7 @@ FAULTS = {
     "exit": "the worker ended with status 9 during check of kernl; its last words: goodbye",
     "hang": "no answer within 1 s during check of kernl",
     "cuda": "the device is lost after: illegal memory access during check of kernl",
-    "memory": "OutOfMemoryError: tried 80 GiB",
+    "memory": "OutOfMemoryError: CUDA out of memory",
     "signal": "the worker was killed by signal 40 during check of kernl",
 }
 

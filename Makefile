@@ -105,7 +105,7 @@ measure: environment ## Run the benchmarks on REVISION
 	  for commit in $$commits; do \
 	    $(RUN) -m benchmarks.measure.ahead "$$commit" --bench "$$bench"; done; fi; \
 	ahead=$$SECONDS; status=0; $(RUN) -m asv run "$${options[@]}" '$(REVISION)' || status=$$?; \
-	$(RUN) -m benchmarks.thin $$commits || status=$$?; \
+	if [ -n "$$commits" ]; then $(RUN) -m benchmarks.thin $$commits || status=$$?; fi; \
 	echo "bench: $$SECONDS s, of which asv took $$((SECONDS - ahead))"; exit $$status
 
 # The list is whole before the first commit is measured.

@@ -48,8 +48,8 @@ def point_key(record: Mapping[str, Any]) -> Key:
 def read(path: Path) -> tuple[list[Record], list[str]]:
     """All readable records of a journal in the order of writing, and what was wrong, in words.
 
-    A missing file is an empty journal, and a packed one is as good. A truncated or corrupt line
-    costs itself alone.
+    A missing file is an empty journal; what is packed beside it comes first. A truncated or corrupt
+    line costs itself alone.
     """
     try:
         data, damage = packed.contents(path)
@@ -240,7 +240,16 @@ class Journal:
         self._file = file
 
     def pack(self) -> None:
-        """Compact the file and leave it packed, for the repository. Writing unpacks it again."""
+        """Compact the file and leave it packed, for the repository.
+
+        Raises JournalError where what is packed already is damaged: it would be lost.
+        """
+        earlier = packed.packed(self.path)
+        damage = packed.contents(earlier)[1] if earlier.exists() else ""
+        if damage:
+            raise JournalError(
+                f"{earlier} is damaged: {damage}. Restore it, or move it away to do without it"
+            )
         self.compact()
         packed.pack(self.path)
         self.path.unlink()
@@ -263,11 +272,6 @@ class Journal:
     def _open(self) -> TextIO:
         while self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            if problem := packed.unpack(self.path):
-                raise JournalError(
-                    f"{packed.packed(self.path)} cannot be unpacked: {problem}. Restore it, or "
-                    "move it away to begin a new journal"
-                )
             file = self.path.open("a+", encoding="utf-8")
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

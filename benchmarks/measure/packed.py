@@ -1,8 +1,8 @@
 """Journals packed with gzip, `….points.jsonl.gz`: what lies in the repository is a sixth as large.
 
-A journal is written plain, line by line, and packed when its run is over. Whoever reads takes
-either; where both lie there the plain one counts, to which somebody has written since. The same
-records always give the same bytes.
+A journal is written plain, line by line, and packed when its run is over. Where there is a packed
+one already, a plain one beside it holds what was written since: who reads takes both, the packed
+one first, and who packs packs both. The same records always give the same bytes.
 """
 
 from __future__ import annotations
@@ -25,66 +25,56 @@ def packed(path: Path) -> Path:
 
 
 def contents(path: Path) -> tuple[bytes, str]:
-    """What a journal holds, and why that is not all of it, in words; plain or packed.
+    """What a journal holds, and why that is not all of it, in words.
 
-    Raises FileNotFoundError where there is neither, and OSError where it cannot be read.
+    Raises FileNotFoundError where it is neither plain nor packed, and OSError where it cannot be
+    read.
     """
-    if not path.name.endswith(ENDING):
-        try:
-            return path.read_bytes(), ""
-        except FileNotFoundError:
-            path = packed(path)
-    return _unpacked(path.read_bytes())
+    if path.name.endswith(ENDING):
+        return _unpacked(path.read_bytes())
+    try:
+        # A packed one that another process puts there meanwhile holds the plain one too.
+        plain = path.read_bytes()
+    except FileNotFoundError:
+        return _unpacked(packed(path).read_bytes())
+    try:
+        earlier, damage = _unpacked(packed(path).read_bytes())
+    except FileNotFoundError:
+        return plain, ""
+    return earlier + b"\n" + plain, damage
 
 
 def _unpacked(data: bytes) -> tuple[bytes, str]:
     """What comes before the first damage counts."""
     stream = zlib.decompressobj(_GZIP)
     found = bytearray()
+    followed = False
     for start in range(0, len(data), _CHUNK):
         chunk = data[start : start + _CHUNK]
+        followed = followed or stream.eof
         try:
             while chunk and not stream.eof:
                 found += stream.decompress(chunk, MAX_BYTES + 1 - len(found))
                 if len(found) > MAX_BYTES:
                     return bytes(found), f"it unpacks to more than {MAX_BYTES >> 20} MiB"
                 chunk = stream.unconsumed_tail
+            followed = followed or bool(stream.unused_data)
         except zlib.error as error:
             return bytes(found), f"it is no gzip file from some byte on: {error}"
-    return bytes(found), "" if stream.eof else "its end is missing"
+    if not stream.eof:
+        return bytes(found), "its end is missing"
+    return bytes(found), "something follows its end" if followed else ""
 
 
 def pack(path: Path) -> None:
-    """Put a packed copy beside a journal, in one step. The plain one stays."""
-    _write(packed(path), gzip.compress(path.read_bytes(), 9, mtime=0), replace=True)
-
-
-def unpack(path: Path) -> str:
-    """Put a plain copy beside a packed journal, unless there is one, or nothing to unpack.
-
-    The packed one stays. Returns why it cannot be unpacked, in words, or an empty string.
-    """
-    if path.exists() or not packed(path).exists():
-        return ""
-    data, problem = contents(packed(path))
-    if not problem:
-        _write(path, data, replace=False)
-    return problem
-
-
-def _write(path: Path, data: bytes, *, replace: bool) -> None:
-    """A whole file, or none; without `replace` one that is there already stays."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    """Put a packed copy of a plain journal beside it, in one step. The plain one stays."""
+    target = packed(path)
+    draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         with draft.open("wb") as file:
-            file.write(data)
+            file.write(gzip.compress(path.read_bytes(), 9, mtime=0))
             file.flush()
             os.fsync(file.fileno())
-        if replace:
-            draft.replace(path)
-        else:
-            path.hardlink_to(draft)
-    except FileExistsError:
-        pass
+        draft.replace(target)
     finally:
         draft.unlink(missing_ok=True)

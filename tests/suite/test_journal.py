@@ -130,6 +130,59 @@ def test_a_packed_journal_is_as_good(tmp_path: Path) -> None:
     assert packed(path).read_bytes() == whole, "the same records are the same bytes"
 
 
+def test_a_plain_journal_hides_nothing_that_is_packed(tmp_path: Path) -> None:
+    """Such as an empty one, or one of a run that was killed, beside a packed one of elsewhere."""
+    path = tmp_path / "j.points.jsonl"
+    journal = Journal(path)
+    run = journal.start_run(COMMIT, "m", {})
+    for name in "acd":
+        append(journal, run, f"{name}.fp16", values={"time": 1.0})
+    journal.pack()
+    path.touch()
+    assert [point["case"] for point in Journal(path).points()] == ["a.fp16", "c.fp16", "d.fp16"]
+    other = Journal(path)
+    run = other.start_run(COMMIT, "m", {})
+    for name in "ab":
+        append(other, run, f"{name}.fp16", values={"time": 2.0})
+    other.pack()
+    found = {point["case"][0]: point["values"]["time"] for point in Journal(path).points()}
+    assert found == {"c": 1.0, "d": 1.0, "a": 2.0, "b": 2.0}
+
+
+def test_processes_that_write_and_pack_in_turn_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "j.points.jsonl"
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from benchmarks.measure.journal import Journal, JournalError\n"
+        "path, who, kept = Path(sys.argv[1]), sys.argv[2], []\n"
+        "for number in range(60):\n"
+        "    journal = Journal(path)\n"
+        "    try:\n"
+        "        run = journal.start_run('c' * 40, 'm', {})\n"
+        "        case = f'{who}{number}.fp16'\n"
+        "        journal.append_point(run=run, suite='kernels', op='softmax', case=case,\n"
+        "                             variant='kernl', version=1, status='ok')\n"
+        "        kept.append(case)\n"
+        "        journal.pack()\n"
+        "    except JournalError:\n"
+        "        journal.close()\n"
+        "print(' '.join(kept))\n"
+    )
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(path), who],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        for who in "ab"
+    ]
+    kept = {case for writer in writers for case in writer.communicate(timeout=120)[0].split()}
+    assert len(kept) >= 30
+    assert {point["case"] for point in Journal(path).points()} == kept
+
+
 def test_two_writers_of_a_packed_journal(tmp_path: Path) -> None:
     path = tmp_path / "j.points.jsonl"
     journal = Journal(path)
@@ -154,6 +207,8 @@ def test_two_writers_of_a_packed_journal(tmp_path: Path) -> None:
         ),
         (lambda data: b"rows" + data, "no gzip file from", [0]),
         (lambda data: b"", "its end is missing", [0]),
+        (lambda data: data + b"more", "something follows its end", [400]),
+        (lambda data: data + data, "something follows its end", [400]),
         (lambda data: gzip.compress(b"\n" * (300 << 20)), "more than 256 MiB", [0]),
     ],
 )
@@ -172,10 +227,11 @@ def test_a_damaged_packed_journal_is_not_written_over(
     records, problems = read(path)
     assert problem in problems[0]
     assert max(0, len(records) - 1) in kept
+    journal.start_run(COMMIT, "m", {})
     with pytest.raises(JournalError, match="Restore it, or move it away"):
-        journal.start_run(COMMIT, "m", {})
+        journal.pack()
     assert packed(path).read_bytes() == broken
-    assert not path.exists()
+    assert len(read(path)[0]) == len(records) + 1
 
 
 def test_numbers_json_does_not_have_become_null(tmp_path: Path) -> None:

@@ -103,22 +103,27 @@ def measure_batches(
 
 
 def _once_more(crews: Sequence[_Crew], fewer: int) -> None:
-    """What found no memory, by one in so many of each crew's workers."""
+    """What found no memory, by one in so many of each suite's workers."""
+    most = {suite: max(1, _count(group) // fewer) for suite, group in _by_suite(crews).items()}
     for crew in crews:
         crew.jobs, crew.again, crew.worth = crew.again, deque(), max(1, crew.worth // fewer)
-    count = sum(len(crew.jobs) for crew in crews)
-    left = sum(crew.worth for crew in crews)
+    left = sum(min(most[suite], _count(group)) for suite, group in _by_suite(crews).items())
     beside = "alone" if left == 1 else f"by {left} workers"
+    count = sum(len(crew.jobs) for crew in crews)
     say(f"{count} cases found no memory beside others: once more, {beside}")
-    _work(crews)
+    _work(crews, most)
 
 
-def _work(crews: Sequence[_Crew]) -> None:
-    """Let all crews do their jobs. Raises what a thread raised, once all ended."""
-    suites: dict[str, list[_Crew]] = {}
-    for crew in crews:
-        suites.setdefault(crew.batch.suite, []).append(crew)
-    counts = [_count(group) for group in suites.values()]
+def _work(crews: Sequence[_Crew], most: Mapping[str, int] | None = None) -> None:
+    """Let all crews do their jobs, by no more workers of a suite than `most` says.
+
+    Raises what a thread raised, once all ended.
+    """
+    suites = _by_suite(crews)
+    counts = [
+        min(_count(group), (most or {}).get(suite, _count(group)))
+        for suite, group in suites.items()
+    ]
     shift = _Shift(sum(counts))
     threads = [
         threading.Thread(target=_serve, args=(group, count, shift), daemon=True)
@@ -136,6 +141,13 @@ def _work(crews: Sequence[_Crew]) -> None:
         say(_split(time.monotonic() - begun, said, shift))
     if shift.error is not None:
         raise shift.error
+
+
+def _by_suite(crews: Sequence[_Crew]) -> dict[str, list[_Crew]]:
+    suites: dict[str, list[_Crew]] = {}
+    for crew in crews:
+        suites.setdefault(crew.batch.suite, []).append(crew)
+    return suites
 
 
 def _count(group: Sequence[_Crew]) -> int:

@@ -3,6 +3,7 @@
 import re
 import sys
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -269,3 +270,23 @@ def test_a_crew_whose_workers_do_not_start_costs_its_own_commit_alone(bench: Ben
     for journal, status in zip(journals, ("failed", "ok"), strict=True):
         journal.close()
         assert Counter(point["status"] for point in journal.points()) == {status: 9}
+
+
+def test_fewer_are_fewer_of_several_commits_too(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each commit's crew is of one worker at least, and all together are a quarter."""
+    monkeypatch.setattr("os.cpu_count", lambda: 16)
+    with ExitStack() as stack:
+        batches = []
+        for number in range(8):
+            journal = stack.enter_context(Journal(bench.directory / f"{number}.points.jsonl"))
+            lot = Lot(subject(), [a_case("crowded16_failed")])  # two tries of each find none
+            patient = Settings(case_timeout_s=5.0, start_timeout_s=20.0)
+            batches.append(Batch([lot], patient, journal, {}))
+        command = [sys.executable, "-S", str(bench.script), str(bench.log), "share"]
+        measure_batches(batches, command=command, workers=1)
+    said = [line for line in progress(bench) if " workers" in line]
+    assert said[0].startswith("8 workers, ")
+    assert said[1] == "8 cases found no memory beside others: once more, by 2 workers"
+    assert said[2].startswith("2 workers, ")

@@ -201,7 +201,7 @@ def losses(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def trend(frame: pd.DataFrame, column: str, order: Sequence[str]) -> pd.DataFrame:
-    """Geometric mean of a ratio column of `speedups` by commit, over the same cases where it can.
+    """Geometric mean of a ratio column of `speedups` by commit, over cases known by then.
 
     A commit may measure a few cases alone, those that it can have changed. So a case that a commit
     did not ask for keeps the ratio it had before, and one that a single commit measured does not

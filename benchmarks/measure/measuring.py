@@ -41,7 +41,8 @@ class Settings:
 
     Attributes:
         device: `cuda`, or `cpu` for a dry run under Triton's interpreter.
-        samples: the fewest cold samples of each implementation.
+        samples: the fewest cold samples of each implementation; a third of that of a model's
+            implementations whose kernels Python launches.
         budget_s: seconds of timing up to which a case takes more samples than that.
         case_timeout_s: after this long a case counts as hanging; compiling is part of it.
         tell_stages: say each step of a case in the progress, where a case takes minutes.

@@ -95,7 +95,7 @@ def measure_batches(
         crews = [_Crew(batch, progress, shared, command, workers) for batch in batches]
         _work(crews)
         crowded = [crew for crew in crews if crew.again]
-        if len(crowded) > 1 or any(crew.worth > 1 for crew in crowded):
+        if crowded:
             _once_more(crowded, fewer=_FEWER)
         for crew in crowded:
             if crew.again:

@@ -110,7 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             shrunk += saved
             count += saved > 0
     if count:
-        print(f"thin: {count} result files are {shrunk / 1e6:.1f} MB smaller")
+        files_are = "1 result file is" if count == 1 else f"{count} result files are"
+        print(f"thin: {files_are} {shrunk / 1e3:,.0f} kB smaller")
     return status
 
 

@@ -361,7 +361,8 @@ DECODE_ATTENTION = Op(
     bytes=_bytes,
     # A product with each key and one with each value.
     flops=lambda case: 4 * case["heads"] * case["q_len"] * case["head_dim"] * sum(_lengths(case)),
-    tolerance={"fp32": 2e-6, "fp16": 6e-4, "bf16": 5e-3},
+    # float32: 400 draws of 521 keys 256 wide are up to 3.0e-6 off on an H100, in the median 1.1e-6.
+    tolerance={"fp32": 4e-6, "fp16": 6e-4, "bf16": 5e-3},
     library=decode_attention_library,
     moves_part_of_its_inputs=True,
 )

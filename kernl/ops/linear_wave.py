@@ -6,6 +6,10 @@ multiprocessors, but 256 tiles of 128 × 96, two on each, all at once. Blocks of
 two wide, so a tile of 96 columns is a block of 64 and one of 32 beside it, which share what is read
 of x. While one program of a multiprocessor stores its results, the other one multiplies.
 
+With few rows it is the other way round: tiles of 64 columns leave multiprocessors without work, and
+those of 48 give more of them a smaller share. 128 × 2,560 outputs are 80 tiles of 64 × 64, or 108
+of 64 × 48, each of which reads an eighth less.
+
 Blocks are moved by the TMA, as `kernl.ops.linear_tma` says.
 
 Source: NVIDIA, "Matrix Multiplication Background User's Guide", section "Wave Quantization".
@@ -15,7 +19,7 @@ import triton
 import triton.language as tl
 
 from kernl.launch import Launch, cdiv
-from kernl.ops.dependent import wait_for_inputs
+from kernl.ops.dependent import prefetch_rows, wait_for_inputs
 from kernl.ops.grouped import grouped_tile
 from kernl.ops.linear_config import LinearConfig
 from kernl.ops.linear_tma import described, finish_block
@@ -23,10 +27,20 @@ from kernl.ops.product import Product
 
 
 @triton.jit
+def _prefetch_weight(
+    weight_ptr, first, ROWS: tl.constexpr, n, k, stride_weight_n, PDL: tl.constexpr
+):
+    offs = first + tl.arange(0, ROWS)
+    rows = tl.where(offs < n, offs, 0).to(tl.int64) * stride_weight_n
+    prefetch_rows(weight_ptr + rows, 0, k, PDL)
+
+
+@triton.jit
 def _linear_wave_kernel(
     x_desc,
     weight_desc,
     narrow_weight_desc,
+    weight_ptr,
     bias_ptr,
     residual_desc,
     narrow_residual_desc,
@@ -35,6 +49,7 @@ def _linear_wave_kernel(
     m,
     n,
     k,
+    stride_weight_n,
     stride_bias,
     ACTIVATION: tl.constexpr,
     HAS_BIAS: tl.constexpr,
@@ -55,6 +70,9 @@ def _linear_wave_kernel(
     tile_m, tile_n = grouped_tile(tl.program_id(0), tiles_m, tiles_n, GROUP_M)
     m_first, n_first = tile_m * BLOCK_M, tile_n * (BLOCK_N + NARROW)
     n_narrow = n_first + BLOCK_N
+    if tile_m == 0:  # the other programs read what this one asks for
+        _prefetch_weight(weight_ptr, n_first, BLOCK_N, n, k, stride_weight_n, PDL)
+        _prefetch_weight(weight_ptr, n_narrow, NARROW, n, k, stride_weight_n, PDL)
     wait_for_inputs(PDL)
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     narrow_acc = tl.zeros((BLOCK_M, NARROW), tl.float32)
@@ -89,6 +107,7 @@ def wave_steps(product: Product, config: LinearConfig) -> tuple[Launch, ...]:
                 "x_desc": described(product.x, rows, config.block_k),
                 "weight_desc": described(product.weight, block_n, config.block_k),
                 "narrow_weight_desc": described(product.weight, narrow, config.block_k),
+                "weight_ptr": product.weight,
                 "bias_ptr": product.x if epilogue.bias is None else epilogue.bias,
                 "residual_desc": described(residual, rows, block_n),
                 "narrow_residual_desc": described(residual, rows, narrow),
@@ -97,6 +116,7 @@ def wave_steps(product: Product, config: LinearConfig) -> tuple[Launch, ...]:
                 "m": m,
                 "n": n,
                 "k": k,
+                "stride_weight_n": product.weight.stride(0),
                 "stride_bias": 1 if epilogue.bias is None else epilogue.bias.stride(0),
             },
             constants={

@@ -44,6 +44,7 @@ MODELS = Settings(
     tell_stages=True,
     workers=6,
     cases_a_worker=1,
+    case_bytes=10 << 30,
 )
 """Compiling a model, and timing all that may compute its products, takes minutes; what is compiled
 of it holds gigabytes until it is timed."""
@@ -219,7 +220,18 @@ def _subject(op: str, here: Fingerprint, commit: str) -> Subject:
 def _cases(op: str) -> list[SweepCase]:
     frozen = frozen_cases.load()
     selected = frozen.selected_kernel_cases(op)
+
+    def bytes_of(name: str) -> int:
+        cost = frozen.cost(op, name)
+        return cost.bytes if cost is not None else 0
+
     return [
-        SweepCase(name, frozen.dims(op, name), frozen.dtype(op, name), name in selected)
+        SweepCase(
+            name,
+            frozen.dims(op, name),
+            frozen.dtype(op, name),
+            selected=name in selected,
+            bytes=bytes_of(name),
+        )
         for name in frozen.kernel_cases(op)
     ]

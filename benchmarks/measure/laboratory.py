@@ -104,8 +104,13 @@ def synchronize(lab: Laboratory) -> None:
 
 
 def free(lab: Laboratory) -> None:
-    """Give cached memory back to the device."""
+    """Give cached memory back to the device, and what only garbage holds."""
     gc.collect()
+    release(lab)
+
+
+def release(lab: Laboratory) -> None:
+    """Give cached memory back to the device: others share it."""
     if lab.device == "cuda":
         torch.cuda.empty_cache()
 

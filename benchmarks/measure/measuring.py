@@ -27,12 +27,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class SweepCase:
-    """One case as it is frozen: its name, its dims, its dtype; whether this profile measures it."""
+    """One case as it is frozen: its name, its dims, its dtype.
+
+    Attributes:
+        selected: whether this profile measures it.
+        bytes: what an operator's case moves at least; 0 where that is not known.
+    """
 
     name: str
     dims: Mapping[str, Any]
     dtype: str
     selected: bool = True
+    bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class Settings:
         tell_stages: say each step of a case in the progress, where a case takes minutes.
         workers: how many may share the device, where many cases are measured.
         cases_a_worker: so many cases and its start takes less time than it saves.
+        case_bytes: of the device's memory, what a case takes beside what grows with its size.
         start_timeout_s: the same for the start of a worker.
         start_attempts: starts that may fail one after another before the sweep gives up.
         faults_in_a_row: cases one after another in which an implementation may take the worker
@@ -64,6 +71,7 @@ class Settings:
     tell_stages: bool = False
     workers: int = 12
     cases_a_worker: int = 8
+    case_bytes: int = 2 << 30
 
 
 @dataclass(frozen=True)
@@ -199,6 +207,10 @@ class Measuring:
                 for name in [fault.implementation] if known else list(pending):
                     self._faults[name] += 1
                     found(failed(name, str(fault)))
+
+    def excuse(self) -> None:
+        """What happened last is no fault of an implementation's: none has one to its name."""
+        self._faults.clear()
 
     def stop(self) -> None:
         """End the worker, if one runs."""

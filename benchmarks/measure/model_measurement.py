@@ -24,6 +24,7 @@ from benchmarks.measure.laboratory import (
     describe,
     free,
     point,
+    release,
     require_device,
     synchronize,
 )
@@ -76,6 +77,7 @@ def measure(task: Task, shelf: Shelf, lab: Laboratory, stage: Stage) -> Iterator
         yard = yardstick(weights, draw([task.seed, task.seed + 1]), task.seed)
         timed = draw(range(TIMED_SAMPLES))  # the same for each commit
         synchronize(lab)
+        release(lab)
     except Exception as error:
         reason = f"the reference failed: {describe(error)}"
         require_device(lab, reason)
@@ -99,6 +101,7 @@ def _measured(
     for name in task.implementations:
         stage("check", name)
         outcome = _ready(name, weights, yard, timed, lab)
+        release(lab)  # others may take minutes to compile
         if isinstance(outcome, Running):
             running[name] = outcome
         else:

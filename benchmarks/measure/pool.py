@@ -1,8 +1,9 @@
 """Many cases, one device, several workers: all but the timing is done by many at once.
 
 `turns` says who may use the device when. Each worker measures whole cases, as that of a sweep does,
-and whatever a case does to its worker costs that case alone. A case for which there was no memory
-beside the others is measured once more at the end, then beside fewer, then alone.
+and whatever a case does to its worker costs that case alone. A case begins once there is room for
+it (`room`). One that found no memory all the same is measured once more at the end, then beside
+fewer, then alone.
 
 Operators, models, and the commits of a history have workers of their own, which share the device at
 the same time. A model's latency is by wall clock: while one is timed, nobody else computes
@@ -12,6 +13,7 @@ anything.
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import threading
 import time
@@ -21,7 +23,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
-from benchmarks.measure.device import Fingerprint
+from benchmarks.measure.device import Fingerprint, gpu
 from benchmarks.measure.journal import Journal
 from benchmarks.measure.measuring import (
     SUITE,
@@ -34,13 +36,23 @@ from benchmarks.measure.measuring import (
 )
 from benchmarks.measure.process import Message
 from benchmarks.measure.progress import Progress, say
+from benchmarks.measure.room import Memory, Room
 from benchmarks.measure.sweep import Writing
+from benchmarks.measure.telemetry import Telemetry
 from benchmarks.measure.turns import Turns
 
 _CORES_LEFT = 2
-_FEWER = 4
+_FEWER = 3
 """Of so many workers one stays for the cases that found no memory beside all of them."""
-_NO_MEMORY = "out of memory"
+_NO_MEMORY = re.compile(
+    "out of memory|(CUBLAS|CUDNN)_STATUS_(ALLOC_FAILED|EXECUTION_FAILED|NOT_INITIALIZED)",
+    re.IGNORECASE,
+)
+"""NVIDIA's libraries have other words for it: what they allocate themselves finds none either."""
+_LESS_SURE = 4
+"""A case that found no memory is given so many times as much the next time."""
+_COPIES = 8
+"""What a case of an operator takes, in what it moves: the reference computes in float64."""
 
 Job = tuple[int, SweepCase]
 """The number of a lot in its batch, and one of its cases."""
@@ -84,25 +96,30 @@ def measure_batches(
     *,
     command: Sequence[str] | None = None,
     workers: int | None = None,
+    memory: Memory | None = None,
 ) -> None:
     """Points of all cases of the batches into their journals.
 
-    `command` replaces the workers' command line, `workers` their number for each batch.
+    `command` replaces the workers' command line, `workers` their number for each batch, `memory`
+    what the device says of its own.
     """
+    if memory is None:
+        card = gpu()
+        memory = Telemetry(card.uuid).memory if card else lambda: None
     progress = Progress(sum(batch.points for batch in batches))
     with tempfile.TemporaryDirectory() as directory:
         shared = {"KERNL_CEILINGS": str(Path(directory) / "ceilings.json")}
         crews = [_Crew(batch, progress, shared, command, workers) for batch in batches]
-        _work(crews)
+        _work(crews, memory)
         crowded = [crew for crew in crews if crew.again]
         if crowded:
-            _once_more(crowded, fewer=_FEWER)
+            _once_more(crowded, memory, fewer=_FEWER)
         for crew in crowded:
             if crew.again:
-                _once_more([crew], fewer=crew.worth)
+                _once_more([crew], memory, fewer=crew.worth)
 
 
-def _once_more(crews: Sequence[_Crew], fewer: int) -> None:
+def _once_more(crews: Sequence[_Crew], memory: Memory, fewer: int) -> None:
     """What found no memory, by one in so many of each suite's workers."""
     most = {suite: max(1, _count(group) // fewer) for suite, group in _by_suite(crews).items()}
     for crew in crews:
@@ -111,10 +128,10 @@ def _once_more(crews: Sequence[_Crew], fewer: int) -> None:
     beside = "alone" if left == 1 else f"by {left} workers"
     count = sum(len(crew.jobs) for crew in crews)
     say(f"{count} cases found no memory beside others: once more, {beside}")
-    _work(crews, most)
+    _work(crews, memory, most)
 
 
-def _work(crews: Sequence[_Crew], most: Mapping[str, int] | None = None) -> None:
+def _work(crews: Sequence[_Crew], memory: Memory, most: Mapping[str, int] | None = None) -> None:
     """Let all crews do their jobs, by no more workers of a suite than `most` says.
 
     Raises what a thread raised, once all ended.
@@ -124,7 +141,7 @@ def _work(crews: Sequence[_Crew], most: Mapping[str, int] | None = None) -> None
         min(_count(group), (most or {}).get(suite, _count(group)))
         for suite, group in suites.items()
     ]
-    shift = _Shift(sum(counts))
+    shift = _Shift(sum(counts), Room(memory))
     threads = [
         threading.Thread(target=_serve, args=(group, count, shift), daemon=True)
         for group, count in zip(suites.values(), counts, strict=True)
@@ -180,11 +197,13 @@ class _Shift:
     """Workers that share the device at the same time.
 
     Attributes:
+        room: where who begins a case waits until there is memory for it.
         error: what one of their threads raised; the others then stop.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, room: Room) -> None:
         self.workers = workers
+        self.room = room
         self.turns = Turns()
         self.error: BaseException | None = None
 
@@ -233,14 +252,21 @@ class _Crew:
             while shift.error is None and (job := self._next()):
                 lot, case = job
                 messages: list[Message] = []
-                lots[lot].measure(case, messages.append)
+                with shift.room.place(
+                    self._need(job),
+                    long=self.batch.suite != SUITE,
+                    unless=lambda: shift.error is not None,
+                ):
+                    lots[lot].measure(case, messages.append)
                 with _LOCK:
                     if lots[lot].given_up and self.staff > 1:
                         self.jobs.appendleft(job)  # the others go on without this worker
                         self.worth = self.staff - 1
                         return
-                    if shift.workers > 1 and any(map(_found_no_memory, messages)):
-                        self._set_aside(job)
+                    failing = [message for message in messages if _found_no_memory(message)]
+                    if failing and shift.workers > 1:
+                        lots[lot].excuse()
+                        self._set_aside(job, str(failing[0]["reason"]))
                         continue
                     self._figures = {**self._figures, **shop.figures}
                     for message in messages:
@@ -254,9 +280,17 @@ class _Crew:
         with _LOCK:
             return self.jobs.popleft() if self.jobs else None
 
-    def _set_aside(self, job: Job) -> None:
+    def _need(self, job: Job) -> int:
+        """Bytes of the device's memory that it is given."""
+        number, case = job
+        need = self.batch.settings.case_bytes + _COPIES * case.bytes
+        return need * (_LESS_SURE if (number, case.name) in self._crowded else 1)
+
+    def _set_aside(self, job: Job, reason: str) -> None:
         """At the end of the queue others may have given memory back; the lock is held."""
         number, case = job
+        op = self.batch.lots[number].subject.op
+        say(f"    {op} {case.name} waits for more room: {reason[:200]}")
         if (number, case.name) in self._crowded:
             self.again.append(job)
         else:
@@ -287,7 +321,7 @@ def _spread(cases: Sequence[SweepCase]) -> list[SweepCase]:
 
 def _found_no_memory(message: Message) -> bool:
     """Also where it went on without: kernl leaves a call to PyTorch, or its graph unrewritten."""
-    return _NO_MEMORY in str(message.get("reason")).lower()
+    return _NO_MEMORY.search(str(message.get("reason"))) is not None
 
 
 def _split(seconds: float, workers: str, shift: _Shift) -> str:
@@ -296,8 +330,10 @@ def _split(seconds: float, workers: str, shift: _Shift) -> str:
     ordered = sorted(turns.alone_s.items(), key=lambda item: -item[1])
     parts = [f"{taken:.0f} s {what}" for what, taken in ordered if taken >= 0.5]
     parts.append(f"{seconds - sum(turns.alone_s.values()):.0f} s nobody alone")
-    held = turns.held_s / (shift.workers * max(seconds, 1e-9))
+    whole = shift.workers * max(seconds, 1e-9)
+    waited = shift.room.waited_s / whole
     return (
         f"{workers} workers, {seconds:.0f} s, {turns.taken} turns: {', '.join(parts)}; "
-        f"held up {held:.0%} of their time"
+        f"held up {turns.held_s / whole:.0%} of their time"
+        + (f", without memory {waited:.0%}" if waited >= 0.005 else "")
     )

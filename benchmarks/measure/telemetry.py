@@ -98,6 +98,14 @@ class Telemetry:
             self._mask |= int(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
         self._read_at = self._clock()
 
+    def memory(self) -> tuple[int, int] | None:
+        """Bytes of the device that are free, and all of them; None where NVML does not say."""
+        try:
+            found = self._nvml.nvmlDeviceGetMemoryInfo(self._handle)
+            return int(found.free), int(found.total)
+        except Exception:  # NVMLError is a class of the optional module, which may not be there
+            return None
+
     def summary(self) -> dict[str, Any]:
         """Median of each figure, the lowest SM clock, throttle reasons, and the host's load; {}
         without readings.

@@ -88,8 +88,12 @@ for line in sys.stdin:
             times, status = what.removeprefix("crowded").split("_")
             if log.read_text().split().count("no-memory-for-" + what) < int(times):
                 note("no-memory-for-" + what)
-                reason = "left to PyTorch: " if status == "skipped" else ""
-                point(name, status=status, reason=reason + "OutOfMemoryError: CUDA out of memory")
+                reason = {
+                    "failed": "OutOfMemoryError: CUDA out of memory",
+                    "skipped": "left to PyTorch: OutOfMemoryError: CUDA out of memory",
+                    "cublas": "RuntimeError: CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when",
+                }[status]
+                point(name, status="failed" if status == "cublas" else status, reason=reason)
                 continue
         passed.append(name)
     if "share" in sys.argv:

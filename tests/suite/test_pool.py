@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from benchmarks.measure.journal import Journal, Record, read
-from benchmarks.measure.measuring import Lot, Settings, SweepCase
+from benchmarks.measure.measuring import Lot, Measuring, Settings, SweepCase
 from benchmarks.measure.pool import Batch, measure_batches, workers_for
+from benchmarks.measure.room import Memory, Room
 from tests.suite.fake_worker import FAKE_WORKER, Bench, statuses, subject
 
 PATIENT = {"case_timeout_s": 5.0, "start_timeout_s": 20.0}
@@ -26,7 +27,12 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 
 def measured(
-    bench: Bench, *names: str, workers: int = 3, mode: str = "share", **settings: Any
+    bench: Bench,
+    *names: str,
+    workers: int = 3,
+    mode: str = "share",
+    memory: Memory | None = None,
+    **settings: Any,
 ) -> dict[str, dict[str, Record]]:
     cases = [a_case(name) for name in names]
     with bench.journal as journal:
@@ -35,6 +41,7 @@ def measured(
             [Batch([Lot(subject(), cases)], timing, journal, {})],
             command=[sys.executable, "-S", str(bench.script), str(bench.log), mode],
             workers=workers,
+            memory=memory,
         )
     found: dict[str, dict[str, Record]] = {name: {} for name in names}
     for record in read(bench.journal.path)[0]:
@@ -115,9 +122,9 @@ def test_waiting_for_the_others_is_not_a_case_s_own_time(bench: Bench) -> None:
     assert "no answer within 0.8 s" in found["hang"]["kernl"]["reason"]
 
 
-@pytest.mark.parametrize("status", ["failed", "skipped"])
+@pytest.mark.parametrize("status", ["failed", "skipped", "cublas"])
 def test_what_finds_no_memory_waits_for_the_end_of_the_queue(bench: Bench, status: str) -> None:
-    """Also where kernl did without, and left the call to PyTorch."""
+    """Also where kernl did without, and left the call to PyTorch; cuBLAS has other words for it."""
     name = f"crowded1_{status}"
     found = measured(bench, name, *(f"case{number}" for number in range(9)))
     assert all(statuses(points) == SOUND for points in found.values())
@@ -126,6 +133,9 @@ def test_what_finds_no_memory_waits_for_the_end_of_the_queue(bench: Bench, statu
     assert order.index(name) < 3
     assert len(order) - 1 - order[::-1].index(name) >= 8
     assert not any("no memory" in line for line in progress(bench))
+    (said,) = (line for line in progress(bench) if "waits for more room" in line)
+    assert name in said
+    assert "out of memory" in said or "CUBLAS" in said
 
 
 @pytest.mark.parametrize(
@@ -152,6 +162,75 @@ def test_what_finds_no_memory_at_the_end_either_is_measured_beside_fewer(
     assert [line for line in progress(bench) if "no memory" in line] == said
     records = [record for record in read(bench.journal.path)[0] if record["kind"] == "point"]
     assert Counter(record["status"] for record in records) == {"ok": 9}
+
+
+@pytest.mark.parametrize(("free", "most"), [(0, 1), (5 << 30, 2), (80 << 30, 3)])
+def test_no_more_cases_run_than_there_is_memory_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, free: int, most: int
+) -> None:
+    running, seen = Counter[str](), set()
+    measure = Measuring.measure
+
+    def counted(self: Measuring, case: SweepCase, note: Any) -> None:
+        running["now"] += 1
+        seen.add(running["now"])
+        measure(self, case, note)
+        running["now"] -= 1
+
+    monkeypatch.setattr(Measuring, "measure", counted)
+    found = measured(
+        bench, *(f"slow{n}" for n in range(8)), memory=lambda: (free, 80 << 30), case_bytes=2 << 30
+    )
+    assert all(statuses(points) == SOUND for points in found.values())
+    assert max(seen) == most
+
+
+def test_a_case_that_found_no_memory_is_given_more(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    place = Room.place
+
+    def noted(self: Room, need: int, **how: Any) -> Any:
+        asked.append(need)
+        return place(self, need, **how)
+
+    monkeypatch.setattr(Room, "place", noted)
+    case = replace(a_case("crowded1_failed"), bytes=1000)
+    with bench.journal as journal:
+        measure_batches(
+            [Batch([Lot(subject(), [case])], Settings(case_bytes=500), journal, {})],
+            command=[sys.executable, "-S", str(bench.script), str(bench.log), "share"],
+            workers=2,
+        )
+    assert asked == [8500, 4 * 8500]
+
+
+def test_a_kill_for_want_of_memory_is_no_fault_of_an_implementation(bench: Bench) -> None:
+    bench.script.write_text(
+        FAKE_WORKER.replace(
+            'if what == "segfault":',
+            'if what.startswith("killed"):\n'
+            "                os.kill(os.getpid(), signal.SIGKILL)\n"
+            '            if what == "segfault":',
+        )
+    )
+    cases = [a_case(name) for name in ("killed_one", "sound", "killed_two")]  # the sound one last
+    settings = Settings(case_timeout_s=5.0, start_timeout_s=20.0, faults_in_a_row=2)
+    lots = [Lot(subject(), cases), Lot(replace(subject(), suite="models"), [a_case("slow")])]
+    with bench.journal as journal:
+        measure_batches(
+            [Batch([lot], settings, journal, {}) for lot in lots],
+            command=[sys.executable, "-S", str(bench.script), str(bench.log), "share"],
+            workers=1,
+        )
+    reasons = {
+        record["case"]: record["reason"]
+        for record in read(bench.journal.path)[0]
+        if record["kind"] == "point" and record["variant"] == "kernl"
+    }
+    assert reasons["sound.fp16"] == reasons["slow.fp16"] == ""
+    assert all("SIGKILL" in reasons[f"killed_{one}.fp16"] for one in ("one", "two"))
 
 
 def test_alone_no_memory_is_no_memory(bench: Bench) -> None:

@@ -1,8 +1,13 @@
-"""What a call by CUDA graph costs the host: `python -m benchmarks.measure.host`.
+"""What a call by CUDA graph costs the host: `python -m benchmarks.measure.host [MODEL]`.
+
+    python -m benchmarks.measure.host
+    python -m benchmarks.measure.host tiny_llama --cache
 
 Prints microseconds of a whole `model.forward`, of the replay alone, and of the pieces between them,
-for BERT-base with random weights in fp16, batch 1, length 128. Each is the least of many medians;
-the device's work is waited for outside of what is timed. Takes about a minute on a GPU.
+for BERT-base, or another of the suite's models, with random weights in fp16, batch 1, length 128.
+With `--cache` a decoder returns its keys and values too, as it does unless told otherwise. Each is
+the least of many medians; the device's work is waited for outside of what is timed. Takes about a
+minute on a GPU.
 """
 
 from __future__ import annotations
@@ -17,8 +22,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks.measure import device
-from benchmarks.model import ModelCase
-from benchmarks.models import BERT_BASE
+from benchmarks.model import Model, ModelCase
+from benchmarks.models import BERT_BASE, MODELS
 
 CASE = ModelCase(1, 128)
 _CALLS = 16  # so few that the device's queue is never full, which would hold the host up
@@ -28,11 +33,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print; exits with 2 and a message where there is no GPU."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.measure.host", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    named = {model.name: model for model in MODELS if CASE in model.cases}
+    parser.add_argument(
+        "model",
+        nargs="?",
+        default=BERT_BASE.name,
+        choices=named,
+        metavar="MODEL",
+        help=f"of: {', '.join(named)} ({BERT_BASE.name})",
+    )
+    parser.add_argument("--cache", action="store_true", help="return keys and values too")
     parser.add_argument("--rounds", type=int, default=200, help="of 16 calls each (200)")
     options = parser.parse_args(arguments)
     if device.gpu() is None:
         parser.error("no NVIDIA GPU on this machine, and only calls on one can be timed")
-    print("\n".join(table(measured(options.rounds))))
+    found = measured(options.rounds, named[options.model], cache=options.cache)
+    print("\n".join(table(found)))
 
 
 def table(pieces: dict[str, float]) -> list[str]:
@@ -46,7 +62,7 @@ def table(pieces: dict[str, float]) -> list[str]:
     return [f"{'host, µs a call':24}"] + [f"{name:16} {taken:7.2f}" for name, taken in rows]
 
 
-def measured(rounds: int) -> dict[str, float]:
+def measured(rounds: int, of: Model = BERT_BASE, *, cache: bool = False) -> dict[str, float]:
     """Microseconds of each piece of a call, by name. Needs a GPU."""
     import torch
 
@@ -55,9 +71,11 @@ def measured(rounds: int) -> dict[str, float]:
     from kernl.runtime.runner import CudaGraph
     from kernl.runtime.structure import key_of_call
 
-    (sample,) = BERT_BASE.samples(CASE, [0], "cuda")
+    (sample,) = of.samples(CASE, [0], "cuda")
     given: dict[str, torch.Tensor] = sample.half
-    model: Any = in_half(BERT_BASE.build().cuda())
+    model: Any = in_half(of.build().cuda())
+    if cache:
+        model.config.use_cache = True
     forward: Any = optimize_model(model).forward
     with torch.inference_mode():
         engine = forward.prepare(**given)

@@ -10,12 +10,17 @@ Two other ways lost on the H200 runner. Launches of their own take the host 4 µ
 reads addresses in host memory costs the host nothing and takes 20 µs instead of one, as the first
 look at such memory after a while does.
 
+An output that is a part of a wider one, as a decoder's values are of its packed projection, lies in
+rows with gaps between them; the kernel copies such rows too. A decoder has one for each layer, and
+each that PyTorch copied was a launch behind the replay.
+
 PyTorch copies what are not plain bytes (other strides, an address that is no multiple of 16) and
 tensors of more than 4 MiB, beside which the host's time is nothing.
 """
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import triton
@@ -37,9 +42,10 @@ _ALIGNMENT = 16  # bytes, of which a thread moves so many at once
 _SRC, _DST = 0, 1  # places among the three arguments of a pair
 _NOWHERE = 0  # instead of an address: PyTorch copies this one
 _VARYING = [f"{what}{pair}" for pair in range(PAIRS) for what in ("src", "dst", "size")]
+_ROWS = [f"{what}{pair}" for pair in range(PAIRS) for what in ("row", "pitch")]
 
 
-@triton.jit(do_not_specialize=_VARYING)
+@triton.jit(do_not_specialize=[*_VARYING, *_ROWS])
 def copy_kernel(
     src0,
     dst0,
@@ -53,32 +59,49 @@ def copy_kernel(
     src3,
     dst3,
     size3,
+    row0,
+    pitch0,
+    row1,
+    pitch1,
+    row2,
+    pitch2,
+    row3,
+    pitch3,
     BLOCK: tl.constexpr,
+    PITCHED: tl.constexpr = False,
     PDL: tl.constexpr = False,
 ):
     """dst[i] = src[i] for the bytes i < size of each of four pairs. Grid: (blocks, pairs).
 
     Addresses are integers, multiples of 16, so that one binary serves every dtype. Whole vectors
     of 16 bytes are moved as words of 8; the bytes behind them, one by one, by the first program.
+    Where PITCHED, src lies in rows of `row` words, `pitch` words from one to the next, and all are
+    whole vectors.
     """
     wait_for_inputs(PDL)
     pair = tl.program_id(1)
-    src, dst, size = src0, dst0, size0
+    src, dst, size, row, pitch = src0, dst0, size0, row0, pitch0
     if pair == 1:
-        src, dst, size = src1, dst1, size1
+        src, dst, size, row, pitch = src1, dst1, size1, row1, pitch1
     if pair == 2:
-        src, dst, size = src2, dst2, size2
+        src, dst, size, row, pitch = src2, dst2, size2, row2, pitch2
     if pair == 3:
-        src, dst, size = src3, dst3, size3
+        src, dst, size, row, pitch = src3, dst3, size3, row3, pitch3
 
     words = 2 * (size // 16)
     src_ptr = tl.multiple_of(src.to(tl.pointer_type(tl.int64)), 16)
     dst_ptr = tl.multiple_of(dst.to(tl.pointer_type(tl.int64)), 16)
     offs = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = offs < words
-    tl.store(dst_ptr + offs, tl.load(src_ptr + offs, mask=mask), mask=mask)
+    if PITCHED:
+        mask = mask & (src != dst)  # nowhere to copy to yet, and rows would close up over others
+        row, pitch = tl.multiple_of(row, 2), tl.multiple_of(pitch, 2)
+        src_offs = (offs // row).to(tl.int64) * pitch + offs % row
+    else:
+        src_offs = offs
+    tl.store(dst_ptr + offs, tl.load(src_ptr + src_offs, mask=mask), mask=mask)
 
-    if tl.program_id(0) == 0:
+    if not PITCHED and tl.program_id(0) == 0:
         rest_src_ptr = src.to(tl.pointer_type(tl.int8))
         rest_dst_ptr = dst.to(tl.pointer_type(tl.int8))
         rest_offs = 8 * words + tl.arange(0, 16)
@@ -90,31 +113,44 @@ def copy_kernel(
         )
 
 
+class _Layout(NamedTuple):
+    """Rows of `row` bytes, `pitch` bytes from one to the next; one row where they are equal."""
+
+    row: int
+    pitch: int
+
+
 class _Group:
     """One kernel of a graph, which copies between fixed tensors and those of one call.
 
     Args:
-        fixed: up to four plain tensors.
+        fixed: up to four tensors.
+        layouts: how they lie, all in one row or none.
         side: which address of a pair varies, `_SRC` or `_DST`.
     """
 
-    def __init__(self, fixed: Row, side: int) -> None:
+    def __init__(self, fixed: Row, layouts: Sequence[_Layout], side: int) -> None:
+        left = PAIRS - len(fixed)
         pairs = [(tensor.data_ptr(), tensor.nbytes) for tensor in fixed]
         # A pair that is left copies nothing.
-        pairs += [(pairs[0][0], 0)] * (PAIRS - len(pairs))
+        pairs += [(pairs[0][0], 0)] * left
         numbers = [number for place, size in pairs for number in (place, place, size)]
         self._arguments = dict(zip(_VARYING, numbers, strict=True))
+        rows = [cdiv(size, 8) for layout in [*layouts, *[layouts[0]] * left] for size in layout]
+        self._arguments.update(zip(_ROWS, rows, strict=True))
+        self._pitched = layouts[0].row != layouts[0].pitch
         self._grid = max(cdiv(tensor.nbytes, 8 * _BLOCK) for tensor in fixed), len(fixed)
         self._varying = [3 * pair + side for pair in range(len(fixed))]
         self._captured: int | None = None
         self._node: KernelNode | None = None
         self.places = [place for place, _ in pairs[: len(fixed)]]
-        """Where the fixed tensors are; from there and to there nothing is copied."""
+        """Where the fixed tensors are; from there to there nothing is changed."""
         self.addresses = self.places
 
     def record(self) -> None:
         """Launch it on the current stream, to copy where `point` said so far."""
-        launch = Launch(copy_kernel, self._grid, self._arguments, {"BLOCK": _BLOCK}, num_warps=4)
+        constants = {"BLOCK": _BLOCK, "PITCHED": self._pitched}
+        launch = Launch(copy_kernel, self._grid, self._arguments, constants, num_warps=4)
         with interpreter.LOCK:
             launch.run()
         if not interpreting(copy_kernel) and torch.cuda.is_current_stream_capturing():
@@ -150,10 +186,17 @@ class _Copies:
 
     def __init__(self, fixed: Row, side: int) -> None:
         self._fixed = fixed
-        plain = [index for index, tensor in enumerate(fixed) if _is_plain(tensor)]
-        self._others = [index for index in range(len(fixed)) if index not in plain]
-        parts = [plain[start : start + PAIRS] for start in range(0, len(plain), PAIRS)]
-        self._groups = [(_Group([fixed[index] for index in part], side), part) for part in parts]
+        found = {index: _layout(tensor) for index, tensor in enumerate(fixed)}
+        layouts = {index: layout for index, layout in found.items() if layout is not None}
+        self._others = [index for index in found if index not in layouts]
+        in_one_row = [index for index, layout in layouts.items() if layout.row == layout.pitch]
+        in_rows = [index for index in layouts if index not in in_one_row]
+        self._groups: list[tuple[_Group, list[int]]] = []
+        for indices in (in_one_row, in_rows):
+            for start in range(0, len(indices), PAIRS):
+                part = indices[start : start + PAIRS]
+                tensors, their = [fixed[index] for index in part], [layouts[i] for i in part]
+                self._groups.append((_Group(tensors, their, side), part))
         self.left_to_pytorch = 0
 
     def record(self) -> None:
@@ -245,15 +288,42 @@ def _address(tensor: torch.Tensor, /) -> int:
     return _NOWHERE if address % _ALIGNMENT else address
 
 
-def _is_plain(tensor: torch.Tensor) -> bool:
-    """Whether it is what its bytes are, in a row from an aligned address on, within reach."""
+def _layout(tensor: torch.Tensor) -> _Layout | None:
+    """How it lies in memory, in the order of what is copied from it; None where PyTorch copies it.
+
+    That is where it is not what its bytes are, from an aligned address on, within reach.
+    """
     if tensor.layout is not torch.strided or not 0 < tensor.nbytes <= _MOST_BYTES:
-        return False
+        return None
     if tensor.is_complex() or tensor.is_neg() or tensor.is_quantized:
-        return False
-    if tensor.stride() != torch.empty_like(tensor, device="meta").stride():
-        return False
-    return tensor.data_ptr() % _ALIGNMENT == 0
+        return None
+    if tensor.data_ptr() % _ALIGNMENT:
+        return None
+    copied = torch.empty_like(tensor, device="meta").stride()
+    if tensor.stride() == copied:
+        return _Layout(tensor.nbytes, tensor.nbytes)
+    return _rows(tensor, copied)
+
+
+def _rows(tensor: torch.Tensor, copied: Sequence[int]) -> _Layout | None:
+    """The rows that it lies in, alike and whole vectors; None where it does not.
+
+    `copied` are the strides of its dense copy: they say in which order its dimensions lie.
+    """
+    dims = zip(copied, tensor.shape, tensor.stride(), strict=True)
+    inner_first = sorted((dim for dim in dims if dim[1] > 1), key=lambda dim: dim[0])
+    row, pitch, rows = tensor.itemsize, 0, 1
+    for _, size, stride in inner_first:
+        step = stride * tensor.itemsize
+        if not pitch and step == row:
+            row *= size
+        elif not pitch and step > row:
+            pitch, rows = step, size
+        elif pitch and step == pitch * rows:
+            rows *= size
+        else:
+            return None
+    return None if row % _ALIGNMENT or pitch % _ALIGNMENT else _Layout(row, pitch)
 
 
 def _maker(source: torch.Tensor) -> Callable[[], torch.Tensor]:
@@ -264,4 +334,5 @@ def _maker(source: torch.Tensor) -> Callable[[], torch.Tensor]:
     quick = getattr(torch._C._dynamo.guards, f"_empty_strided_{source.device.type}", None)
     if quick is None:
         return functools.partial(torch.empty_like, source)
-    return functools.partial(quick, tuple(source.shape), source.stride(), source.dtype)
+    strides = torch.empty_like(source, device="meta").stride()
+    return functools.partial(quick, tuple(source.shape), strides, source.dtype)

@@ -140,29 +140,36 @@ def _with_parts(value: Any, names: Sequence[str], tensors: list[torch.Tensor]) -
     held = [name for name, part in vars(value).items() if isinstance(part, torch.Tensor)]
     parts = dict.fromkeys((*names, *held))
     named = {name: rebuilder(getattr(value, name), tensors) for name in parts}
-    template = copy.copy(value)
-    for name in named:
-        setattr(template, name, None)
+    template = _bare_copy(value)
+    template.__dict__.update(dict.fromkeys(named))
+    changing = [name for name, part in vars(template).items() if isinstance(part, dict | list)]
 
     def rebuild(row: Row) -> Any:
-        out = copy.copy(template)
-        for name, part in vars(template).items():
-            if isinstance(part, dict | list):
-                vars(out)[name] = copy.copy(part)
+        out = _bare_copy(template)
+        fields = out.__dict__
+        for name in changing:
+            fields[name] = copy.copy(fields[name])
         for name, built in named.items():
-            setattr(out, name, built(row))
+            fields[name] = built(row)
         return out
 
     return rebuild
 
 
+def _bare_copy(value: Any) -> Any:
+    """As `copy.copy` of an object that says nothing of how to copy it, in a quarter of the time."""
+    out = object.__new__(type(value))
+    out.__dict__.update(value.__dict__)
+    return out
+
+
 def _cache(value: Cache, tensors: list[torch.Tensor]) -> Rebuild:
     layers = [_with_parts(layer, ("keys", "values"), tensors) for layer in value.layers]
-    template = copy.copy(value)
+    template = _bare_copy(value)
     template.layers = []
 
     def rebuild(row: Row) -> Any:
-        out = copy.copy(template)
+        out = _bare_copy(template)
         out.layers = [layer(row) for layer in layers]
         return out
 

@@ -133,6 +133,14 @@ def numbers(*shape: int) -> torch.Tensor:
         (lambda: numbers(2, 3, 4).permute(2, 0, 1), 0),
         (lambda: numbers(3, 4)[:, 1:], 1),  # gaps, and an address that is no multiple of 16
         (lambda: numbers(3, 4)[:, ::2], 1),
+        (lambda: numbers(4, 8)[:, 4:], 0),  # rows of 16 bytes with gaps of 16
+        (lambda: numbers(4, 8)[:, :4].t(), 0),
+        (lambda: numbers(2, 2, 16)[:, :, 4:12].reshape(2, 2, 2, 4).transpose(1, 2), 0),  # heads
+        (lambda: numbers(2, 2, 16)[:, :1, 4:12], 0),
+        (lambda: numbers(2, 4, 8)[:, 1:3, :4], 1),  # gaps between groups of rows too
+        (lambda: numbers(4, 8)[:, :5], 1),
+        (lambda: numbers(4, 6)[:, :4], 1),  # the second row starts 24 bytes behind the first
+        (lambda: numbers(4, 8)[:, :4].expand(3, 4, 4), 1),
         (lambda: numbers(3)[None].expand(4, 3), 1),
         (lambda: torch.zeros(0, 3), 1),
         (lambda: numbers(9)[1:], 1),
@@ -151,6 +159,48 @@ def test_outputs_are_what_clone_gives(
     assert type(fresh) is torch.Tensor
     assert fresh.data_ptr() != source.data_ptr() or not source.numel()
     assert graph.left_to_pytorch == by_pytorch
+
+
+def test_rows_with_gaps_are_copied_by_any_number(device: str) -> None:
+    """As a decoder's values are, one a layer, beside keys that lie in a row; all rounds anew."""
+    wide = [torch.zeros(1, 9, 40, dtype=torch.float16, device=device) for _ in range(PAIRS + 2)]
+    left = [one[:, :, 24:].reshape(1, 9, 2, 8).transpose(1, 2) for one in wide]
+    left.append(torch.zeros(7, device=device))
+    place = torch.zeros(1, device=device)
+    graph, held = Graph([place], left), []
+    for turn in range(3):
+        for number, one in enumerate(wide):
+            one.copy_(random((1, 9, 40), torch.float16, device, seed=10 * turn + number))
+        given = [one.clone() for one in wide]
+        held.append((graph(place), [one.clone() for one in left]))
+        assert all(map(torch.equal, wide, given))  # nothing is written beside
+    assert graph.left_to_pytorch == 0
+    for fresh, true in held:
+        assert all(map(is_same, fresh, true))
+
+
+def test_before_a_call_says_where_to_rows_with_gaps_stay_as_they_are(device: str) -> None:
+    wide = random((9, 40), torch.float16, device)
+    given = wide.clone()
+    outputs = Outputs([wide[:, 8:24]])
+    outputs.record()
+    assert torch.equal(wide, given)
+
+
+def test_rows_are_left_to_pytorch_where_memory_is_not_aligned(
+    monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    wide = random((9, 40), torch.float16, device)
+    given = wide.clone()
+    monkeypatch.setattr(
+        copy_kernel,
+        "_maker",
+        lambda _: lambda: torch.zeros(145, device=device).half()[1:].view(9, 16),
+    )
+    (fresh,), graph = delivered([wide[:, 8:24]])
+    assert torch.equal(fresh, given[:, 8:24])
+    assert torch.equal(wide, given)
+    assert graph.left_to_pytorch == 1
 
 
 def odd_ones(device: str) -> list[tuple[str, torch.Tensor]]:

@@ -3,6 +3,7 @@
 import pytest
 
 from benchmarks.measure import device, host
+from benchmarks.models import TINY_LLAMA
 
 
 def test_without_a_gpu_it_says_so(
@@ -13,6 +14,15 @@ def test_without_a_gpu_it_says_so(
         host.main([])
     assert left.value.code == 2
     assert "no NVIDIA GPU on this machine" in capsys.readouterr().err
+
+
+def test_a_model_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        host.main(["gpt9"])
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert "gpt9" in said
+    assert "tiny_llama" in said
 
 
 def test_the_pieces_add_up_to_what_lies_beyond_the_replay() -> None:
@@ -31,3 +41,11 @@ def test_every_piece_takes_some_time() -> None:
     found = host.measured(rounds=2)
     assert min(found.values()) > 0
     assert found["forward"] > found["replay"]
+
+
+@pytest.mark.gpu
+def test_what_a_decoder_returns_is_copied_by_the_graph(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its values are parts of a wider tensor, one a layer."""
+    found = host.measured(rounds=2, of=TINY_LLAMA, cache=True)
+    assert found["forward"] > found["replay"]
+    assert "PyTorch made" not in capsys.readouterr().err

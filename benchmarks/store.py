@@ -9,6 +9,7 @@ about through `logging`.
 """
 
 import logging
+import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from itertools import repeat
 from pathlib import Path
 
 import pandas as pd
+from asv_runner.statistics import compute_stats
 
 from benchmarks import asv_file, sidecar
 from benchmarks.asv_file import Block, ResultFile, ResultFileError
@@ -77,8 +79,9 @@ class Store:
     rows: one row per machine, commit, suite, op, metric, case and variant (implementation or
         architecture), with the columns of `ROW_TYPES`. value, low and high are in the metric's unit
         (seconds, a count, a fraction): value is NaN unless the status is "ok", low and high are
-        asv's 99 % interval and NaN where it has none. samples is a tuple of seconds, error the
-        relative L2 against the reference, run names a row of `runs`; each is empty where unknown.
+        asv's 99 % interval, from its file or from the samples, and NaN where there is neither.
+        samples is a tuple of seconds, error the relative L2 against the reference, run names a row
+        of `runs`; each is empty where unknown.
     runs: one row per sweep, with the columns of `RUN_TYPES` and any further fingerprint keys.
     machines: what asv's machine.json says, by machine.
     problems: what was left out, and why.
@@ -124,10 +127,14 @@ class _Rows:
         self.columns["case"].extend(block.cases)
         self.columns["variant"].extend(block.variants)
         self.columns["value"].extend(block.values)
-        self.columns["low"].extend(block.low)
-        self.columns["high"].extend(block.high)
         self.columns["status"].extend(block.statuses)
-        self.columns["samples"].extend(map(_samples, block.samples, points, block.values))
+        samples = list(map(_samples, block.samples, points, block.values))
+        self.columns["samples"].extend(samples)
+        # The samples are those of a latency; other metrics of the same call are no medians.
+        known = samples if block.metric == "time" else [()] * count
+        intervals = list(map(_interval, block.low, block.high, known))
+        self.columns["low"].extend(low for low, _ in intervals)
+        self.columns["high"].extend(high for _, high in intervals)
         # A journal that tells of the block has all of it that anybody asked for.
         absent = NOT_SELECTED if any(points) else ""
         reasons = map(_reason, block.reasons, points, block.statuses, repeat(absent))
@@ -155,6 +162,16 @@ def _samples(own: tuple[float, ...], point: Point | None, value: float) -> tuple
         return own
     # A later sweep that was cut short has replaced the point, but not asv's value.
     return point.samples if min(point.samples) <= value <= max(point.samples) else ()
+
+
+def _interval(low: float, high: float, samples: tuple[float, ...]) -> tuple[float, float]:
+    """What asv's file says, which may be without statistics; else what asv makes of the samples."""
+    if not math.isnan(low) or not samples:
+        return low, high
+    _, found = compute_stats(list(samples), 1)
+    ends = [found["ci_99_a"], found["ci_99_b"]]
+    first, last = (end if math.isfinite(end) else asv_file.NAN for end in ends)
+    return first, last
 
 
 def _reason(own: str, point: Point | None, status: str, absent: str) -> str:

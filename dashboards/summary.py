@@ -201,36 +201,39 @@ def losses(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def trend(frame: pd.DataFrame, column: str, order: Sequence[str]) -> pd.DataFrame:
-    """Geometric mean of a ratio column of `speedups` by commit, over cases known by then.
+    """A ratio column of `speedups` by commit: like with like, back from the newest.
 
-    A commit may measure a few cases alone, those that it can have changed. So a case that a commit
-    did not ask for keeps the ratio it had before, and one that a single commit measured does not
-    count where others were measured by several. Once kernl's call failed, nothing is kept.
+    At the newest commit it is the geometric mean over all cases known by then. From one commit to
+    the next it moves by the mean of what the cases moved that are known at both: a case that joins,
+    or leaves, moves nothing. A commit may measure a few cases alone, those that it can have
+    changed; one that it did not ask for keeps the ratio it had before. Once kernl's call failed,
+    nothing is kept.
 
     Args:
         frame: rows of one machine.
-        column: `over_eager`, or `over_best`, of which a commit that measured eager alone says
-            nothing where others measured more.
+        column: `over_eager`, or `over_best`, of which a row says nothing that has eager alone to
+            compare with, where another commit had more for that case.
         order: the commits, oldest first.
 
-    Returns a row for each commit: `mean`, `cases` behind it, and how many were `measured` there.
-    `mean` is NaN where none was.
+    Returns a row for each commit: `mean`, `cases` known there, and how many were `measured` there.
+    `mean` is NaN where none was, and before a commit that shares no case with the next.
     """
     ratios = frame[column]
     if column == "over_best":
-        more = frame.groupby("commit")["alternatives"].transform("max") > 1
-        ratios = ratios.where(more | ~more.any())
+        most = frame.groupby(["op", "case"])["alternatives"].transform("max")
+        ratios = ratios.where((frame["alternatives"] > 1) | (most <= 1))
     # Infinity stands for a failure: it ends what is kept, and is no ratio.
     ratios = ratios.where(frame["status"] != "failed", math.inf)
     wide = frame.assign(ratio=ratios).pivot(index=["op", "case"], columns="commit", values="ratio")
     wide = wide.reindex(columns=list(order)).astype(float)
-    measured = np.isfinite(wide)
-    several = measured.sum(axis=1) > 1
-    if several.any():
-        wide, measured = wide[several], measured[several]
+    counts = np.isfinite(wide).sum()
     kept = wide.ffill(axis=1).replace(math.inf, math.nan)
-    counts = measured.sum()
-    means = np.exp(np.log(kept).mean()).where(counts > 0)
+    logs = np.log(kept.loc[:, counts > 0])
+    moved = logs.diff(axis=1).mean().iloc[1:]
+    newest = logs.iloc[:, -1:].mean()
+    back = pd.concat([newest, -moved[::-1]]).cumsum(skipna=False)
+    back.index = logs.columns[::-1]
+    means = np.exp(back).reindex(wide.columns)
     return pd.DataFrame({"mean": means, "cases": kept.notna().sum(), "measured": counts})
 
 

@@ -56,15 +56,29 @@ def both(commit: str, case: str, eager: float, kernl: float) -> list[tuple[str, 
     return [(commit, case, "eager", eager), (commit, case, "kernl", kernl)]
 
 
-def test_a_trend_is_of_the_same_cases() -> None:
-    """Case x is 2×, then 4×; y is 8× from B on; z was measured once."""
+def test_a_trend_compares_like_with_like() -> None:
+    """Case x is 2×, then 4×; y joins at B with 8×, z at D with 100×."""
     points = both(A, "x", 2.0, 1.0) + both(B, "y", 8.0, 1.0) + both(C, "x", 4.0, 1.0)
     points += both(D, "y", 8.0, 1.0) + both(D, "z", 100.0, 1.0)
     found = trend_of("over_eager", *points)
-    assert list(found["mean"]) == pytest.approx([2.0, 4.0, 32**0.5, 32**0.5])
-    assert list(found["cases"]) == [1, 2, 2, 2]
-    assert list(found["measured"]) == [1, 1, 1, 1]
+    newest = 3200 ** (1 / 3)  # as the summary says it
+    before = newest / 2**0.5  # one of two cases doubled
+    assert list(found["mean"]) == pytest.approx([before, before, newest, newest])
+    assert list(found["cases"]) == [1, 2, 2, 3]
+    assert list(found["measured"]) == [1, 1, 1, 2]
     assert trend_of("over_eager", *points[:2])["mean"].iloc[0] == 2.0, "all that there is"
+
+
+def test_a_trend_ends_where_two_commits_share_no_case() -> None:
+    points = [*both(A, "x", 2.0, 1.0), *both(A, "y", 2.0, 1.0), *both(C, "z", 8.0, 1.0)]
+    points += [*both(B, "y", 2.0, 1.0)]
+    assert list(trend_of("over_eager", *points)["mean"].dropna()) == pytest.approx(
+        [32 ** (1 / 3)] * 3
+    )
+    gone = [(B, "x", "eager", 2.0), *both(C, "z", 8.0, 1.0)]
+    found = trend_of("over_eager", *both(A, "x", 2.0, 1.0), *gone, failed=(B, "x"))
+    assert list(found["mean"].isna()) == [True, True, False, True]
+    assert found["mean"].iloc[2] == pytest.approx(8.0)
 
 
 def test_a_commit_that_measured_nothing_has_no_place_in_a_trend() -> None:
@@ -76,17 +90,19 @@ def test_after_a_failure_nothing_is_kept() -> None:
     points = [*both(A, "x", 2.0, 1.0), *both(A, "y", 8.0, 1.0), (B, "x", "eager", 2.0)]
     points += both(C, "y", 8.0, 1.0) + both(D, "x", 3.0, 1.0)
     found = trend_of("over_eager", *points, failed=(B, "x"))
-    assert list(found["mean"].dropna()) == pytest.approx([4.0, 8.0, 24**0.5])
+    # y alone is known from A to D and stays as it is; what x was before is not what it is at D.
+    assert list(found["mean"].dropna()) == pytest.approx([24**0.5] * 3)
     assert list(found["cases"]) == [2, 1, 1, 2]
 
 
 def test_eager_alone_is_no_best_alternative() -> None:
-    """In a commit that measured eager and kernl alone, where others measured more."""
+    """Of a case that has more to compare with in other commits, as x; y never has."""
     points = [*both(A, "x", 4.0, 1.0), (A, "x", "compile", 2.0), *both(B, "x", 4.0, 0.5)]
     points += [*both(C, "x", 4.0, 0.5), (C, "x", "compile", 1.0)]
     points += both(A, "y", 8.0, 1.0) + both(B, "y", 8.0, 1.0) + both(C, "y", 8.0, 1.0)
     found = trend_of("over_best", *points)
-    assert list(found["mean"].fillna(0.0)) == pytest.approx([4.0, 0.0, 4.0, 0.0])
+    assert list(found["mean"].dropna()) == pytest.approx([4.0, 4.0, 4.0])
+    assert list(found["measured"]) == [2, 1, 2, 0]
     alone = both(A, "x", 4.0, 1.0) + both(B, "x", 4.0, 0.5)
     assert list(trend_of("over_best", *alone)["mean"].dropna()) == pytest.approx([4.0, 8.0])
 

@@ -176,6 +176,39 @@ def test_the_journal_adds_what_asv_cannot_hold(results: Path) -> None:
     assert runs["started_at"].notna().all()
 
 
+def test_a_file_without_statistics_has_the_intervals_of_the_journals_samples(
+    results: Path,
+) -> None:
+    """Those that asv computes; of other metrics of a call the samples say nothing."""
+    p20 = "kernels.Softmax.track_p20"
+    samples = [1e-6 * (1 + number / 50) for number in range(30)]
+    cells: list[Any] = [1.29e-6, 1.29e-6, None, 1.29e-6]
+    taken = {SOFTMAX: [samples, samples, None, samples]}
+    path = write_results(results, {SOFTMAX: cells}, samples=taken)
+    asvs = store.load(results).rows
+    write_results(results, {SOFTMAX: cells, p20: cells})
+    with Journal(path.with_suffix(".points.jsonl")) as journal:
+        run = journal.start_run(COMMIT, MACHINE, {})
+        for case, variant in product(CASES, VARIANTS):
+            if (case, variant) != (CASES[1], "kernl"):
+                journal.append_point(
+                    run=run,
+                    suite="kernels",
+                    op="softmax",
+                    case=case,
+                    variant=variant,
+                    version=1,
+                    status="ok",
+                    samples=samples,
+                )
+    rows = store.load(results).rows
+    ours = rows[rows["metric"] == "time"].reset_index(drop=True)
+    assert asvs.loc[:1, ["low", "high"]].notna().all(axis=None)
+    pd.testing.assert_frame_equal(ours.loc[:1, ["low", "high"]], asvs.loc[:1, ["low", "high"]])
+    assert ours.loc[2:, ["low", "high"]].isna().all(axis=None)
+    assert rows.loc[rows["metric"] == "p20", ["low", "high"]].isna().all(axis=None)
+
+
 @pytest.mark.parametrize("journaled", [True, False])
 def test_what_the_journal_of_an_operator_lacks_nobody_asked_for(
     results: Path, journaled: bool

@@ -33,7 +33,8 @@ _STATISTICS = "stats_"
 def pack(path: Path) -> int:
     """Pack one journal; returns by how many bytes it shrank. Raises JournalError."""
     before = path.stat().st_size
-    Journal(path).pack()
+    for problem in Journal(path).pack():
+        print(f"thin: {problem}", file=sys.stderr)
     return before - packed(path).stat().st_size
 
 

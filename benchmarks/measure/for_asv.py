@@ -36,6 +36,7 @@ from benchmarks.measure.measuring import (
 )
 from benchmarks.measure.points import write_point
 from benchmarks.measure.pool import Batch, measure_batches
+from benchmarks.measure.progress import say
 
 MODELS = Settings(
     budget_s=0.5,
@@ -150,7 +151,8 @@ def _measure(waiting: Mapping[Checkout, Mapping[str, Sequence[_Prepared]]]) -> N
         if batches:
             measure_batches(batches)
         for journal in journals:
-            journal.compact()
+            for problem in journal.compact():
+                say(problem)
 
 
 def _by_fleet(address: str, batch: Batch, checkout: Checkout) -> None:

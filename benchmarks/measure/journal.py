@@ -219,13 +219,14 @@ class Journal:
         """Run records by id."""
         return {r["id"]: r for r in read(self.path)[0] if r["kind"] == "run"}
 
-    def compact(self) -> None:
+    def compact(self) -> list[str]:
         """Rewrite the file without replaced points, corrupt lines and runs that no point names.
 
         The new file takes the old one's place in one step: a crash leaves one of the two, whole.
+        Returns what was corrupt, in words.
         """
         self._open()
-        records, _ = read(self.path)
+        records, problems = read(self.path)
         points = latest(records)
         used = {point["run"] for point in points}
         runs = [r for r in records if r["kind"] == "run" and r["id"] in used]
@@ -238,9 +239,10 @@ class Journal:
         draft.replace(self.path)
         self.close()
         self._file = file
+        return problems
 
-    def pack(self) -> None:
-        """Compact the file and leave it packed, for the repository.
+    def pack(self) -> list[str]:
+        """Compact the file and leave it packed, for the repository; returns what was corrupt.
 
         Raises JournalError where what is packed already is damaged: it would be lost.
         """
@@ -250,10 +252,11 @@ class Journal:
             raise JournalError(
                 f"{earlier} is damaged: {damage}. Restore it, or move it away to do without it"
             )
-        self.compact()
+        problems = self.compact()
         packed.pack(self.path)
         self.path.unlink()
         self.close()
+        return problems
 
     def close(self) -> None:
         """Release the lock. Writing again takes it again."""

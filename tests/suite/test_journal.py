@@ -106,6 +106,18 @@ def test_compaction_keeps_the_last_points_and_their_runs(tmp_path: Path) -> None
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize("way", ["compact", "pack"])
+def test_a_corrupt_line_that_is_left_out_is_named(tmp_path: Path, way: str) -> None:
+    path = tmp_path / "01234567-worktree.points.jsonl"
+    with Journal(path) as journal:
+        append(journal, journal.start_run(COMMIT, "m", {}), "a.fp16")
+    with path.open("a") as file:
+        file.write('{"kind": "poi')
+    (said,) = getattr(Journal(path), way)()
+    assert f"{path.name} line 3: not a JSON object" in said
+    assert Journal(path).compact() == []
+
+
 def test_a_packed_journal_is_as_good(tmp_path: Path) -> None:
     path = tmp_path / "01234567-worktree.points.jsonl"
     journal = Journal(path)

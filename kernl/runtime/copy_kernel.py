@@ -323,6 +323,8 @@ def _rows(tensor: torch.Tensor, copied: Sequence[int]) -> _Layout | None:
             rows *= size
         else:
             return None
+    if not pitch:
+        return _Layout(row, row)
     return None if row % _ALIGNMENT or pitch % _ALIGNMENT else _Layout(row, pitch)
 
 

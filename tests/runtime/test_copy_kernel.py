@@ -133,6 +133,7 @@ def numbers(*shape: int) -> torch.Tensor:
         (lambda: numbers(2, 3, 4).permute(2, 0, 1), 0),
         (lambda: numbers(3, 4)[:, 1:], 1),  # gaps, and an address that is no multiple of 16
         (lambda: numbers(3, 4)[:, ::2], 1),
+        (lambda: numbers(7, 3)[:1, :].t()[:, :1], 0),  # one row, whatever the other stride says
         (lambda: numbers(4, 8)[:, 4:], 0),  # rows of 16 bytes with gaps of 16
         (lambda: numbers(4, 8)[:, :4].t(), 0),
         (lambda: numbers(2, 2, 16)[:, :, 4:12].reshape(2, 2, 2, 4).transpose(1, 2), 0),  # heads

@@ -70,12 +70,14 @@ def measure(task: Task, ops: Mapping[str, Any], lab: Laboratory, stage: Stage) -
         free(lab)
         bench = _Bench(op, case, lab, stage)
         yield from bench.prepare(passed)
+        timed: list[Point] = []
         with lab.alone("timing"):
             lab.know_ceilings(stage)
             yield from check(name for name in chooses if chooses[name])
             yield from bench.prepare(passed)
             if passed:
-                yield from bench.time(task, passed)
+                timed = list(bench.time(task, passed))
+        yield from timed  # whoever waits for the device need not wait for these to be sent
         del bench
         free(lab)
 

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,21 @@ def test_the_store_agrees_with_the_loader_of_asv(
         assert row.samples == tuple(taken or ())
 
 
+def add_point(
+    journal: Journal, run: str, case: str, variant: str, status: str, **rest: Any
+) -> None:
+    journal.append_point(
+        run=run,
+        suite="kernels",
+        op="softmax",
+        case=case,
+        variant=variant,
+        version=1,
+        status=status,
+        **rest,
+    )
+
+
 def test_the_journal_adds_what_asv_cannot_hold(results: Path) -> None:
     path = write_results(results, {SOFTMAX: [2.0, None, math.nan, 9.0]})
     fingerprint: dict[str, str | int | float] = {"gpu": "Toy GPU", "sm_count": 7, "extra": "kept"}
@@ -134,18 +150,7 @@ def test_the_journal_adds_what_asv_cannot_hold(results: Path) -> None:
         first = journal.start_run(COMMIT, MACHINE, {})
         run = journal.start_run(COMMIT, MACHINE, fingerprint)
 
-        def add(case: str, variant: str, status: str, **rest: Any) -> None:
-            journal.append_point(
-                run=run,
-                suite="kernels",
-                op="softmax",
-                case=case,
-                variant=variant,
-                version=1,
-                status=status,
-                **rest,
-            )
-
+        add = partial(add_point, journal, run)
         add(CASES[0], "eager", "failed", reason="replaced by the next record")
         add(CASES[0], "eager", "ok", samples=[1.5, 2.0, 2.5], error=3e-4)
         add(CASES[0], "kernl", "failed", reason="illegal memory access", error=0.5)
@@ -191,16 +196,7 @@ def test_a_file_without_statistics_has_the_intervals_of_the_journals_samples(
         run = journal.start_run(COMMIT, MACHINE, {})
         for case, variant in product(CASES, VARIANTS):
             if (case, variant) != (CASES[1], "kernl"):
-                journal.append_point(
-                    run=run,
-                    suite="kernels",
-                    op="softmax",
-                    case=case,
-                    variant=variant,
-                    version=1,
-                    status="ok",
-                    samples=samples,
-                )
+                add_point(journal, run, case, variant, "ok", samples=samples)
     rows = store.load(results).rows
     ours = rows[rows["metric"] == "time"].reset_index(drop=True)
     assert asvs.loc[:1, ["low", "high"]].notna().all(axis=None)

@@ -55,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = options.journal or Path(directory) / "points.jsonl"
         with Journal(path) as journal:
-            points = sweep(subject, cases, journal, settings=Settings(device=options.device))
+            settings = Settings(device=options.device, hot=True)
+            points = sweep(subject, cases, journal, settings=settings)
             ceilings = ceilings_of(journal.runs())
     costs = {name: frozen.cost(options.op, name) for name in names}
     print("\n".join(table(points, costs, ceilings)))

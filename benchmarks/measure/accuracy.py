@@ -40,14 +40,23 @@ def upcast(inputs: Inputs, device: str | None = None) -> Inputs:
     return {name: lift(value) for name, value in inputs.items()}
 
 
-def truth(reference: Callable[..., Any], inputs: Inputs, mutates: tuple[str, ...] = ()) -> Outputs:
+def truth(
+    reference: Callable[..., Any],
+    inputs: Inputs,
+    mutates: tuple[str, ...] = (),
+    *,
+    on_cpu: bool = True,
+) -> Outputs:
     """The reference in float64: on the inputs' device, or on the CPU where that has no memory.
 
-    The inputs named in `mutates` follow what it returns, as it has written them.
+    The inputs named in `mutates` follow what it returns, as it has written them. Raises
+    OutOfMemoryError where it may not go `on_cpu`, which takes all cores, and minutes.
     """
     try:
         return _computed(reference, upcast(copies(inputs, mutates)), mutates)
     except torch.OutOfMemoryError:
+        if not on_cpu:
+            raise
         torch.cuda.empty_cache()
     return _computed(reference, upcast(copies(inputs, mutates), "cpu"), mutates)
 

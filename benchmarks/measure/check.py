@@ -39,7 +39,8 @@ def truth(task: Task, op: Any, case: Any, lab: Laboratory, stage: Stage) -> Trut
     stage("reference", "")
     try:
         inputs = op.inputs(case, lab.device, task.seed)
-        outputs = accuracy.truth(op.reference, inputs, _mutates(op))
+        mutated = _mutates(op)
+        outputs = accuracy.truth(op.reference, inputs, mutated, on_cpu=not task.beside_others)
         synchronize(lab)
         release(lab)  # what it computed on its way took several times as much
         return Truth(inputs, outputs)

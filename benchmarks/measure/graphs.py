@@ -3,8 +3,8 @@
 One graph holds a call on each of several distinct input sets, so no call finds its own inputs in
 L2, and the cost of starting the graph is shared by all of them. Before each timed replay a buffer
 of at least twice the size of L2 is read; a second graph, with one set again and again, gives the
-time with L2 hot. Implementations take turns, sample by sample, so that drift of the clocks cancels
-in their ratio.
+time with L2 hot where that is asked for. Implementations take turns, sample by sample, so that
+drift of the clocks cancels in their ratio.
 """
 
 from __future__ import annotations
@@ -43,10 +43,13 @@ Sets = Sequence[Inputs]
 
 @dataclass
 class Captured:
-    """One implementation as two graphs; `outputs` are those of `cold`, one tuple an input set."""
+    """One implementation as two graphs; `outputs` are those of `cold`, one tuple an input set.
+
+    `hot` is None where nobody asked for it.
+    """
 
     cold: torch.cuda.CUDAGraph
-    hot: torch.cuda.CUDAGraph
+    hot: torch.cuda.CUDAGraph | None
     outputs: list[Outputs]
 
 
@@ -84,10 +87,10 @@ def wait_for_calm(limit_s: float = _CALM_LIMIT_S) -> bool:
     return calm >= _CALM_CALLS
 
 
-def capture(call: Callable[..., Any], sets: Sets) -> Captured:
+def capture(call: Callable[..., Any], sets: Sets, *, hot: bool = False) -> Captured:
     """Capture `call` over the input sets, or as many as make a graph of half a millisecond.
 
-    Raises what the call or the capture raises.
+    `hot`: also a graph with the first of them alone. Raises what the call or the capture raises.
 
     The warm-up on a side stream compiles kernels and makes library handles, which a capture may
     not; the outputs of the cold graph are kept, so that each call writes memory of its own.
@@ -106,11 +109,12 @@ def capture(call: Callable[..., Any], sets: Sets) -> Captured:
     with torch.cuda.graph(cold, capture_error_mode="thread_local"):
         for inputs in sets:
             outputs.append(as_tuple(call(**inputs)))
-    hot = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(hot, capture_error_mode="thread_local"):
-        for _ in outputs:
-            call(**sets[0])
-    return Captured(cold, hot, outputs)
+    again = torch.cuda.CUDAGraph() if hot else None
+    if again is not None:
+        with torch.cuda.graph(again, capture_error_mode="thread_local"):
+            for _ in outputs:
+                call(**sets[0])
+    return Captured(cold, again, outputs)
 
 
 def _call_seconds(call: Callable[..., Any], inputs: Inputs) -> float:
@@ -159,7 +163,8 @@ def time_graphs(
     seed: int,
     telemetry: Telemetry,
 ) -> dict[str, Samples]:
-    """Seconds a call, for each implementation: at least `samples` cold ones, a third as many hot.
+    """Seconds a call, for each implementation: at least `samples` cold ones, a third as many hot
+    where all have a graph for these.
 
     More cold samples are taken while all of them fit `budget_s` seconds.
     """
@@ -171,7 +176,8 @@ def time_graphs(
     rounds = choose_rounds(round_s, samples, budget_s)
     telemetry.clear()
     cold = _sample(captured, interleaved(list(captured), rounds, seed), flush, telemetry)
-    hot_rounds = max(samples // _HOT_SHARE, 1)
+    asked = all(one.hot is not None for one in captured.values())
+    hot_rounds = max(samples // _HOT_SHARE, 1) if asked else 0
     hot = _sample(captured, interleaved(list(captured), hot_rounds, seed + 1), None, telemetry)
     return {
         name: Samples(
@@ -215,6 +221,7 @@ def _enqueue(
     start = torch.cuda.Event(enable_timing=True)
     end = torch.cuda.Event(enable_timing=True)
     if flush is None:
+        assert one.hot is not None
         graph = one.hot
         graph.replay()
     else:

@@ -27,7 +27,11 @@ class DeviceFault(Exception):
 
 @dataclass(frozen=True)
 class Task:
-    """One case to measure. `seed` draws the inputs of the check; `budget_s` is seconds of GPU."""
+    """One case to measure. `seed` draws the inputs of the check; `budget_s` is seconds of GPU.
+
+    `hot`: also with L2 hot. `beside_others`: what finds no memory here is measured once more where
+    there is more, so it need not make do without.
+    """
 
     op: str
     case: str
@@ -38,6 +42,8 @@ class Task:
     samples: int
     budget_s: float
     seed: int
+    hot: bool = False
+    beside_others: bool = False
 
     @classmethod
     def of(cls, message: Mapping[str, Any]) -> Task:
@@ -107,6 +113,16 @@ def free(lab: Laboratory) -> None:
     """Give cached memory back to the device, and what only garbage holds."""
     gc.collect()
     release(lab)
+
+
+def clear(lab: Laboratory) -> None:
+    """After a case: `free`, and cuBLAS' workspaces too, of tens of megabytes a stream.
+
+    No graph that was captured before may be replayed any more: it may write to one of them.
+    """
+    if lab.device == "cuda":
+        torch._C._cuda_clearCublasWorkspaces()
+    free(lab)
 
 
 def release(lab: Laboratory) -> None:

@@ -23,6 +23,7 @@ from benchmarks.measure.laboratory import (
     Point,
     Stage,
     Task,
+    clear,
     describe,
     free,
     point,
@@ -54,7 +55,7 @@ def measure(task: Task, ops: Mapping[str, Any], lab: Laboratory, stage: Stage) -
         if isinstance(known, str):
             for name in task.implementations:
                 yield point(name, "failed", known)
-            free(lab)
+            clear(lab)
             return
         passed: dict[str, Passed] = {}
 
@@ -68,7 +69,7 @@ def measure(task: Task, ops: Mapping[str, Any], lab: Laboratory, stage: Stage) -
         chooses = {name: IMPLEMENTATIONS[name].chooses for name in task.implementations}
         yield from check(name for name in chooses if not chooses[name])
         free(lab)
-        bench = _Bench(op, case, lab, stage)
+        bench = _Bench(op, case, lab, stage, hot=task.hot)
         yield from bench.prepare(passed)
         timed: list[Point] = []
         with lab.alone("timing"):
@@ -79,7 +80,7 @@ def measure(task: Task, ops: Mapping[str, Any], lab: Laboratory, stage: Stage) -
                 timed = list(bench.time(task, passed))
         yield from timed  # whoever waits for the device need not wait for these to be sent
         del bench
-        free(lab)
+        clear(lab)
 
 
 def _resolve(task: Task, op: Any) -> tuple[Any, str]:
@@ -104,12 +105,13 @@ def _resolve(task: Task, op: Any) -> tuple[Any, str]:
 class _Bench:
     """The implementations of one case, made ready to be timed.
 
-    On a GPU each is a pair of graphs over the same input sets. Whoever cannot be captured is taken
-    out of those that passed.
+    On a GPU each is a graph over the same input sets, and one more where it is timed `hot` too.
+    Whoever cannot be captured is taken out of those that passed.
     """
 
-    def __init__(self, op: Any, case: Any, lab: Laboratory, stage: Stage) -> None:
+    def __init__(self, op: Any, case: Any, lab: Laboratory, stage: Stage, *, hot: bool) -> None:
         self._op, self._case, self._lab, self._stage = op, case, lab, stage
+        self._hot = hot
         self._sets: list[accuracy.Inputs] = []
         self._captured: dict[str, graphs.Captured] = {}
         self._failure = ""
@@ -137,7 +139,7 @@ class _Bench:
     def _capture(self, name: str, one: Passed) -> str:
         """Capture one and replay it once; returns what went wrong, in words."""
         try:
-            graph = graphs.capture(one.call, self._sets)
+            graph = graphs.capture(one.call, self._sets, hot=self._hot)
             reason = graphs.replay_disagreement(graph, one.call, self._sets, one.limit)
             if not reason:
                 self._captured[name] = graph

@@ -55,6 +55,7 @@ class Settings:
         workers: how many may share the device, where many cases are measured.
         cases_a_worker: so many cases and its start takes less time than it saves.
         case_bytes: of the device's memory, what a case takes beside what grows with its size.
+        hot: time operators with L2 hot too; only `python -m benchmarks.measure` shows that.
         start_timeout_s: the same for the start of a worker.
         start_attempts: starts that may fail one after another before the sweep gives up.
         faults_in_a_row: cases one after another in which an implementation may take the worker
@@ -71,7 +72,8 @@ class Settings:
     tell_stages: bool = False
     workers: int = 12
     cases_a_worker: int = 8
-    case_bytes: int = 2 << 30
+    case_bytes: int = 512 << 20
+    hot: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,12 @@ class Workshop:
     """Holds the running worker; several sweeps of the same device and commit may share one.
 
     `figures` is what the worker that was started last says of its device. `turn` is the workers'
-    place among those that share the device; None where nobody else uses it.
+    place among those that share the device; None where nobody else uses it. `beside_others`: what
+    finds no memory is measured once more later.
     """
 
     turn: Turn | None = None
+    beside_others: bool = False
     worker: WorkerProcess | None = None
     figures: Fingerprint = field(default_factory=dict)
 
@@ -232,6 +236,8 @@ class Measuring:
             note(message)
         if pending:
             raise WorkerFault(f"the worker sent no point for {', '.join(pending)}")
+        if worker.worn:
+            self._workshop.stop()
 
     def _tell(self, stage: str, implementation: str) -> None:
         if self._settings.tell_stages:
@@ -272,6 +278,8 @@ class Measuring:
             "samples": self._settings.samples,
             "budget_s": self._settings.budget_s,
             "seed": secrets.randbelow(1 << 31),
+            "hot": self._settings.hot,
+            "beside_others": self._workshop.beside_others,
         }
 
 

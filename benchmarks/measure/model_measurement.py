@@ -21,6 +21,7 @@ from benchmarks.measure.laboratory import (
     Point,
     Stage,
     Task,
+    clear,
     describe,
     free,
     point,
@@ -86,7 +87,7 @@ def measure(task: Task, shelf: Shelf, lab: Laboratory, stage: Stage) -> Iterator
         return
     yield from _measured(task, weights, yard, timed, lab, stage)
     weights.forget_compiled()
-    free(lab)
+    clear(lab)
 
 
 def _measured(

@@ -51,8 +51,12 @@ _NO_MEMORY = re.compile(
 """NVIDIA's libraries have other words for it: what they allocate themselves finds none either."""
 _LESS_SURE = 4
 """A case that found no memory is given so many times as much the next time."""
-_COPIES = 8
+_COPIES = 16
 """What a case of an operator takes, in what it moves: the reference computes in float64."""
+_SETS, _SETS_BYTES = 64, 1 << 30
+"""And for the input sets that a graph walks through: so many, as long as they fit."""
+_SAID_S = 120.0
+"""So often a long run says where its time went so far."""
 
 Job = tuple[int, SweepCase]
 """The number of a lot in its batch, and one of its cases."""
@@ -148,14 +152,21 @@ def _work(crews: Sequence[_Crew], memory: Memory, most: Mapping[str, int] | None
         for _ in range(count)
     ]
     begun = time.monotonic()
+
+    def tell() -> None:
+        said = " + ".join(str(count) for count in counts)
+        say(_split(time.monotonic() - begun, said, shift))
+
     try:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join()
+            while thread.is_alive():
+                thread.join(_SAID_S - (time.monotonic() - begun) % _SAID_S)
+                if thread.is_alive():
+                    tell()
     finally:
-        said = " + ".join(str(count) for count in counts)
-        say(_split(time.monotonic() - begun, said, shift))
+        tell()
     if shift.error is not None:
         raise shift.error
 
@@ -178,7 +189,8 @@ def _serve(group: Sequence[_Crew], count: int, shift: _Shift) -> None:
     turn = shift.turns.turn(quiet=group[0].batch.suite != SUITE)
     try:
         while shift.error is None and (crew := _joined(group)):
-            crew.work(Workshop(turn), count, shift)
+            shop = Workshop(turn, beside_others=shift.workers > 1)
+            crew.work(shop, count, shift)
     except BaseException as error:
         shift.error = error
     finally:
@@ -258,12 +270,14 @@ class _Crew:
                     unless=lambda: shift.error is not None,
                 ):
                     lots[lot].measure(case, messages.append)
+                failing = [message for message in messages if _found_no_memory(message)]
+                if failing and shift.workers > 1:
+                    shop.stop()  # whatever it kept of the memory is given back
                 with _LOCK:
                     if lots[lot].given_up and self.staff > 1:
                         self.jobs.appendleft(job)  # the others go on without this worker
                         self.worth = self.staff - 1
                         return
-                    failing = [message for message in messages if _found_no_memory(message)]
                     if failing and shift.workers > 1:
                         lots[lot].excuse()
                         self._set_aside(job, str(failing[0]["reason"]))
@@ -283,7 +297,8 @@ class _Crew:
     def _need(self, job: Job) -> int:
         """Bytes of the device's memory that it is given."""
         number, case = job
-        need = self.batch.settings.case_bytes + _COPIES * case.bytes
+        sets = min(_SETS * case.bytes, _SETS_BYTES)
+        need = self.batch.settings.case_bytes + sets + _COPIES * case.bytes
         return need * (_LESS_SURE if (number, case.name) in self._crowded else 1)
 
     def _set_aside(self, job: Job, reason: str) -> None:
@@ -327,9 +342,10 @@ def _found_no_memory(message: Message) -> bool:
 def _split(seconds: float, workers: str, shift: _Shift) -> str:
     """Where the wall clock went, in one line."""
     turns = shift.turns
-    ordered = sorted(turns.alone_s.items(), key=lambda item: -item[1])
+    alone_s = dict(turns.alone_s)  # it may grow meanwhile
+    ordered = sorted(alone_s.items(), key=lambda item: -item[1])
     parts = [f"{taken:.0f} s {what}" for what, taken in ordered if taken >= 0.5]
-    parts.append(f"{seconds - sum(turns.alone_s.values()):.0f} s nobody alone")
+    parts.append(f"{seconds - sum(alone_s.values()):.0f} s nobody alone")
     whole = shift.workers * max(seconds, 1e-9)
     waited = shift.room.waited_s / whole
     return (

@@ -52,7 +52,12 @@ class WorkerRefusal(Exception):
 
 
 class WorkerProcess:
-    """One running worker. After a WorkerFault it has been ended and cannot be asked again."""
+    """One running worker. After a WorkerFault it has been ended and cannot be asked again.
+
+    Attributes:
+        fingerprint: what it says of its device.
+        worn: it keeps memory of the device that it cannot give back: better start another one.
+    """
 
     def __init__(
         self,
@@ -69,6 +74,7 @@ class WorkerProcess:
         self._turn = turn or Turns().turn()
         self._buffer = b""
         self._at = ("start", "")
+        self.worn = False
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the worker)
         try:
             self._process = subprocess.Popen(
@@ -121,6 +127,7 @@ class WorkerProcess:
             elif kind == "point" and _well_formed(message):
                 yield message
             elif kind == "done":
+                self.worn = bool(message.get("worn"))
                 return
             elif kind == "fault":
                 raise self._fault(str(message.get("reason")))

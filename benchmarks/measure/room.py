@@ -22,8 +22,10 @@ Memory = Callable[[], tuple[int, int] | None]
 _PAUSE_S = 0.1
 _LONG_SHARE = 0.8
 """Of all memory, what the needs of long cases may add up to."""
-_KEPT_SHARE = 0.15
+_KEPT_SHARE = 0.1
 """Of all memory, what stays free for long cases that have begun: they take it by and by."""
+_NOT_YET_TAKEN = 0.5
+"""Of the needs of short cases that have begun, what on average is still free."""
 
 
 class Room:
@@ -68,4 +70,4 @@ class Room:
         if long:
             return need + sum(self._long) <= _LONG_SHARE * whole
         kept = _KEPT_SHARE * whole if self._long else 0
-        return need + sum(self._short) + kept <= free
+        return need + _NOT_YET_TAKEN * sum(self._short) + kept <= free

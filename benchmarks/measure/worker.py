@@ -14,7 +14,8 @@ with. Anything that a library prints goes to standard error instead.
     ← {"kind": "back"}               it is about to use it again, and waits for a line
     ← {"kind": "figures", "figures": {…}}        what it found out of the device since
     ← {"kind": "point", "variant": …, "status": …, "reason": …, …}   one an implementation
-    ← {"kind": "done"}                           after the last point of a task
+    ← {"kind": "done", "worn": …}    after the last point of a task; "worn": start another worker,
+                                     as this one keeps memory that it cannot give back
     ← {"kind": "fault", "reason": …}             the device is lost; the process ends
 
 `--device cpu` runs the kernels under Triton's interpreter with wall-clock time: a dry run of the
@@ -45,6 +46,9 @@ Measure = Callable[[Any, Callable[[str, str], None]], Iterator[Mapping[str, Any]
 """Points of a task; the second argument is told each step before it begins."""
 Tell = Callable[[Mapping[str, float]], None]
 """Called with figures of the device, as they stand in its fingerprint."""
+_MOST_KEPT_BYTES = {"kernels": 1 << 30, "models": 8 << 30}
+"""Of the device's memory, between cases: of a model its weights stay. What is more than that has
+leaked: a capture that fails keeps what it had allocated for as long as its process lives."""
 
 
 class Refusal(Exception):
@@ -84,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     send(out, {"kind": "ready", "fingerprint": figures})
     served = 0
     while line := sys.stdin.readline():
-        _serve(json.loads(line), measure, out)
+        _serve(json.loads(line), measure, out, _MOST_KEPT_BYTES[options.suite])
         served += 1
         if served.bit_count() == 1:
             # What the first cases imported, torch.compile's modules above all, stays. Looked
@@ -138,7 +142,9 @@ def import_all(device: str) -> None:
                 unusable(alternative.module)
 
 
-def _serve(message: Mapping[str, Any], measure: Measure, out: TextIO) -> None:
+def _serve(message: Mapping[str, Any], measure: Measure, out: TextIO, most_kept: int) -> None:
+    import torch
+
     from benchmarks.measure.laboratory import DeviceFault, Task, describe
 
     def stage(name: str, implementation: str) -> None:
@@ -154,7 +160,8 @@ def _serve(message: Mapping[str, Any], measure: Measure, out: TextIO) -> None:
     except Exception as error:
         send(out, {"kind": "fault", "reason": describe(error)})
         os._exit(_FAULT_STATUS)
-    send(out, {"kind": "done"})
+    worn = torch.cuda.is_initialized() and torch.cuda.memory_reserved() > most_kept
+    send(out, {"kind": "done", "worn": worn})
 
 
 def _prepare_kernels(device: str, alone: Alone, tell: Tell) -> tuple[Measure, dict[str, Any]]:

@@ -164,7 +164,7 @@ def test_what_finds_no_memory_at_the_end_either_is_measured_beside_fewer(
     assert Counter(record["status"] for record in records) == {"ok": 9}
 
 
-@pytest.mark.parametrize(("free", "most"), [(0, 1), (5 << 30, 2), (80 << 30, 3)])
+@pytest.mark.parametrize(("free", "most"), [(0, 1), (3 << 30, 2), (80 << 30, 3)])
 def test_no_more_cases_run_than_there_is_memory_for(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, free: int, most: int
 ) -> None:
@@ -203,7 +203,59 @@ def test_a_case_that_found_no_memory_is_given_more(
             command=[sys.executable, "-S", str(bench.script), str(bench.log), "share"],
             workers=2,
         )
-    assert asked == [8500, 4 * 8500]
+    needed = 500 + 64 * 1000 + 16 * 1000
+    assert asked == [needed, 4 * needed]
+
+
+def test_input_sets_take_no_more_than_they_may(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    place = Room.place
+
+    def noted(self: Room, need: int, **how: Any) -> Any:
+        asked.append(need)
+        return place(self, need, **how)
+
+    monkeypatch.setattr(Room, "place", noted)
+    case = replace(a_case("one"), bytes=1 << 30)
+    with bench.journal as journal:
+        measure_batches(
+            [Batch([Lot(subject(), [case])], Settings(case_bytes=500), journal, {})],
+            command=[sys.executable, "-S", str(bench.script), str(bench.log), "share"],
+        )
+    assert asked == [500 + (1 << 30) + (16 << 30)]
+
+
+def test_a_worker_that_found_no_memory_gives_back_what_it_kept(bench: Bench) -> None:
+    """A capture that failed keeps its memory for as long as the process lives."""
+    measured(bench, "crowded1_failed", "one", "two", "three", workers=2)
+    assert bench.calls()["start"] == 3
+
+
+def test_beside_others_a_case_need_not_make_do_without_memory(bench: Bench) -> None:
+    bench.script.write_text(
+        FAKE_WORKER.replace(
+            'what = task["case"]',
+            'note(f"beside-{task[\'beside_others\']}")\n    what = task["case"]',
+        )
+    )
+    measured(bench, "crowded2_failed", "one", workers=2)
+    calls = bench.calls()
+    assert calls["beside-True"] == 3
+    assert calls["beside-False"] == 1  # the last try, alone
+
+
+def test_a_long_run_says_where_its_time_went_so_far(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.measure.pool._SAID_S", 0.02)
+    measured(bench, *(f"one{n}" for n in range(6)), workers=1)
+    said = [line for line in progress(bench) if line.startswith("1 workers, ")]
+    assert len(said) >= 3
+    turns = [int(re.search(r"(\d+) turns", line)[1]) for line in said]  # type: ignore[index]
+    assert turns == sorted(turns)
+    assert turns[-1] == 6
 
 
 def test_a_kill_for_want_of_memory_is_no_fault_of_an_implementation(bench: Bench) -> None:

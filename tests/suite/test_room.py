@@ -54,8 +54,8 @@ def test_alone_a_case_begins_whatever_is_free() -> None:
 def test_what_others_may_still_take_is_not_free(held: ExitStack) -> None:
     room = Room(Device(10 * GIB))
     held.enter_context(room.place(4 * GIB, long=False, unless=_never))
-    assert _begins(room, 6 * GIB)
-    assert not _begins(room, 7 * GIB)
+    assert _begins(room, 8 * GIB)  # half of the other's is taken already, as a rule
+    assert not _begins(room, 9 * GIB)
 
 
 def test_long_cases_share_out_the_memory_and_wait_for_no_short_one(held: ExitStack) -> None:
@@ -68,11 +68,11 @@ def test_long_cases_share_out_the_memory_and_wait_for_no_short_one(held: ExitSta
 
 
 def test_beside_long_cases_some_memory_stays_free(held: ExitStack) -> None:
-    device = Device(13 * GIB)
+    device = Device(9 * GIB)
     room = Room(device)
     held.enter_context(room.place(10 * GIB, long=True, unless=_never))
-    assert not _begins(room, 2 * GIB)  # 12 of 80 GiB stay
-    device.free = 14 * GIB
+    assert not _begins(room, 2 * GIB)  # 8 of 80 GiB stay
+    device.free = 10 * GIB
     assert _begins(room, 2 * GIB)
 
 

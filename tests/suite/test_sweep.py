@@ -138,6 +138,14 @@ def test_a_worker_that_dies_after_a_case_costs_the_next_one_nothing(bench: Bench
     assert bench.calls()["start"] == 2
 
 
+def test_a_worker_that_keeps_memory_is_replaced_after_its_case(bench: Bench) -> None:
+    *rest, end = FAKE_WORKER.rpartition('send(kind="done")')
+    bench.script.write_text(rest[0] + 'send(kind="done", worn=what == "leaks")' + end)
+    found = bench.sweep("one", "leaks", "two", "three")
+    assert all(set(statuses(points).values()) == {"ok"} for points in found.values())
+    assert bench.calls()["start"] == 2
+
+
 def test_a_worker_that_dies_of_the_task_itself_costs_the_case(bench: Bench) -> None:
     bench.script.write_text(
         FAKE_WORKER.replace(

@@ -4,6 +4,7 @@ import math
 import statistics
 import time
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -192,6 +193,26 @@ def test_the_truth_is_computed_in_float64() -> None:
     assert out[0].item() == 1 / 3
 
 
+def test_the_truth_goes_on_the_cpu_where_the_device_has_no_memory_and_it_may(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    tries: list[int] = []
+
+    def crowded(x: torch.Tensor) -> torch.Tensor:
+        tries.append(1)
+        if len(tries) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return x / 3
+
+    inputs = {"x": torch.ones(3)}
+    with pytest.raises(torch.OutOfMemoryError):
+        accuracy.truth(crowded, inputs, on_cpu=False)
+    tries.clear()
+    assert accuracy.truth(crowded, inputs)[0][0].item() == 1 / 3
+    assert len(tries) == 2
+
+
 # --- CUDA graphs, on a fake device ---
 
 
@@ -271,6 +292,12 @@ def test_every_cold_replay_follows_a_flush_and_every_hot_one_a_replay(fake: Fake
     assert len(hot) == 2 * 2 * 10
 
 
+def test_no_hot_sample_is_taken_where_nobody_asked_for_a_graph_for_it(fake: FakeDevice) -> None:
+    pair = {name: replace(captured(fake, name, 1.0, 4), hot=None) for name in ("a", "b")}
+    taken = graphs.time_graphs(pair, Flush(fake), 30, 0.0, 1, Telemetry(""))  # type: ignore[arg-type]
+    assert all(len(one.cold) == 30 and one.hot == () for one in taken.values())
+
+
 def test_more_samples_while_the_budget_lasts(fake: FakeDevice) -> None:
     one = {"a": captured(fake, "a", 10.0, 4)}
     taken = graphs.time_graphs(one, Flush(fake), 30, 0.5, 1, Telemetry(""))  # type: ignore[arg-type]
@@ -348,7 +375,10 @@ def test_capture_calls_once_for_each_set_and_keeps_the_outputs(
         return x + 1
 
     sets = [{"x": torch.full((2,), float(n))} for n in range(3)]
-    found = graphs.capture(call, sets)
+    found = graphs.capture(call, sets, hot=True)
     assert " ".join(fake.log) == log
+    fake.log.clear()
+    assert graphs.capture(call, sets).hot is None
+    assert " ".join(fake.log) == log.rpartition(" begin")[0]
     expected = [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]][: 3 if call_s < 0.1 else 2]
     assert [out[0].tolist() for out in found.outputs] == expected

@@ -273,12 +273,10 @@ def test_tensors_of_inference_mode_stay_such(device: str) -> None:
 
 @pytest.mark.gpu
 def test_the_kernel_moves_16_bytes_at_a_time_and_is_compiled_once() -> None:
-    compiled, *_ = copy_kernel.copy_kernel.device_caches[torch.cuda.current_device()]
-    # Another test may have had it compiled to begin early, or not to.
-    before = set(compiled)
+    caches, device = copy_kernel.copy_kernel.device_caches, torch.cuda.current_device()
+    caches.pop(device, None)  # what other tests had compiled: rows with gaps, or to begin early
     for size in SIZES:
         x = random((size,), torch.uint8, "cuda")
         Graph([x, x])(x, x)
-    assert len(set(compiled) - before) <= 1
-    assert compiled
-    assert all("ld.global.v2.b64" in kernel.asm["ptx"] for kernel in compiled.values())
+    (kernel,) = caches[device][0].values()
+    assert "ld.global.v2.b64" in kernel.asm["ptx"]

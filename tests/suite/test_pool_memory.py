@@ -84,9 +84,8 @@ def test_no_more_cases_run_than_there_is_memory_for(
     assert max(seen) == most
 
 
-def test_a_case_that_found_no_memory_is_given_more(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _needs(bench: Bench, monkeypatch: pytest.MonkeyPatch, case: SweepCase) -> list[int]:
+    """Bytes that were asked for, each time that this case was to begin."""
     asked: list[int] = []
     place = Room.place
 
@@ -95,35 +94,28 @@ def test_a_case_that_found_no_memory_is_given_more(
         return place(self, need, **how)
 
     monkeypatch.setattr(Room, "place", noted)
-    case = replace(a_case("crowded1_failed"), bytes=1000)
     with bench.journal as journal:
         measure_batches(
             [Batch([Lot(subject(), [case])], Settings(case_bytes=500), journal, {})],
             command=[sys.executable, "-S", str(bench.script), str(bench.log), "share"],
             workers=2,
         )
+    return asked
+
+
+def test_a_case_that_found_no_memory_is_given_more(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = replace(a_case("crowded1_failed"), bytes=1000)
     needed = 500 + 64 * 1000 + 16 * 1000
-    assert asked == [needed, 4 * needed]
+    assert _needs(bench, monkeypatch, case) == [needed, 4 * needed]
 
 
 def test_input_sets_take_no_more_than_they_may(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
-    place = Room.place
-
-    def noted(self: Room, need: int, **how: Any) -> Any:
-        asked.append(need)
-        return place(self, need, **how)
-
-    monkeypatch.setattr(Room, "place", noted)
     case = replace(a_case("one"), bytes=1 << 30)
-    with bench.journal as journal:
-        measure_batches(
-            [Batch([Lot(subject(), [case])], Settings(case_bytes=500), journal, {})],
-            command=[sys.executable, "-S", str(bench.script), str(bench.log), "share"],
-        )
-    assert asked == [500 + (1 << 30) + (16 << 30)]
+    assert _needs(bench, monkeypatch, case) == [500 + (1 << 30) + (16 << 30)]
 
 
 def test_a_worker_that_found_no_memory_gives_back_what_it_kept(bench: Bench) -> None:

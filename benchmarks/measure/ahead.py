@@ -70,7 +70,7 @@ class UnknownCommit(Exception):
     """There is no such commit, or it has no kernl."""
 
 
-def _checkout(name: str) -> Checkout:
+def checkout(name: str) -> Checkout:
     """A commit by its name, with its kernl. Raises UnknownCommit."""
     from asv.config import Config
 
@@ -91,12 +91,12 @@ def _checkout(name: str) -> Checkout:
 
 def _in_commit(name: str, bench: str) -> int:
     """Start again in a process whose kernl is that of the commit."""
-    checkout = _checkout(name)
+    found = checkout(name)
     environment = {
-        **worker_environment(checkout.code),
-        "KERNL_COMMIT": checkout.commit,
-        "KERNL_RESULTS": str(checkout.results),
-        "KERNL_ENV_NAME": checkout.environment,
+        **worker_environment(found.code),
+        "KERNL_COMMIT": found.commit,
+        "KERNL_RESULTS": str(found.results),
+        "KERNL_ENV_NAME": found.environment,
     }
     program = [sys.executable, "-P", "-m", "benchmarks.measure.ahead", "--bench", bench]
     return subprocess.run(program, env=environment, cwd=ROOT, check=False).returncode
@@ -121,7 +121,7 @@ def _measure_list(lines: Iterable[str]) -> int:
         name, _, bench = line.strip().partition(" ")
         if name:
             try:
-                asked[_checkout(name)] = regular_expression(bench)
+                asked[checkout(name)] = regular_expression(bench)
             except (UnknownCommit, argparse.ArgumentTypeError) as error:
                 print(f"ahead: {error}; it is left out", file=sys.stderr)
     return _measure_commits(asked)
@@ -132,12 +132,12 @@ def _measure_commits(asked: Mapping[Checkout, str]) -> int:
     frozen = frozen_cases.load()
     suites = {"kernels": frozen.ops, "models": frozen.models}
     timed = {
-        checkout: {
+        commit: {
             suite: found
             for suite, names in suites.items()
             if (found := matching(names, bench, suite))
         }
-        for checkout, bench in asked.items()
+        for commit, bench in asked.items()
     }
     with tempfile.TemporaryDirectory() as scratch:
         unmeasured = measure_commits(timed, Path(scratch))

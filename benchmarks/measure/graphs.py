@@ -29,6 +29,7 @@ _WARM_UP_S = 0.015  # idle clocks are a fraction of the working ones
 _CEILING_WARM_UP_S = 0.1
 _CALM_CALLS, _CALM_CALL_S, _CALM_LIMIT_S = 10, 5e-4, 30.0
 _HOT_SHARE = 3
+_LEAD_IN = 2
 
 # How each of `timing.PRODUCTS` is computed.
 _PRODUCTS = {
@@ -185,6 +186,22 @@ def time_graphs(
             hot=tuple(seconds / len(one.outputs) for seconds in hot[name]),
         )
         for name, one in captured.items()
+    }
+
+
+def time_block(
+    captured: Mapping[str, Captured], flush: Flush, rounds: int, seed: int, telemetry: Telemetry
+) -> dict[str, list[float]]:
+    """Seconds a call in so many rounds, L2 cold, after rounds that are not told.
+
+    Another process may have used the device right before: the first replays find its clocks, and
+    what it left in the caches of the graph's own nodes.
+    """
+    _sample(captured, interleaved(list(captured), _LEAD_IN, seed), flush, telemetry)
+    found = _sample(captured, interleaved(list(captured), rounds, seed + 1), flush, telemetry)
+    return {
+        name: [one / len(captured[name].outputs) for one in seconds]
+        for name, seconds in found.items()
     }
 
 

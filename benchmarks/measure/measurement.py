@@ -7,7 +7,7 @@ that no longer answers ends the worker, by `DeviceFault`.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -43,7 +43,7 @@ float64 takes several times as much."""
 def measure(task: Task, ops: Mapping[str, Any], lab: Laboratory, stage: Stage) -> Iterator[Point]:
     """One point for each implementation of the task, in the order in which they are decided."""
     op = ops.get(task.op)
-    case, reason = _resolve(task, op)
+    case, reason = resolve(task, op)
     if reason:
         for name in task.implementations:
             yield point(name, "skipped", reason)
@@ -69,7 +69,7 @@ def measure(task: Task, ops: Mapping[str, Any], lab: Laboratory, stage: Stage) -
         chooses = {name: IMPLEMENTATIONS[name].chooses for name in task.implementations}
         yield from check(name for name in chooses if not chooses[name])
         free(lab)
-        bench = _Bench(op, case, lab, stage, hot=task.hot)
+        bench = Bench(op, case, lab, stage, hot=task.hot)
         yield from bench.prepare(passed)
         timed: list[Point] = []
         with lab.alone("timing"):
@@ -83,8 +83,8 @@ def measure(task: Task, ops: Mapping[str, Any], lab: Laboratory, stage: Stage) -
         clear(lab)
 
 
-def _resolve(task: Task, op: Any) -> tuple[Any, str]:
-    """(case, ""), or (None, why this commit cannot measure it)."""
+def resolve(task: Task, op: Any) -> tuple[Any, str]:
+    """(case, ""), or (None, why this commit, whose op it is, cannot measure it)."""
     if op is None:
         return None, f"this commit has no op {task.op}"
     if op.version != task.version:
@@ -102,7 +102,7 @@ def _resolve(task: Task, op: Any) -> tuple[Any, str]:
     return case_type.of(task.dtype, **task.dims), ""
 
 
-class _Bench:
+class Bench:
     """The implementations of one case, made ready to be timed.
 
     On a GPU each is a graph over the same input sets, and one more where it is timed `hot` too.
@@ -167,14 +167,24 @@ class _Bench:
             else:
                 yield _judged(self._op, self._case, lab, name, one, taken[name], telemetry)
 
+    def block(self, passed: Mapping[str, Passed], rounds: int, seed: int) -> dict[str, list[float]]:
+        """Seconds of a call in so many rounds, each of those that passed once a round, L2 cold."""
+        if self._lab.device == "cuda":
+            flush = self._lab.flush = self._lab.flush or graphs.Flush()
+            return graphs.time_block(self._captured, flush, rounds, seed, self._lab.telemetry)
+        taken = timing.wall_clock(self._calls(passed), rounds, seed)
+        return {name: list(samples.cold) for name, samples in taken.items()}
+
     def _samples(
         self, task: Task, passed: Mapping[str, Passed]
     ) -> tuple[dict[str, Samples], dict[str, Any]]:
         if self._lab.device == "cuda":
             return _time_captured(task, self._captured, self._lab)
+        return timing.wall_clock(self._calls(passed), _DRY_ROUNDS, _order_seed(task)), {}
+
+    def _calls(self, passed: Mapping[str, Passed]) -> dict[str, Callable[[], object]]:
         inputs = self._op.inputs(self._case, self._lab.device, 0)
-        calls = {name: partial(one.call, **inputs) for name, one in passed.items()}
-        return timing.wall_clock(calls, _DRY_ROUNDS, _order_seed(task)), {}
+        return {name: partial(one.call, **inputs) for name, one in passed.items()}
 
 
 def _input_sets(op: Any, case: Any, passed: Mapping[str, Passed]) -> list[accuracy.Inputs]:

@@ -21,6 +21,10 @@ from benchmarks.measure.process import Message, WorkerFault, WorkerProcess, Work
 from benchmarks.measure.progress import say
 from benchmarks.measure.turns import Turn
 
+_COPIES = 16
+"""What a case of an operator takes, in what it moves: the reference computes in float64."""
+_SETS, _SETS_BYTES = 64, 1 << 30
+"""And for the input sets that a graph walks through: so many, as long as they fit."""
 SUITE = "kernels"
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -74,6 +78,11 @@ class Settings:
     cases_a_worker: int = 8
     case_bytes: int = 512 << 20
     hot: bool = False
+
+    def need(self, case: SweepCase) -> int:
+        """About how many bytes of the device's memory a worker takes for a case."""
+        sets = min(_SETS * case.bytes, _SETS_BYTES)
+        return self.case_bytes + sets + _COPIES * case.bytes
 
 
 @dataclass(frozen=True)

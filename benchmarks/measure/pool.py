@@ -51,10 +51,6 @@ _NO_MEMORY = re.compile(
 """NVIDIA's libraries have other words for it: what they allocate themselves finds none either."""
 _LESS_SURE = 4
 """A case that found no memory is given so many times as much the next time."""
-_COPIES = 16
-"""What a case of an operator takes, in what it moves: the reference computes in float64."""
-_SETS, _SETS_BYTES = 64, 1 << 30
-"""And for the input sets that a graph walks through: so many, as long as they fit."""
 _SAID_S = 120.0
 """So often a long run says where its time went so far."""
 
@@ -297,8 +293,7 @@ class _Crew:
     def _need(self, job: Job) -> int:
         """Bytes of the device's memory that it is given."""
         number, case = job
-        sets = min(_SETS * case.bytes, _SETS_BYTES)
-        need = self.batch.settings.case_bytes + sets + _COPIES * case.bytes
+        need = self.batch.settings.need(case)
         return need * (_LESS_SURE if (number, case.name) in self._crowded else 1)
 
     def _set_aside(self, job: Job, reason: str) -> None:

@@ -111,28 +111,11 @@ class WorkerProcess:
 
         Raises WorkerFault, also after some of the points.
         """
-        self._limit_s = timeout_s
-        self._begin(timeout_s)
-        self._at = (_ASKED, "")
-        self._write(task)
-        while True:
-            message = self._heard()
-            kind = message.get("kind")
-            if kind == "stage":
-                self._at = (str(message.get("stage")), str(message.get("implementation") or ""))
-                self._turn.tell(self._at[0])
-                tell(*self._at)
-            elif kind == "figures":
-                self.fingerprint.update(message.get("figures") or {})
-            elif kind == "point" and _well_formed(message):
-                yield message
-            elif kind == "done":
-                self.worn = bool(message.get("worn"))
-                return
-            elif kind == "fault":
-                raise self._fault(str(message.get("reason")))
-            else:
-                raise self._fault(f"the worker broke the protocol with {str(message)[:80]}")
+        self._ask(task, timeout_s)
+        while (message := self._told(tell))["kind"] != "done":
+            if message["kind"] != "point":
+                raise self._odd(message)
+            yield message
 
     def stop(self) -> None:
         """Let it end by itself; end it where it does not."""
@@ -142,6 +125,36 @@ class WorkerProcess:
         self._ended_within(_STOP_S)
         self._end()
         self._turn.drop()
+
+    def _ask(self, task: Mapping[str, Any], timeout_s: float) -> None:
+        """Give it a task, which may take so long from here."""
+        self._limit_s = timeout_s
+        self._begin(timeout_s)
+        self._at = (_ASKED, "")
+        self._write(task)
+
+    def _told(self, tell: Callable[[str, str], None]) -> Message:
+        """The next message that its caller has to deal with: `point`, `done`, or another kind."""
+        while True:
+            message = self._heard()
+            kind = message.get("kind")
+            if kind == "stage":
+                self._at = (str(message.get("stage")), str(message.get("implementation") or ""))
+                self._turn.tell(self._at[0])
+                tell(*self._at)
+            elif kind == "figures":
+                self.fingerprint.update(message.get("figures") or {})
+            elif kind == "fault":
+                raise self._fault(str(message.get("reason")))
+            elif not isinstance(kind, str) or (kind == "point" and not _well_formed(message)):
+                raise self._odd(message)
+            else:
+                if kind == "done":
+                    self.worn = bool(message.get("worn"))
+                return message
+
+    def _odd(self, message: Message) -> WorkerFault:
+        return self._fault(f"the worker broke the protocol with {str(message)[:80]}")
 
     def _begin(self, seconds: float) -> None:
         """So long it may take from here."""

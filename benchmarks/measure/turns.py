@@ -61,7 +61,7 @@ class Turns:
         """Stop who has to stand still, let the others go on. The condition is held."""
         first = self._asked[0] if self._asked else None
         for turn in self._turns:
-            waits_for = first if turn is not first else None
+            waits_for = first if turn is not first and turn.partner is not first else None
             stands = waits_for is not None and turn._in_the_way(quiet=waits_for._quietly)
             turn._hold(stands=stands)
         self._changed.notify_all()
@@ -72,11 +72,13 @@ class Turn:
 
     Attributes:
         quiet: nobody else computes while it has the device, ever.
+        partner: who shares its turns: never stopped because of it.
         waited_s: seconds for which it waited, for the device or until nobody had it alone.
     """
 
     def __init__(self, turns: Turns, *, quiet: bool) -> None:
         self.quiet = quiet
+        self.partner: Turn | None = None
         self.waited_s = 0.0
         self._quietly = quiet
         self._turns = turns

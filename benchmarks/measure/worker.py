@@ -18,6 +18,9 @@ with. Anything that a library prints goes to standard error instead.
                                      as this one keeps memory that it cannot give back
     ← {"kind": "fault", "reason": …}             the device is lost; the process ends
 
+With `--paired` a case of an operator is held ready and timed in blocks, as it is asked
+(`benchmarks.measure.paired_case` lists the messages).
+
 `--device cpu` runs the kernels under Triton's interpreter with wall-clock time: a dry run of the
 machinery, whose points carry `"dry": true`.
 """
@@ -46,6 +49,8 @@ Measure = Callable[[Any, Callable[[str, str], None]], Iterator[Mapping[str, Any]
 """Points of a task; the second argument is told each step before it begins."""
 Tell = Callable[[Mapping[str, float]], None]
 """Called with figures of the device, as they stand in its fingerprint."""
+Converse = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Sends a message and returns the answer to it."""
 _MOST_KEPT_BYTES = {"kernels": 1 << 30, "models": 8 << 30}
 """Of the device's memory, between cases: of a model its weights stay. What is more than that has
 leaked: a capture that fails keeps what it had allocated for as long as its process lives."""
@@ -64,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.measure.worker")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--suite", choices=("kernels", "models"), default="kernels")
+    parser.add_argument("--paired", action="store_true", help="hold operators' cases ready")
     options = parser.parse_args(arguments)
     out = _take_standard_output()
     die_with_parent()
@@ -81,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.suite,
             asking.alone,
             lambda found: send(out, {"kind": "figures", "figures": found}),
+            partial(_converse, out) if options.paired else None,
         )
     except Refusal as refusal:
         send(out, {"kind": "refused", "status": refusal.status, "reason": str(refusal)})
@@ -103,14 +110,16 @@ def prepare(
     suite: str,
     alone: Alone = lambda _: nullcontext(),
     tell: Tell = lambda _: None,
+    converse: Converse | None = None,
 ) -> tuple[Measure, dict[str, Any]]:
     """(what measures a case of this suite, fingerprint). Raises Refusal.
 
-    `tell` is told what is found out later.
+    `tell` is told what is found out later. With `converse` an operator's case is held ready, and
+    timed in blocks as the answers say.
     """
     if suite == "models":
         return _prepare_models(device, alone)
-    return _prepare_kernels(device, alone, tell)
+    return _prepare_kernels(device, alone, tell, converse)
 
 
 def prepare_environment(device: str, suite: str = "kernels") -> None:
@@ -164,15 +173,30 @@ def _serve(message: Mapping[str, Any], measure: Measure, out: TextIO, most_kept:
     send(out, {"kind": "done", "worn": worn})
 
 
-def _prepare_kernels(device: str, alone: Alone, tell: Tell) -> tuple[Measure, dict[str, Any]]:
+def _converse(out: TextIO, message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Send, and wait for the answer."""
+    send(out, message)
+    line = sys.stdin.readline()
+    if not line:
+        raise SystemExit  # nobody is there any more
+    answer: Mapping[str, Any] = json.loads(line)
+    return answer
+
+
+def _prepare_kernels(
+    device: str, alone: Alone, tell: Tell, converse: Converse | None
+) -> tuple[Measure, dict[str, Any]]:
     """(what measures an operator's case, fingerprint). Raises Refusal."""
     ops = _prepared_ops(device)
 
     from benchmarks.measure.laboratory import Laboratory, describe
     from benchmarks.measure.measurement import measure
+    from benchmarks.measure.paired_case import serve
     from benchmarks.measure.timing import Ceilings
 
     def measuring(lab: Laboratory) -> Measure:
+        if converse is not None:
+            return lambda task, stage: serve(task, ops, lab, stage, converse)
         return lambda task, stage: measure(task, ops, lab, stage)
 
     figures = _figures(device, "kernels")

@@ -1,0 +1,140 @@
+"""Two commits beside each other: `python -m benchmarks.measure.paired BASE HEAD --out FILE`.
+
+    python -m benchmarks.measure.paired HEAD~1 HEAD --out pairs.jsonl --bench 'kernels.Linear'
+    python -m benchmarks.measure.paired HEAD HEAD --out noise.jsonl --sessions 10
+
+Each case is held ready by two processes, one a commit, which time it in blocks that take turns on
+the GPU: base, head, head, base, or the other way round, by chance. What drifts meanwhile meets
+both. A session is all cases with processes of its own, as two processes of one commit differ too.
+Some of the cases are also measured base beside base: whoever finds a difference there may not
+believe the others (`control`).
+
+Several such pairs prepare their cases at the same time; one times while the others stand still
+(`benchmarks.measure.turns`).
+
+FILE gets a line of JSON for the run (`"kind": "run"`: what was compared, on what, how), and one for
+each case of each session (`"kind": "pair"`), with its blocks in the order of their taking: whose
+it was, and the seconds of each call of each implementation. A case that fails costs itself alone,
+and is written with the reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import secrets
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks import cases as frozen_cases
+from benchmarks.measure import device
+from benchmarks.measure.ahead import UnknownCommit, checkout
+from benchmarks.measure.measuring import (
+    SUITE,
+    Settings,
+    SweepCase,
+    worker_command,
+    worker_environment,
+)
+from benchmarks.measure.pairs import Asked, NoWorker, Plan, Side, measure_pairs
+from benchmarks.measure.process import Message, WorkerRefusal
+from benchmarks.measure.selection import matching, regular_expression
+from benchmarks.measure.telemetry import Telemetry
+
+
+def asked_for(bench: str, match: str, limit: int | None) -> list[Asked]:
+    """Cases of operators whose benchmark fits `bench`, and whose name contains `match`."""
+    frozen = frozen_cases.load()
+    found = []
+    for op in matching(frozen.ops, bench, SUITE):
+        for name in frozen.kernel_cases(op):
+            if re.search(match, name):
+                cost = frozen.cost(op, name)
+                moved = cost.bytes if cost is not None else 0
+                dims, dtype = frozen.dims(op, name), frozen.dtype(op, name)
+                case = SweepCase(name, dims, dtype, bytes=moved)
+                found.append(Asked(op, frozen.version(op), case))
+    return found[:limit]
+
+
+def side_of(name: str, on: str) -> tuple[str, Side]:
+    """A commit's hash, and how to start its workers. Raises UnknownCommit."""
+    found = checkout(name)
+    command = [*worker_command(on), "--paired"]
+    return found.commit, Side(command, worker_environment(found.code))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and write; exit code 2 and a message where it cannot."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.measure.paired", description=__doc__
+    )
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("base", metavar="BASE", help="the older commit: any git revision")
+    parser.add_argument("head", metavar="HEAD", help="the newer one; the same, to see the noise")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="it is added to")
+    parser.add_argument("--bench", type=regular_expression, default="", metavar="REGEX")
+    parser.add_argument("--match", type=regular_expression, default="", metavar="REGEX")
+    parser.add_argument("--limit", type=int, help="measure at most so many cases")
+    for name in ("sessions", "quads", "rounds", "pairs"):
+        parser.add_argument(f"--{name}", type=_positive, default=getattr(Plan(), name))
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a dry run")
+    options = parser.parse_args(arguments)
+    card = device.gpu()
+    if options.device == "cuda" and card is None:
+        parser.error("no NVIDIA GPU on this machine; --device cpu tries the machinery without one")
+    asked = asked_for(options.bench, options.match, options.limit)
+    if not asked:
+        parser.error(f"no case fits {options.bench!r} and contains {options.match!r}")
+    plan = Plan(options.sessions, options.quads, options.rounds, options.pairs)
+    memory = Telemetry(card.uuid).memory if card else lambda: None
+    seed = secrets.randbelow(1 << 31)
+    try:
+        base, base_side = side_of(options.base, options.device)
+        head, head_side = side_of(options.head, options.device)
+        with options.out.open("a", encoding="utf-8") as file:
+
+            def write(record: Message) -> None:
+                file.write(json.dumps(_short(record), allow_nan=False) + "\n")
+                file.flush()
+
+            about = {"kind": "run", "base": base, "head": head, "seed": seed, "plan": asdict(plan)}
+            write({**about, "fingerprint": {**device.fingerprint(SUITE)}})
+            measure_pairs(
+                asked,
+                base_side,
+                head_side,
+                plan,
+                write,
+                memory=memory,
+                seed=seed,
+                settings=Settings(device=options.device),
+            )
+    except (UnknownCommit, WorkerRefusal, NoWorker, OSError) as error:
+        print(f"paired: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return number
+
+
+def _short(value: Any) -> Any:
+    """The same, with six digits of every number that is not whole."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {name: _short(each) for name, each in value.items()}
+    return [_short(each) for each in value] if isinstance(value, list) else value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,192 @@
+"""How much two processes of one commit differ: `python -m benchmarks.noise FILE…`.
+
+Reads what `python -m benchmarks.measure.paired X X` wrote, the same commit on both sides, and of
+other runs the controls, which are base beside base. A difference between the sides of such a pair
+is noise. It prints, over the cases, how large each kind of it is; what a gate may call a change has
+to be larger.
+
+| kind | standard deviation of |
+| --- | --- |
+| block | the medians of one side's blocks in one session: what changes from moment to moment |
+| quad | the log-ratio of the sides, of four blocks in turns: what taking turns does not remove |
+| session | the mean of these of one session: what differs from process to process besides |
+| level | one side's median of a session: what two runs that do not take turns would differ by |
+
+All are of logarithms, and printed as per cent. `session, drift out` is the third of kernl's ratio
+over eager's, which did not change either. Standard deviations within a session are pooled over the
+sessions of a case.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+GATED, CONTROL = "kernl", "eager"
+QUAD = 4
+KINDS = ("block", "quad", "session", "session, drift out", "level")
+_SHARES = (0.5, 0.9, 0.99, 1.0)
+
+Record = Mapping[str, Any]
+Array = NDArray[np.float64]
+
+
+class NoiseError(Exception):
+    """A file cannot be used; says which, and why."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Standard deviations of one case by kind, as fractions; NaN where too little was measured.
+
+    Attributes:
+        case: operator and case.
+        sessions: how many were measured.
+        spread: by kind, of `KINDS`.
+    """
+
+    case: str
+    sessions: int
+    spread: Mapping[str, float]
+
+
+def block_logs(record: Record, implementation: str) -> dict[str, Array]:
+    """Logarithms of the medians of each side's blocks, by side, a row of two for each quad.
+
+    Raises:
+        ValueError: the blocks are no quads of two blocks a side, or a time is not above 0.
+    """
+    medians: dict[str, list[float]] = {"base": [], "head": []}
+    blocks = record["blocks"]
+    for block in blocks:
+        seconds = np.asarray(block["taken"][implementation], dtype=float)
+        if seconds.size == 0 or not (np.isfinite(seconds) & (seconds > 0)).all():
+            raise ValueError("a block has no times, or one that is not above 0")
+        medians[block["side"]].append(float(np.median(seconds)))
+    quads = len(blocks) // QUAD
+    if not quads or any(len(of_side) != 2 * quads for of_side in medians.values()):
+        raise ValueError("its blocks are not two of each side, again and again")
+    return {side: np.log(of_side).reshape(quads, 2) for side, of_side in medians.items()}
+
+
+def ratios(record: Record, implementation: str) -> Array:
+    """Log of head over base, one for each quad. Raises ValueError as `block_logs` does."""
+    logs = block_logs(record, implementation)
+    return np.asarray(logs["head"].mean(axis=1) - logs["base"].mean(axis=1))
+
+
+def noise_of(case: str, sessions: Sequence[Record]) -> Noise:
+    """What one case's sessions differ by. Raises ValueError as `block_logs` does."""
+    gated = [ratios(record, GATED) for record in sessions]
+    control = [ratios(record, CONTROL) for record in sessions]
+    logs = [block_logs(record, GATED) for record in sessions]
+    within_side = [side.ravel() for each in logs for side in each.values()]
+    spread = {
+        "block": _pooled(within_side),
+        "quad": _pooled(gated),
+        "session": _deviation([each.mean() for each in gated]),
+        "session, drift out": _deviation(
+            [(ours - theirs).mean() for ours, theirs in zip(gated, control, strict=True)]
+        ),
+        "level": _deviation([float(np.median(each["base"])) for each in logs]),
+    }
+    return Noise(case, len(sessions), spread)
+
+
+def _deviation(values: Sequence[float]) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+
+
+def _pooled(groups: Iterable[Array]) -> float:
+    """The standard deviation within groups, each around its own mean."""
+    several = [group for group in groups if group.size > 1]
+    degrees = sum(group.size - 1 for group in several)
+    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in several)
+    return float(np.sqrt(squares / degrees)) if degrees else float("nan")
+
+
+def same_on_both_sides(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Of each case what was measured of one commit beside itself.
+
+    Sessions of a run of two commits count where they are controls.
+    """
+    found: dict[str, list[Record]] = defaultdict(list)
+    same = False
+    for record in records:
+        if record.get("kind") == "run":
+            same = record.get("base") == record.get("head")
+            continue
+        measured = record.get("kind") == "pair" and record.get("status") == "ok"
+        if measured and (same or record.get("control")):
+            found[f"{record['op']} {record['case']}"].append(record)
+    return dict(found)
+
+
+def table(noises: Sequence[Noise]) -> list[str]:
+    """Lines: per cent of each kind, at the median of the cases, at 90 and 99 % of them, at most."""
+    sessions = sorted(noise.sessions for noise in noises)
+    lines = [
+        f"{len(noises)} cases, {sessions[0]} to {sessions[-1]} sessions each",
+        f"{'standard deviation, %':24}" + "".join(f"{_heading(share):>9}" for share in _SHARES),
+    ]
+    for kind in KINDS:
+        values = np.array([noise.spread[kind] for noise in noises])
+        known = values[np.isfinite(values)]
+        figures = [100 * float(np.quantile(known, q)) if known.size else np.nan for q in _SHARES]
+        lines.append(f"{kind:24}" + "".join(f"{figure:9.3f}" for figure in figures))
+    return lines
+
+
+def _heading(share: float) -> str:
+    return {0.5: "median", 1.0: "most"}.get(share, f"{share:.0%}")
+
+
+def read(path: Path) -> Iterator[Record]:
+    """The lines of a file, which may be packed. Raises NoiseError."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rt", encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                record = json.loads(line)
+                if not isinstance(record, dict):
+                    raise NoiseError(f"{path}, line {number}: not an object")
+                yield record
+    except (OSError, EOFError, ValueError, RecursionError) as error:
+        raise NoiseError(f"{path}: {error}") from error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table; exit code 2 and a message where there is none."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.noise", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    parser.add_argument("--worst", type=int, default=0, metavar="N", help="also the N worst cases")
+    options = parser.parse_args(arguments)
+    try:
+        found = same_on_both_sides(record for path in options.files for record in read(path))
+        noises = [noise_of(case, sessions) for case, sessions in sorted(found.items())]
+    except (NoiseError, KeyError, TypeError, ValueError) as error:
+        print(f"noise: {type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    if not noises:
+        print("noise: nothing was measured beside itself: give runs of X X", file=sys.stderr)
+        return 2
+    print("\n".join(table(noises)))
+    worst = sorted(noises, key=lambda noise: -np.nan_to_num(noise.spread["session"]))
+    for noise in worst[: options.worst]:
+        print(f"{100 * noise.spread['session']:9.3f}  {noise.case}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

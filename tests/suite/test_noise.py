@@ -1,0 +1,154 @@
+"""What two processes of one commit differ by is found again in what was made up."""
+
+import gzip
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import noise
+
+BLOCK, SESSION, LEVEL, DRIFT = 0.004, 0.01, 0.02, 0.03
+
+
+def made_up(
+    sessions: int, *, seed: int = 1, quads: int = 2, drift: float = 0.0, case: str = "one.fp16"
+) -> list[dict[str, Any]]:
+    """Sessions of one case: each block, each session's two processes, and each session differ."""
+    chance = np.random.default_rng(seed)
+    records = []
+    for session in range(sessions):
+        level = chance.normal(0, LEVEL)
+        of_process = {side: chance.normal(0, SESSION / math.sqrt(2)) for side in ("base", "head")}
+        drifting = {side: chance.normal(0, drift) for side in ("base", "head")}
+        blocks = []
+        for side in ("base", "head", "head", "base") * quads:
+            now = level + chance.normal(0, BLOCK) + drifting[side]
+            kernl = 1e-5 * math.exp(now + of_process[side])
+            taken = {"kernl": [kernl] * 3, "eager": [5e-5 * math.exp(drifting[side])] * 3}
+            blocks.append({"side": side, "taken": taken})
+        about = {"kind": "pair", "session": session, "control": False, "status": "ok"}
+        records.append({**about, "op": "softmax", "case": case, "blocks": blocks})
+    return records
+
+
+def test_what_was_made_up_is_found_again() -> None:
+    found = noise.noise_of("softmax one.fp16", made_up(800, drift=DRIFT)).spread
+    # Of a quad two blocks of each side are averaged; of a session its quads are besides.
+    quad = BLOCK
+    session = math.hypot(SESSION, quad / math.sqrt(2))
+    assert found["block"] == pytest.approx(BLOCK, rel=0.1)
+    assert found["quad"] == pytest.approx(quad, rel=0.1)
+    assert found["session, drift out"] == pytest.approx(session, rel=0.1)
+    assert found["session"] == pytest.approx(math.hypot(session, DRIFT * math.sqrt(2)), rel=0.1)
+    level = math.sqrt(LEVEL**2 + SESSION**2 / 2 + DRIFT**2 + BLOCK**2 / 4)
+    assert found["level"] == pytest.approx(level, rel=0.1)
+
+
+def test_the_ratio_is_that_of_head_over_base() -> None:
+    (record,) = made_up(1)
+    for block in record["blocks"]:
+        if block["side"] == "head":
+            block["taken"]["kernl"] = [1.1 * one for one in block["taken"]["kernl"]]
+    (plain,) = made_up(1)
+    moved = noise.ratios(record, "kernl") - noise.ratios(plain, "kernl")
+    assert moved == pytest.approx([math.log(1.1)] * 2)
+
+
+def test_with_one_session_nothing_is_known_between_sessions() -> None:
+    found = noise.noise_of("softmax one.fp16", made_up(1, quads=1)).spread
+    assert math.isnan(found["session"])
+    assert math.isnan(found["quad"])
+    assert found["block"] > 0
+
+
+def test_only_what_was_measured_beside_itself_counts() -> None:
+    same, other = made_up(2), made_up(2, case="two.fp16")
+    controls = [{**one, "control": True} for one in made_up(1, case="three.fp16")]
+    broken = [{**one, "status": "failed"} for one in made_up(1, case="four.fp16")]
+    records = [
+        {"kind": "run", "base": "a", "head": "a"},
+        *same,
+        *broken,
+        {"kind": "run", "base": "a", "head": "b"},
+        *other,
+        *controls,
+    ]
+    found = noise.same_on_both_sides(records)
+    assert {case: len(sessions) for case, sessions in found.items()} == {
+        "softmax one.fp16": 2,
+        "softmax three.fp16": 1,
+    }
+
+
+def _written(path: Path, records: list[dict[str, Any]]) -> Path:
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(record) + "\n" for record in records)
+    return path
+
+
+def test_the_command_prints_the_kinds_and_the_worst(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = {"kind": "run", "base": "a", "head": "a"}
+    calm = made_up(4, case="calm.fp16")
+    for record in calm:
+        for block in record["blocks"]:
+            block["taken"]["kernl"] = [1e-5]
+    first = _written(tmp_path / "one.jsonl", [run, *made_up(4)])
+    packed = _written(tmp_path / "two.jsonl.gz", [run, *calm])
+    assert noise.main([str(first), str(packed), "--worst", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "2 cases, 4 to 4 sessions each"
+    assert [line[:24].strip() for line in lines[2:7]] == list(noise.KINDS)
+    assert lines[1].split()[-4:] == ["median", "90%", "99%", "most"]
+    assert len(lines) == 8
+    assert lines[7].endswith("softmax one.fp16")
+
+
+def _blocks(change: Any) -> list[dict[str, Any]]:
+    (record,) = made_up(1)
+    change(record["blocks"])
+    return [record]
+
+
+@pytest.mark.parametrize(
+    ("records", "words"),
+    [
+        ([], "nothing was measured beside itself"),
+        (_blocks(lambda blocks: blocks.pop()), "two of each side"),
+        (_blocks(list.clear), "two of each side"),
+        (_blocks(lambda blocks: blocks[0]["taken"].update(kernl=[0.0])), "not above 0"),
+        (_blocks(lambda blocks: blocks[0]["taken"].update(kernl=[])), "not above 0"),
+        (_blocks(lambda blocks: blocks[0].update(side="left")), "left"),
+        (_blocks(lambda blocks: blocks[0]["taken"].pop("eager")), "eager"),
+    ],
+)
+def test_what_cannot_be_used_is_told(
+    records: list[dict[str, Any]],
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = _written(tmp_path / "f.jsonl", [{"kind": "run", "base": "a", "head": "a"}, *records])
+    assert noise.main([str(path)]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("noise: ")
+    assert words in shown.err
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "\x00"])
+def test_a_broken_file_is_named(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "f.jsonl"
+    path.write_text(text)
+    assert noise.main([str(path)]) == 2
+    assert "f.jsonl" in capsys.readouterr().err
+    assert noise.main([str(tmp_path / "absent.jsonl.gz")]) == 2
+    assert "absent" in capsys.readouterr().err

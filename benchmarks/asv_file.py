@@ -22,7 +22,14 @@ API_VERSION = 2
 METRICS = {
     "kernels": ("time",),
     "models": ("time",),
-    "codegen": ("registers", "spills", "shared_memory", "instructions", "occupancy"),
+    "codegen": (
+        "registers",
+        "spills",
+        "shared_memory",
+        "instructions",
+        "memory_instructions",
+        "occupancy",
+    ),
 }
 """Suites of this project and what each of them measures."""
 

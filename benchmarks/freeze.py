@@ -262,7 +262,7 @@ def counts(content: dict[str, Any]) -> list[str]:
     rows = [
         ("operators, device time", *_timed(ops)),
         ("models, wall clock", *_timed(known_models)),
-        ("compiled code, five metrics each", compiled, architectures * compiled, quick),
+        ("compiled code, six metrics each", compiled, architectures * compiled, quick),
     ]
     heading = ["| kind | cases | points | of these quick |", "| --- | ---: | ---: | ---: |"]
     return heading + [f"| {kind} | {a:,} | {b:,} | {c:,} |" for kind, a, b, c in rows]

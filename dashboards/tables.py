@@ -212,7 +212,8 @@ def totals(
 
 def _metric_headings() -> tuple[str, ...]:
     """The compile-only metrics with their units."""
-    units = {"registers": "per thread", "instructions": "", "occupancy": "%"}
+    units = {"registers": "per thread", "occupancy": "%"}
+    units |= dict.fromkeys(("instructions", "memory_instructions"), "")
     named = (
         (title, units.get(name, text.unit(name))) for name, title in text.METRIC_TITLES.items()
     )

@@ -26,6 +26,7 @@ _METRIC_UNITS = {
     "spills": "instructions",
     "shared_memory": "bytes",
     "instructions": "instructions",
+    "memory_instructions": "instructions",
     "occupancy": "fraction",
 }
 TIME_UNITS = {"µs": 1e6, "ms": 1e3}
@@ -36,6 +37,7 @@ METRIC_TITLES = {
     "spills": "Spills",
     "shared_memory": "Shared memory",
     "instructions": "Instructions",
+    "memory_instructions": "Memory instructions",
     "occupancy": "Occupancy",
 }
 """Compile-only metrics in the order that pages show them."""

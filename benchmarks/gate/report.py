@@ -37,6 +37,15 @@ EXITS = {
     1: "REGRESSION (exit 1): at least one that was not acknowledged",
     2: "UNDECIDED (exit 2): could not decide, which is not a pass",
 }
+UNITS = {"shared_memory": " bytes"}
+MEANINGS = {
+    "registers": "fewer warps may fit beside each other",
+    "spills": "a thread keeps in memory what its registers do not hold",
+    "shared_memory": "a tile has grown, or there are more of them under way",
+    "memory_instructions": "vectors fall apart into elements, or more is read and written",
+    "occupancy": "fewer warps fit beside each other",
+}
+"""What it may mean that a compile-only metric is worse than before."""
 _STYLES = {0: "bold green", 1: "bold red", 2: "bold yellow"}
 _HASH = re.compile(r"[0-9a-f]{40,64}")
 # An underscore inside a word is no markup.
@@ -112,8 +121,10 @@ class Group:
         return clean(key.machine) if key.suite in TIMED else self.names("variant")
 
     def names(self, field_name: str) -> str:
-        """One name as it is, several as "first and 3 more"."""
+        """One name as it is, but a metric in words, several as "first and 3 more"."""
         names = list(dict.fromkeys(getattr(f.key, field_name) for f in self.findings))
+        if field_name == "metric":
+            names = [name.replace("_", " ") for name in names]
         return clean(names[0]) + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
@@ -149,7 +160,10 @@ def sentence(of: Group) -> str:
     if first.low != first.high:
         interval = f", 99 % interval {percent(first.low)} to {percent(first.high)}"
     values = f"{amount(first.base, key.metric)} → {amount(first.head, key.metric)}"
-    return f"{subject} {values} ({percent(first.ratio)}{interval}), {clean(first.reason)}"
+    values += UNITS.get(key.metric, "")
+    meaning = MEANINGS.get(key.metric, "") if first.outcome in REGRESSIONS else ""
+    reason = clean(first.reason) + (f": {meaning}" if meaning else "")
+    return f"{subject} {values} ({percent(first.ratio)}{interval}), {reason}"
 
 
 def clean(text: str) -> str:

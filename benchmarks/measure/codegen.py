@@ -1,8 +1,9 @@
 """Compile-only metrics: what the compiler makes of a kernel, with no GPU present.
 
 Triton compiles for any NVIDIA architecture on any machine, and the two tools that come with it
-read the machine code. So registers, spills, shared memory, instructions and occupancy are exact
-numbers: two runs agree to the digit, and one extra register shows in a review.
+read the machine code. So registers, spills, shared memory, instructions, those among them that
+touch device memory, and occupancy are exact numbers: two runs agree to the digit, and one extra
+register shows in a review.
 
 Sources: CUDA C++ Programming Guide, "Technical Specifications per Compute Capability"; CUDA Binary
 Utilities, the resource usage and SASS listings of cuobjdump.
@@ -31,6 +32,8 @@ _REGISTERS = re.compile(r"\bREG:(\d+)")
 # `/*0a10*/   @!P0 LDG.E.128 R4, [R2] ;`: an address, a predicate where there is one, an opcode.
 _INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", re.M)
 _LOCAL_MEMORY = ("LDL", "STL")
+# Loads, stores, copies to shared memory, atomics, and the tensor memory accelerator's; not REDUX.
+_DEVICE_MEMORY = re.compile(r"LDG|STG|REDG?\b|ATOMG?\b|UBLKCP|UBLKRED|UTMA(LDG|STG|REDG)")
 _COUNTS = "kernl_counts.json"
 
 
@@ -71,6 +74,8 @@ class Metrics:
         spills: instructions that load or store local memory, all launches together.
         shared_memory: bytes of shared memory of one block, the most of any launch.
         instructions: machine instructions without padding, all launches together.
+        memory_instructions: of these, what loads, stores or copies device memory, of whatever
+            width: where vectors fall apart into elements, there are more.
         occupancy: resident warps over the most that could be, 0 to 1, the least of any launch.
     """
 
@@ -78,6 +83,7 @@ class Metrics:
     spills: int
     shared_memory: int
     instructions: int
+    memory_instructions: int
     occupancy: float
 
 
@@ -103,6 +109,7 @@ def combine(metrics: list[Metrics]) -> Metrics:
         spills=sum(one.spills for one in metrics),
         shared_memory=max(one.shared_memory for one in metrics),
         instructions=sum(one.instructions for one in metrics),
+        memory_instructions=sum(one.memory_instructions for one in metrics),
         occupancy=min(one.occupancy for one in metrics),
     )
 
@@ -127,6 +134,7 @@ def compile_launch(launch: Launch, architecture: str) -> Metrics:
         spills=counts["spills"],
         shared_memory=shared_memory,
         instructions=counts["instructions"],
+        memory_instructions=counts["memory_instructions"],
         occupancy=occupancy(architecture, launch.num_warps, counts["registers"], shared_memory),
     )
 
@@ -149,7 +157,8 @@ def _counts_kept(cubin: bytes) -> dict[str, int]:
 
     They lie in Triton's cache, where a commit finds what its parent left.
     """
-    rules = f"{triton.__version__} {_REGISTERS.pattern} {_INSTRUCTION.pattern} {_LOCAL_MEMORY}"
+    patterns = [one.pattern for one in (_REGISTERS, _INSTRUCTION, _DEVICE_MEMORY)]
+    rules = f"{triton.__version__} {patterns} {_LOCAL_MEMORY}"
     kept = get_cache_manager(hashlib.sha256(rules.encode() + cubin).hexdigest())
     try:
         return dict(json.loads(Path(kept.get_file(_COUNTS) or "").read_text(encoding="utf-8")))
@@ -160,7 +169,7 @@ def _counts_kept(cubin: bytes) -> dict[str, int]:
 
 
 def _counts(cubin: bytes) -> dict[str, int]:
-    """Registers of a thread, and instructions, of them those of spills, as cuobjdump lists them."""
+    """Registers of a thread, and instructions by what they do, as cuobjdump lists them."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
@@ -170,6 +179,7 @@ def _counts(cubin: bytes) -> dict[str, int]:
         "registers": int(_REGISTERS.findall(listing)[-1]),
         "spills": sum(opcode.startswith(_LOCAL_MEMORY) for opcode in opcodes),
         "instructions": len(opcodes),
+        "memory_instructions": sum(_DEVICE_MEMORY.match(opcode) is not None for opcode in opcodes),
     }
 
 

@@ -21,7 +21,14 @@ from benchmarks import cases as frozen_cases
 from benchmarks.cases import Frozen
 
 METRICS = {
-    "codegen": ("registers", "spills", "shared_memory", "instructions", "occupancy"),
+    "codegen": (
+        "registers",
+        "spills",
+        "shared_memory",
+        "instructions",
+        "memory_instructions",
+        "occupancy",
+    ),
     "kernels": ("time",),
     "models": ("time",),
 }

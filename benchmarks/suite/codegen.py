@@ -28,7 +28,7 @@ def _sweep(op: str) -> None:
 
 
 class _Codegen:
-    """What the operators' classes share: five numbers of one point."""
+    """What the operators' classes share: six numbers of one point."""
 
     op: str
     version: int
@@ -69,6 +69,10 @@ class _Codegen:
         """Machine instructions without padding."""
         return self._values["instructions"]
 
+    def track_memory_instructions(self, case: str, architecture: str) -> float:
+        """Of these, what loads, stores or copies device memory."""
+        return self._values["memory_instructions"]
+
     def track_occupancy(self, case: str, architecture: str) -> float:
         """Resident warps over the most that could be, 0 to 1."""
         return self._values["occupancy"]
@@ -77,6 +81,7 @@ class _Codegen:
     track_spills.unit = "instructions"  # type: ignore[attr-defined]
     track_shared_memory.unit = "bytes"  # type: ignore[attr-defined]
     track_instructions.unit = "instructions"  # type: ignore[attr-defined]
+    track_memory_instructions.unit = "instructions"  # type: ignore[attr-defined]
     track_occupancy.unit = "fraction"  # type: ignore[attr-defined]
 
 

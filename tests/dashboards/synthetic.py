@@ -16,7 +16,14 @@ MODEL_IMPLEMENTATIONS = {
 }  # fmt: skip
 """Implementation → how many times faster than eager it is, at least and at most."""
 ARCHITECTURES = ("sm_80", "sm_86", "sm_90", "sm_100")
-METRICS = ("registers", "spills", "shared_memory", "instructions", "occupancy")
+METRICS = (
+    "registers",
+    "spills",
+    "shared_memory",
+    "instructions",
+    "memory_instructions",
+    "occupancy",
+)
 COLUMNS = [
     "machine", "commit", "committed_at", "suite", "op", "metric", "case", "variant", "value",
     "low", "high", "samples", "version", "status", "reason", "error", "run",
@@ -190,6 +197,7 @@ def _codegen(op: str, case: str, commit: int, commits: int) -> list[dict[str, ob
             "shared_memory": seeded.choice([0, 1024, 16384, 49152]),
             "instructions": seeded.randint(200, 1900) - 12 * commit,
             "occupancy": seeded.choice([0.25, 0.5, 0.75, 1.0]),
+            "memory_instructions": seeded.randint(2, 40),
         }
         if commit == commits - 1 and case.startswith(("rows4_", "m4_")) and seeded.random() < 0.3:
             values["registers"] += 24

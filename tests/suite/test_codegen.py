@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks import cases
 from benchmarks.measure import codegen, codegen_sweep
-from benchmarks.measure.codegen_sweep import Outcome, Task
+from benchmarks.measure.codegen_sweep import METRICS, Outcome, Task
 from benchmarks.measure.journal import Journal
 from benchmarks.measure.points import read_point
 from kernl.ops.linear import LINEAR
@@ -116,7 +116,7 @@ def test_machine_code_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(codegen, "_cuobjdump", tool)
-    counts = {"registers": 9, "spills": 1, "instructions": 2}
+    counts = {"registers": 9, "spills": 1, "instructions": 2, "memory_instructions": 0}
     assert codegen._counts_kept(b"one") == codegen._counts_kept(b"one") == counts
     assert len(read) == 1
     listing = listing.replace("REG:9", "REG:10")
@@ -188,9 +188,9 @@ def test_occupancy_is_the_scarcest_resource() -> None:
 
 
 def test_metrics_of_several_launches() -> None:
-    one = codegen.Metrics(10, 2, 1000, 50, 0.5)
-    two = codegen.Metrics(20, 3, 500, 70, 0.25)
-    assert codegen.combine([one, two]) == codegen.Metrics(20, 5, 1000, 120, 0.25)
+    one = codegen.Metrics(10, 2, 1000, 50, 5, 0.5)
+    two = codegen.Metrics(20, 3, 500, 70, 7, 0.25)
+    assert codegen.combine([one, two]) == codegen.Metrics(20, 5, 1000, 120, 12, 0.25)
 
 
 class _Frozen:
@@ -229,7 +229,7 @@ def test_a_killed_sweep_compiles_only_the_rest(
                 raise KeyboardInterrupt
             compiled.append(one.case)
             status, reason = ("failed", "no memory") if one.case == "a2.fp16" else ("ok", "")
-            yield one, Outcome(status, reason, {"registers": len(compiled)})
+            yield one, Outcome(status, reason, dict.fromkeys(METRICS, len(compiled)))
 
     monkeypatch.setattr(codegen_sweep, "compile_all", compile_all)
     path = tmp_path / "results" / "journal.points.jsonl"
@@ -247,7 +247,25 @@ def test_a_killed_sweep_compiles_only_the_rest(
     assert compiled == ["a1.fp16", "a2.fp16", "a2.fp16"], "a failed point is tried again"
     point = read_point(tmp_path, "a1.fp16", "sm_90")
     assert point is not None
-    assert point["values"] == {"registers": 1}
+    assert point["values"] == dict.fromkeys(METRICS, 1)
+
+
+def test_a_point_of_a_suite_that_measured_less_is_compiled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+    values = {"registers": 1.0}
+
+    def compile_all(waiting: list[Task]) -> Any:
+        compiled.extend(one.case for one in waiting)
+        return ((one, Outcome("ok", "", values)) for one in waiting)
+
+    monkeypatch.setattr(codegen_sweep, "compile_all", compile_all)
+    for _ in range(3):
+        with Journal(tmp_path / "results" / "journal.points.jsonl") as journal:
+            codegen_sweep.sweep(_Frozen(), ["op"], journal, "c" * 40, "m", tmp_path)  # type: ignore[arg-type]
+        values = dict.fromkeys(METRICS, 1.0)
+    assert compiled == ["a1.fp16", "a2.fp16"] * 2
 
 
 def test_operators_compiled_ahead_are_found_by_each(
@@ -258,7 +276,7 @@ def test_operators_compiled_ahead_are_found_by_each(
     def compile_all(waiting: list[Task]) -> Any:
         for one in waiting:
             compiled.append(f"{one.op} {one.case}")
-            yield one, Outcome("ok", "", {"registers": len(compiled)})
+            yield one, Outcome("ok", "", dict.fromkeys(METRICS, len(compiled)))
 
     monkeypatch.setattr(codegen_sweep, "compile_all", compile_all)
     path = tmp_path / "journal.points.jsonl"
@@ -272,14 +290,14 @@ def test_operators_compiled_ahead_are_found_by_each(
     assert len(compiled) == 4
     point = read_point(tmp_path, "a2.fp16", "sm_90")
     assert point is not None
-    assert point["values"] == {"registers": 4}
+    assert point["values"] == dict.fromkeys(METRICS, 4)
 
 
 def test_the_quick_profile_leaves_points_out_and_keeps_what_was_compiled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def compile_all(waiting: list[Task]) -> Any:
-        return ((one, Outcome("ok", "", {"registers": 1.0})) for one in waiting)
+        return ((one, Outcome("ok", "", dict.fromkeys(METRICS, 1.0))) for one in waiting)
 
     monkeypatch.setattr(codegen_sweep, "compile_all", compile_all)
     frozen: Any = _Frozen()
@@ -306,7 +324,7 @@ def test_another_toolchain_compiles_again(tmp_path: Path, monkeypatch: pytest.Mo
     def compile_all(waiting: list[Task]) -> Any:
         for one in waiting:
             compiled.append(one.case)
-            yield one, Outcome("ok", "", {})
+            yield one, Outcome("ok", "", dict.fromkeys(METRICS, 1.0))
 
     monkeypatch.setattr(codegen_sweep, "compile_all", compile_all)
     for triton in ("3.7.1", "3.7.1", "3.9.0"):

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.gate.command import judge
+from benchmarks.measure.selection import METRICS
 from tests.suite.gate_rows import (
     BASE,
     GPU_MACHINE,
@@ -24,7 +25,7 @@ from tests.suite.gate_rows import (
     timing,
 )
 
-CODEGEN_METRICS = ("registers", "spills", "shared_memory", "instructions", "occupancy")
+CODEGEN_METRICS = METRICS["codegen"]
 
 
 def text(said: Any) -> str:

@@ -69,8 +69,34 @@ def hostile_report(name: str) -> Report:
 def test_the_sentence_of_a_count() -> None:
     report = gate(count(BASE, 32), count(HEAD, 48))
     assert [sentence(each) for each in group(report.findings)] == [
-        "softmax rows4096_cols768.fp16 on sm_90: registers 32 → 48 (+50 %), more than before"
+        "softmax rows4096_cols768.fp16 on sm_90: registers 32 → 48 (+50 %), more than before: "
+        "fewer warps may fit beside each other"
     ]
+
+
+@pytest.mark.parametrize(
+    ("metric", "base", "head", "words"),
+    [
+        (
+            "shared_memory",
+            0,
+            1024,
+            "shared memory 0 → 1024 bytes (from 0), more than before: a tile",
+        ),
+        ("memory_instructions", 2, 9, "memory instructions 2 → 9 (+350 %), more than before: vec"),
+        ("instructions", 100, 101, "instructions 100 → 101 (+1 %), more than before"),
+        ("occupancy", 0.5, 0.25, "occupancy 0.5 → 0.25 (-50 %), less than before: fewer warps fit"),
+        ("occupancy", 0.25, 0.5, "occupancy 0.25 → 0.5 (+100 %), more than before"),
+    ],
+)
+def test_a_count_says_what_it_may_mean_that_it_is_worse(
+    metric: str, base: float, head: float, words: str
+) -> None:
+    report = gate(count(BASE, base, metric=metric), count(HEAD, head, metric=metric))
+    (said,) = [sentence(each) for each in group(report.findings)]
+    assert words in said
+    better = head > base and metric == "occupancy"
+    assert (": " in said.partition("before")[2]) == (not better and metric != "instructions")
 
 
 def test_the_sentence_of_a_time() -> None:

@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="it is added to")
     parser.add_argument("--bench", type=regular_expression, default="", metavar="REGEX")
     parser.add_argument("--match", type=regular_expression, default="", metavar="REGEX")
-    parser.add_argument("--limit", type=int, help="measure at most so many cases")
+    parser.add_argument("--limit", type=_positive, help="measure at most so many cases")
     for name in ("sessions", "quads", "rounds", "pairs"):
         parser.add_argument(f"--{name}", type=_positive, default=getattr(Plan(), name))
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a dry run")

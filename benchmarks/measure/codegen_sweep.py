@@ -13,13 +13,13 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.asv_file import METRICS as ALL_METRICS
 from benchmarks.cases import NOT_SELECTED, Frozen, was_left_out
 from benchmarks.measure.device import Fingerprint, fingerprint
 from benchmarks.measure.journal import Journal, Record
 from benchmarks.measure.lifetime import die_with_parent
 from benchmarks.measure.points import write_point
 from benchmarks.measure.progress import Progress
-from benchmarks.measure.selection import METRICS as ALL_METRICS
 
 SUITE = "codegen"
 TOOLCHAIN = ("triton", "ptxas")

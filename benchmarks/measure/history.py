@@ -22,10 +22,11 @@ from pathlib import Path
 
 from benchmarks import asv_file
 from benchmarks import cases as frozen_cases
+from benchmarks.asv_file import METRICS
 from benchmarks.cases import Frozen
 from benchmarks.measure.device import COMPILE_ONLY, machine_name
 from benchmarks.measure.measuring import ROOT
-from benchmarks.measure.selection import METRICS, class_name, matching, regular_expression
+from benchmarks.measure.selection import class_name, matching, regular_expression
 from benchmarks.measure.sweep import RESULTS
 from benchmarks.touched import Tree, touched
 from benchmarks.worktree import NAME

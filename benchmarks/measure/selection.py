@@ -18,21 +18,8 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 
 from benchmarks import cases as frozen_cases
+from benchmarks.asv_file import METRICS
 from benchmarks.cases import Frozen
-
-METRICS = {
-    "codegen": (
-        "registers",
-        "spills",
-        "shared_memory",
-        "instructions",
-        "memory_instructions",
-        "occupancy",
-    ),
-    "kernels": ("time",),
-    "models": ("time",),
-}
-"""What each suite tracks, as its benchmarks are named."""
 
 
 def class_name(op: str) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from benchmarks.asv_file import METRICS as ALL_METRICS
+
 IMPLEMENTATIONS = ("eager", "compile", "kernl")
 MODEL_IMPLEMENTATIONS = {
     "eager": (1.0, 1.0), "autocast": (0.6, 0.9), "cudagraph": (1.2, 3.0), "compile": (1.1, 1.9),
@@ -16,14 +18,7 @@ MODEL_IMPLEMENTATIONS = {
 }  # fmt: skip
 """Implementation → how many times faster than eager it is, at least and at most."""
 ARCHITECTURES = ("sm_80", "sm_86", "sm_90", "sm_100")
-METRICS = (
-    "registers",
-    "spills",
-    "shared_memory",
-    "instructions",
-    "memory_instructions",
-    "occupancy",
-)
+METRICS = ALL_METRICS["codegen"]
 COLUMNS = [
     "machine", "commit", "committed_at", "suite", "op", "metric", "case", "variant", "value",
     "low", "high", "samples", "version", "status", "reason", "error", "run",

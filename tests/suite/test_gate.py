@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.asv_file import METRICS
 from benchmarks.gate.command import judge
-from benchmarks.measure.selection import METRICS
 from tests.suite.gate_rows import (
     BASE,
     GPU_MACHINE,

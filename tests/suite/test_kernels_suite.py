@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from benchmarks import cases as frozen_cases
+from benchmarks.asv_file import METRICS
 from benchmarks.measure import ahead, device, for_asv
 from benchmarks.measure.journal import Journal
 from benchmarks.measure.points import point_path, read_point
-from benchmarks.measure.selection import METRICS, matching
+from benchmarks.measure.selection import matching
 from tests.suite.fake_worker import COMMIT, FAKE_WORKER, ROOT, Bench
 
 

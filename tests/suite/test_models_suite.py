@@ -9,13 +9,14 @@ import pytest
 
 from benchmarks import cases as frozen_cases
 from benchmarks import freeze, store
+from benchmarks.asv_file import METRICS
 from benchmarks.cases import NOT_SELECTED
 from benchmarks.gate.command import judge
 from benchmarks.measure import device, for_asv, models
 from benchmarks.measure.journal import Journal, Record
 from benchmarks.measure.model_table import standing, table
 from benchmarks.measure.points import read_point
-from benchmarks.measure.selection import METRICS, class_name, matching
+from benchmarks.measure.selection import class_name, matching
 from benchmarks.model import DTYPE
 from benchmarks.models import IMPLEMENTATIONS, LEFT_OUT, MODELS, QUICK_LEFT_OUT
 from tests.suite.asv_results import COMMIT as STORED

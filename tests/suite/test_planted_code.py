@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.asv_file import METRICS
 from benchmarks.gate.report import Report, group, sentence
-from benchmarks.measure.selection import METRICS
 from tests.suite.gate_rows import BASE, HEAD, Row, count, gate
 from tests.suite.test_codegen import ROOT, measured, task
 

@@ -5,9 +5,10 @@ import re
 import pytest
 
 from benchmarks import cases as frozen_cases
+from benchmarks.asv_file import METRICS
 from benchmarks.cases import Frozen
 from benchmarks.measure import selection
-from benchmarks.measure.selection import METRICS, expressions, names_of
+from benchmarks.measure.selection import expressions, names_of
 
 
 @pytest.fixture

@@ -5,7 +5,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
+import torch
 
+from benchmarks.measure import laboratory
+from benchmarks.measure.laboratory import Laboratory
 from benchmarks.measure.room import Room
 from benchmarks.measure.telemetry import Telemetry
 
@@ -134,3 +137,22 @@ class _Nvml:
 def test_nvml_says_what_is_free() -> None:
     assert Telemetry("GPU-1", _Nvml(answers=True)).memory() == (3, 80)
     assert Telemetry("GPU-1", _Nvml(answers=False)).memory() is None
+
+
+def test_workspaces_go_after_a_case_and_not_while_its_graphs_are_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A graph writes to the workspace that it was captured with: only what ends a case clears."""
+    done: list[str] = []
+    name = "_cuda_clearCublasWorkspaces"  # a build without CUDA has none
+    monkeypatch.setattr(torch._C, name, lambda: done.append("workspaces"), raising=False)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: done.append("cache"))
+    monkeypatch.setattr(torch, "ones", lambda *_, **__: torch.zeros(2) + 1)
+    lab = Laboratory("cuda")
+    laboratory.require_device(lab, "a check failed")
+    laboratory.free(lab)
+    assert done == ["cache", "cache"]
+    laboratory.clear(lab)
+    assert done[2:] == ["workspaces", "cache"]
+    laboratory.clear(Laboratory("cpu"))
+    assert len(done) == 4

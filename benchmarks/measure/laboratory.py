@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -101,6 +101,11 @@ def _one_line(error: BaseException) -> str:
 def point(variant: str, status: str, reason: str, **rest: Any) -> Point:
     """A point of one implementation, as the worker sends it."""
     return {"variant": variant, "status": status, "reason": reason, **rest}
+
+
+def points_of_all(task: Task, status: str, reason: str) -> Iterator[Point]:
+    """The same of each implementation of the task."""
+    return (point(name, status, reason) for name in task.implementations)
 
 
 def synchronize(lab: Laboratory) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks.measure import accuracy, graphs, timing
-from benchmarks.measure.check import check_all, truth
+from benchmarks.measure.check import keep_passing, truth
 from benchmarks.measure.implementations import IMPLEMENTATIONS
 from benchmarks.measure.laboratory import (
     Laboratory,
@@ -27,6 +27,7 @@ from benchmarks.measure.laboratory import (
     describe,
     free,
     point,
+    points_of_all,
     require_device,
 )
 from benchmarks.measure.telemetry import throttled
@@ -45,26 +46,20 @@ def measure(task: Task, ops: Mapping[str, Any], lab: Laboratory, stage: Stage) -
     op = ops.get(task.op)
     case, reason = resolve(task, op)
     if reason:
-        for name in task.implementations:
-            yield point(name, "skipped", reason)
+        yield from points_of_all(task, "skipped", reason)
         return
     assert op is not None
     large = op.bytes(case) > _LARGE_BYTES
     with torch.no_grad(), lab.alone("large cases") if large else nullcontext():
         known = truth(task, op, case, lab, stage)
         if isinstance(known, str):
-            for name in task.implementations:
-                yield point(name, "failed", known)
+            yield from points_of_all(task, "failed", known)
             clear(lab)
             return
         passed: dict[str, Passed] = {}
 
         def check(names: Iterable[str]) -> Iterator[Point]:
-            for name, outcome in check_all(names, task, op, case, lab, known, stage):
-                if isinstance(outcome, Passed):
-                    passed[name] = outcome
-                else:
-                    yield outcome
+            return keep_passing(passed, names, task, op, case, lab, known, stage)
 
         chooses = {name: IMPLEMENTATIONS[name].chooses for name in task.implementations}
         yield from check(name for name in chooses if not chooses[name])

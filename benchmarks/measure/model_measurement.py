@@ -25,6 +25,7 @@ from benchmarks.measure.laboratory import (
     describe,
     free,
     point,
+    points_of_all,
     release,
     require_device,
     synchronize,
@@ -64,8 +65,9 @@ def measure(task: Task, shelf: Shelf, lab: Laboratory, stage: Stage) -> Iterator
     """
     model = next((one for one in MODELS if one.name == task.op), None)
     if model is None or model.version != task.version:
-        for name in task.implementations:
-            yield point(name, "skipped", f"there is no model {task.op} of version {task.version}")
+        yield from points_of_all(
+            task, "skipped", f"there is no model {task.op} of version {task.version}"
+        )
         return
     free(lab)
     weights: Weights | None = None
@@ -82,8 +84,7 @@ def measure(task: Task, shelf: Shelf, lab: Laboratory, stage: Stage) -> Iterator
     except Exception as error:
         reason = f"the reference failed: {describe(error)}"
         require_device(lab, reason)
-        for name in task.implementations:
-            yield point(name, "failed", reason)
+        yield from points_of_all(task, "failed", reason)
         return
     yield from _measured(task, weights, yard, timed, lab, stage)
     weights.forget_compiled()

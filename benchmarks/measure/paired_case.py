@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from benchmarks.measure import graphs
-from benchmarks.measure.check import check_all, truth
+from benchmarks.measure.check import keep_passing, truth
 from benchmarks.measure.laboratory import (
     Laboratory,
     Passed,
@@ -31,6 +31,7 @@ from benchmarks.measure.laboratory import (
     clear,
     free,
     point,
+    points_of_all,
     synchronize,
 )
 from benchmarks.measure.measurement import Bench, resolve
@@ -46,22 +47,16 @@ def serve(
     op = ops.get(task.op)
     case, reason = resolve(task, op)
     if reason:
-        for name in task.implementations:
-            yield point(name, "skipped", reason)
+        yield from points_of_all(task, "skipped", reason)
         return
     with torch.no_grad():
         known = truth(task, op, case, lab, stage)
         if isinstance(known, str):
-            for name in task.implementations:
-                yield point(name, "failed", known)
+            yield from points_of_all(task, "failed", known)
             clear(lab)
             return
         passed: dict[str, Passed] = {}
-        for name, outcome in check_all(task.implementations, task, op, case, lab, known, stage):
-            if isinstance(outcome, Passed):
-                passed[name] = outcome
-            else:
-                yield outcome
+        yield from keep_passing(passed, task.implementations, task, op, case, lab, known, stage)
         free(lab)
         bench = Bench(op, case, lab, stage, hot=False)
         yield from bench.prepare(passed)

@@ -36,12 +36,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from benchmarks import cases
 from benchmarks.measure.asking import Asking, send
 from benchmarks.measure.choosing import Alone, aside_while_compiling, choose_alone, choose_anew
 from benchmarks.measure.lifetime import die_with_parent
+
+if TYPE_CHECKING:
+    from benchmarks.measure.paired_case import Converse
 
 _FAULT_STATUS = 70
 
@@ -49,8 +52,6 @@ Measure = Callable[[Any, Callable[[str, str], None]], Iterator[Mapping[str, Any]
 """Points of a task; the second argument is told each step before it begins."""
 Tell = Callable[[Mapping[str, float]], None]
 """Called with figures of the device, as they stand in its fingerprint."""
-Converse = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-"""Sends a message and returns the answer to it."""
 _MOST_KEPT_BYTES = {"kernels": 1 << 30, "models": 8 << 30}
 """Of the device's memory, between cases: of a model its weights stay. What is more than that has
 leaked: a capture that fails keeps what it had allocated for as long as its process lives."""

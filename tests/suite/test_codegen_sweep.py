@@ -58,9 +58,11 @@ def test_a_killed_sweep_compiles_only_the_rest(
     monkeypatch.setattr(codegen_sweep, "compile_all", compile_all)
     path = tmp_path / "results" / "journal.points.jsonl"
 
+    frozen: Any = _Frozen()
+
     def run() -> None:
         with Journal(path) as journal:
-            codegen_sweep.sweep(_Frozen(), ["op"], journal, "c" * 40, "m", tmp_path)  # type: ignore[arg-type]
+            codegen_sweep.sweep(frozen, ["op"], journal, "c" * 40, "m", tmp_path)
 
     with pytest.raises(KeyboardInterrupt):
         run()
@@ -85,9 +87,10 @@ def test_a_point_of_a_suite_that_measured_less_is_compiled_again(
         return ((one, Outcome("ok", "", values)) for one in waiting)
 
     monkeypatch.setattr(codegen_sweep, "compile_all", compile_all)
+    frozen: Any = _Frozen()
     for _ in range(3):
         with Journal(tmp_path / "results" / "journal.points.jsonl") as journal:
-            codegen_sweep.sweep(_Frozen(), ["op"], journal, "c" * 40, "m", tmp_path)  # type: ignore[arg-type]
+            codegen_sweep.sweep(frozen, ["op"], journal, "c" * 40, "m", tmp_path)
         values = dict.fromkeys(METRICS, 1.0)
     assert compiled == ["a1.fp16", "a2.fp16"] * 2
 
@@ -151,12 +154,13 @@ def test_another_toolchain_compiles_again(tmp_path: Path, monkeypatch: pytest.Mo
             yield one, Outcome("ok", "", dict.fromkeys(METRICS, 1.0))
 
     monkeypatch.setattr(codegen_sweep, "compile_all", compile_all)
+    frozen: Any = _Frozen()
     for triton in ("3.7.1", "3.7.1", "3.9.0"):
         monkeypatch.setattr(
             codegen_sweep, "fingerprint", lambda suite, t=triton: {"triton": t, "ptxas": "12"}
         )
         with Journal(tmp_path / "j.points.jsonl") as journal:
-            codegen_sweep.sweep(_Frozen(), ["op"], journal, "c" * 40, "m", tmp_path)  # type: ignore[arg-type]
+            codegen_sweep.sweep(frozen, ["op"], journal, "c" * 40, "m", tmp_path)
     assert len(compiled) == 4
 
 

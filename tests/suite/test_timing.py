@@ -273,9 +273,16 @@ def captured(fake: FakeDevice, name: str, cost_ms: float, sets: int) -> graphs.C
     )
 
 
+def timed(
+    pair: dict[str, graphs.Captured], fake: FakeDevice, budget_s: float
+) -> dict[str, timing.Samples]:
+    flush: Any = Flush(fake)
+    return graphs.time_graphs(pair, flush, 30, budget_s, 1, Telemetry(""))
+
+
 def test_a_sample_is_one_replay_over_its_calls_without_the_flush(fake: FakeDevice) -> None:
     pair = {"slow": captured(fake, "slow", 8.0, 4), "fast": captured(fake, "fast", 2.0, 4)}
-    taken = graphs.time_graphs(pair, Flush(fake), 30, 0.0, 1, Telemetry(""))  # type: ignore[arg-type]
+    taken = timed(pair, fake, budget_s=0.0)
     assert taken["slow"].cold == pytest.approx([2.0e-3] * 30)
     assert taken["fast"].cold == pytest.approx([0.5e-3] * 30)
     assert taken["slow"].hot == pytest.approx([1.0e-3] * 10)
@@ -284,7 +291,7 @@ def test_a_sample_is_one_replay_over_its_calls_without_the_flush(fake: FakeDevic
 
 def test_every_cold_replay_follows_a_flush_and_every_hot_one_a_replay(fake: FakeDevice) -> None:
     pair = {name: captured(fake, name, 1.0, 4) for name in ("a", "b")}
-    graphs.time_graphs(pair, Flush(fake), 30, 0.0, 1, Telemetry(""))  # type: ignore[arg-type]
+    timed(pair, fake, budget_s=0.0)
     cold = [place for place, what in enumerate(fake.log) if what in ("a", "b")]
     assert all(fake.log[place - 1] == "flush" for place in cold)
     hot = [what for what in fake.log if what.endswith("hot")]
@@ -294,13 +301,13 @@ def test_every_cold_replay_follows_a_flush_and_every_hot_one_a_replay(fake: Fake
 
 def test_no_hot_sample_is_taken_where_nobody_asked_for_a_graph_for_it(fake: FakeDevice) -> None:
     pair = {name: replace(captured(fake, name, 1.0, 4), hot=None) for name in ("a", "b")}
-    taken = graphs.time_graphs(pair, Flush(fake), 30, 0.0, 1, Telemetry(""))  # type: ignore[arg-type]
+    taken = timed(pair, fake, budget_s=0.0)
     assert all(len(one.cold) == 30 and one.hot == () for one in taken.values())
 
 
 def test_more_samples_while_the_budget_lasts(fake: FakeDevice) -> None:
     one = {"a": captured(fake, "a", 10.0, 4)}
-    taken = graphs.time_graphs(one, Flush(fake), 30, 0.5, 1, Telemetry(""))  # type: ignore[arg-type]
+    taken = timed(one, fake, budget_s=0.5)
     assert 30 < len(taken["a"].cold) < 50
 
 

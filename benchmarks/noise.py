@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -181,10 +182,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not noises:
         print("noise: nothing was measured beside itself: give runs of X X", file=sys.stderr)
         return 2
-    print("\n".join(table(noises)))
     worst = sorted(noises, key=lambda noise: -np.nan_to_num(noise.spread["session"]))
-    for noise in worst[: options.worst]:
-        print(f"{100 * noise.spread['session']:9.3f}  {noise.case}")
+    lines = [f"{100 * noise.spread['session']:9.3f}  {noise.case}" for noise in worst]
+    try:
+        print("\n".join([*table(noises), *lines[: options.worst]]), flush=True)
+    except BrokenPipeError:
+        # The reader, such as `head`, has what it wanted; Python writes once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

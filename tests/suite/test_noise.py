@@ -3,6 +3,9 @@
 import gzip
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 
 from benchmarks import noise
+from tests.suite.fake_worker import ROOT
 
 BLOCK, SESSION, LEVEL, DRIFT = 0.004, 0.01, 0.02, 0.03
 
@@ -108,6 +112,19 @@ def test_the_command_prints_the_kinds_and_the_worst(
     assert lines[1].split()[-4:] == ["median", "90%", "99%", "most"]
     assert len(lines) == 8
     assert lines[7].endswith("softmax one.fp16")
+
+
+def test_a_reader_that_stops_early_sees_no_traceback(tmp_path: Path) -> None:
+    run = {"kind": "run", "base": "a", "head": "a"}
+    path = _written(tmp_path / "one.jsonl", [run, *made_up(2)])
+    closed, out = os.pipe()
+    os.close(closed)
+    command = [sys.executable, "-m", "benchmarks.noise", str(path)]
+    done = subprocess.run(
+        command, cwd=ROOT, stdout=out, stderr=subprocess.PIPE, text=True, check=False, timeout=60
+    )
+    os.close(out)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def _blocks(change: Any) -> list[dict[str, Any]]:

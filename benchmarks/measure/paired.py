@@ -14,8 +14,9 @@ Several such pairs prepare their cases at the same time; one times while the oth
 
 FILE gets a line of JSON for the run (`"kind": "run"`: what was compared, on what, how), and one for
 each case of each session (`"kind": "pair"`), with its blocks in the order of their taking: whose
-it was, and the seconds of each call of each implementation. A case that fails costs itself alone,
-and is written with the reason.
+it was, and the seconds of each call of each implementation; and each side's clocks, temperature,
+power and throttling meanwhile. A case that fails costs itself alone, and is written with the
+reason.
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ from benchmarks.measure.telemetry import Telemetry
 
 
 def asked_for(bench: str, match: str, limit: int | None) -> list[Asked]:
-    """Cases of operators whose benchmark fits `bench`, and whose name contains `match`."""
+    """Cases of operators whose benchmark fits `bench`, and whose name contains `match`.
+
+    `limit`: so many of them, spread evenly over all.
+    """
     frozen = frozen_cases.load()
     found = []
     for op in matching(frozen.ops, bench, SUITE):
@@ -58,7 +62,9 @@ def asked_for(bench: str, match: str, limit: int | None) -> list[Asked]:
                 dims, dtype = frozen.dims(op, name), frozen.dtype(op, name)
                 case = SweepCase(name, dims, dtype, bytes=moved)
                 found.append(Asked(op, frozen.version(op), case))
-    return found[:limit]
+    if limit is None or limit >= len(found):
+        return found
+    return [found[place * len(found) // limit] for place in range(limit)]
 
 
 def side_of(name: str, on: str) -> tuple[str, Side]:
@@ -79,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="it is added to")
     parser.add_argument("--bench", type=regular_expression, default="", metavar="REGEX")
     parser.add_argument("--match", type=regular_expression, default="", metavar="REGEX")
-    parser.add_argument("--limit", type=_positive, help="measure at most so many cases")
+    parser.add_argument("--limit", type=_positive, help="so many cases at most")
     for name in ("sessions", "quads", "rounds", "pairs"):
         parser.add_argument(f"--{name}", type=_positive, default=getattr(Plan(), name))
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a dry run")

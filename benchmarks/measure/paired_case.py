@@ -10,7 +10,7 @@ After the points of what cannot be timed:
     ← {"kind": "block", "taken": {name: [seconds, …]}}
     → {"kind": "enough"}
 
-and then a point, without a time, of each that was timed.
+and then a point, without a time, of each that was timed, with the telemetry of all blocks.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ def serve(
         if passed:
             synchronize(lab)  # whoever times now finds nothing of this worker's on the device
             stage("block", "")
+            lab.telemetry.clear()
             asked = converse({"kind": "prepared", "names": list(passed)})
             while asked["kind"] == "block":
                 if asked["calm"]:
@@ -70,7 +71,8 @@ def serve(
                 taken = bench.block(passed, asked["rounds"], asked["seed"])
                 asked = converse({"kind": "block", "taken": taken})
         for name, one in passed.items():
-            yield point(name, "ok", "", error=one.error, dry=lab.device == "cpu")
+            seen = lab.telemetry.summary()
+            yield point(name, "ok", "", error=one.error, telemetry=seen, dry=lab.device == "cpu")
         del bench
         clear(lab)
 

@@ -42,7 +42,7 @@ class Plan:
     """How often what is measured.
 
     Attributes:
-        sessions: so often each case is measured by new processes.
+        sessions: so often each case is measured, by new processes each time.
         quads: of four blocks each, in a session.
         rounds: of a block; in each round every implementation is timed once.
         pairs: of processes, at the same time.
@@ -108,24 +108,26 @@ def measure_pairs(
             what = "control " if record["control"] else ""
             progress.step(f"{what}{record['op']} {record['case']} {record['status']}")
 
-    for session in range(plan.sessions):
-        shared = _Session(session, plan, settings, Room(memory), Turns(), done)
-        queue, drawn = deque(asked), deque(chance.sample(list(asked), controls))
-        different, same = {BASE: base, HEAD: head}, {BASE: base, HEAD: base}
-        pairs = [
-            *(
-                _Pair(shared, queue, different, control=False)
-                for _ in range(min(plan.pairs, len(asked)))
-            ),
-            *(_Pair(shared, drawn, same, control=True) for _ in range(min(1, controls))),
-        ]
-        for pair in pairs:
-            pair.start()
-        for pair in pairs:
-            pair.join()
-        for pair in pairs:
-            if pair.error is not None:
-                raise pair.error
+    queue = deque((session, one) for session in range(plan.sessions) for one in asked)
+    drawn = deque(
+        (session, one)
+        for session in range(plan.sessions)
+        for one in chance.sample(list(asked), controls)
+    )
+    shared = _Run(plan, settings, Room(memory), Turns(), done)
+    different, same = {BASE: base, HEAD: head}, {BASE: base, HEAD: base}
+    several = min(plan.pairs, len(asked))
+    pairs = [
+        *(_Pair(shared, queue, different, control=False) for _ in range(several)),
+        *(_Pair(shared, drawn, same, control=True) for _ in range(min(1, controls))),
+    ]
+    for pair in pairs:
+        pair.start()
+    for pair in pairs:
+        pair.join()
+    for pair in pairs:
+        if pair.error is not None:
+            raise pair.error
 
 
 @contextmanager
@@ -138,10 +140,9 @@ def _told_of(side: str) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class _Session:
-    """What all pairs of one session share."""
+class _Run:
+    """What all pairs share."""
 
-    number: int
     plan: Plan
     settings: Settings
     room: Room
@@ -150,21 +151,27 @@ class _Session:
 
 
 class _Pair(threading.Thread):
-    """Two workers, which measure one case of a queue after another.
+    """Two workers, which measure one case of a queue after another, new ones in each session.
 
     Attributes:
         error: what ended it early.
     """
 
     def __init__(
-        self, session: _Session, queue: deque[Asked], sides: Mapping[str, Side], *, control: bool
+        self,
+        run: _Run,
+        queue: deque[tuple[int, Asked]],
+        sides: Mapping[str, Side],
+        *,
+        control: bool,
     ) -> None:
         super().__init__(daemon=True)
         self.error: BaseException | None = None
-        self._session, self._queue, self._sides = session, queue, sides
+        self._run, self._queue, self._sides = run, queue, sides
+        self._session = 0
         self._control = control
         self._unstarted = Counter[str]()
-        self._turns = {name: session.turns.turn() for name in (BASE, HEAD)}
+        self._turns = {name: run.turns.turn() for name in (BASE, HEAD)}
         self._turns[BASE].partner = self._turns[HEAD]
         self._turns[HEAD].partner = self._turns[BASE]
         self._workers: dict[str, Partner] = {}
@@ -176,12 +183,15 @@ class _Pair(threading.Thread):
         try:
             while self.error is None:
                 try:
-                    asked = self._queue.popleft()
+                    session, asked = self._queue.popleft()
                 except IndexError:
                     break
-                need = 2 * self._session.settings.need(asked.case)
-                with self._session.room.place(need, long=False, unless=lambda: False):
-                    self._session.done({**self._named(asked), **self._measured(asked)})
+                if session != self._session:
+                    self._stop()
+                    self._session = session
+                need = 2 * self._run.settings.need(asked.case)
+                with self._run.room.place(need, long=False, unless=lambda: False):
+                    self._run.done({**self._named(asked), **self._measured(asked)})
         except BaseException as error:
             self.error = error
             self._queue.clear()
@@ -192,12 +202,11 @@ class _Pair(threading.Thread):
                 turn.drop()
 
     def _named(self, asked: Asked) -> Message:
-        number = self._session.number
-        what = {"kind": "pair", "session": number, "control": self._control, "suite": SUITE}
+        what = {"kind": "pair", "session": self._session, "control": self._control, "suite": SUITE}
         return {**what, "op": asked.op, "version": asked.version, "case": asked.case.name}
 
     def _measured(self, asked: Asked) -> Message:
-        """Status, reason and blocks."""
+        """Status, reason, each side's telemetry, and blocks."""
         blocks: list[Message] = []
         try:
             self._start()
@@ -219,12 +228,13 @@ class _Pair(threading.Thread):
             status = "skipped" if seen == {"skipped"} else "failed"
             reason = "; ".join(f"{name}: {point['reason']}" for name, point in wrong.items())
             return {"status": status, "reason": reason, "blocks": []}
-        return {"status": "ok", "reason": "", "blocks": blocks}
+        telemetry: Message = {name: point.get("telemetry", {}) for name, point in why.items()}
+        return {"status": "ok", "reason": "", "telemetry": telemetry, "blocks": blocks}
 
     def _blocks(self, asked: Asked) -> list[Message]:
         """All blocks of a case, while this pair has the device."""
-        plan = self._session.plan
-        seed = zlib.crc32(f"{asked.op} {asked.case.name} {self._session.number}".encode())
+        plan = self._run.plan
+        seed = zlib.crc32(f"{asked.op} {asked.case.name} {self._session}".encode())
         chance = random.Random(seed)
         order = [side for _ in range(plan.quads) for side in chance.choice(_ORDERS)]
         turn = self._turns[BASE]
@@ -244,7 +254,7 @@ class _Pair(threading.Thread):
 
     @property
     def _limit(self) -> float:
-        return self._session.settings.case_timeout_s
+        return self._run.settings.case_timeout_s
 
     def _start(self) -> None:
         """Start whoever does not run."""
@@ -253,7 +263,7 @@ class _Pair(threading.Thread):
 
     def _start_one(self, name: str) -> None:
         """Raises WorkerFault, or NoWorker where it has been in vain too often."""
-        side, settings = self._sides[name], self._session.settings
+        side, settings = self._sides[name], self._run.settings
         try:
             self._workers[name] = Partner(
                 side.command,
@@ -300,7 +310,7 @@ class _Pair(threading.Thread):
             "dtype": asked.case.dtype,
             "version": asked.version,
             "implementations": list(IMPLEMENTATIONS),
-            "samples": self._session.plan.rounds,
+            "samples": self._run.plan.rounds,
             "budget_s": 0.0,
             "seed": secrets.randbelow(1 << 31),
             "beside_others": True,

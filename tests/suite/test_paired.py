@@ -66,7 +66,8 @@ for line in sys.stdin:
             send(kind="block", taken={name: [seconds] * count for name in passed})
             asked = hear()
     for name in passed:
-        send(kind="point", variant=name, status="ok", reason="", error=1e-4)
+        seen = {"sm_clock_mhz": 1980.0 if side == "head" else 1755.0}
+        send(kind="point", variant=name, status="ok", reason="", error=1e-4, telemetry=seen)
     send(kind="done", worn=what == "worn" and side == "head")
 """
 
@@ -119,6 +120,10 @@ def test_blocks_of_two_commits_take_turns_in_every_session(stand: Stand) -> None
     begun = set()
     for one in written:
         assert one["status"] == "ok"
+        assert {side: seen["sm_clock_mhz"] for side, seen in one["telemetry"].items()} == {
+            "base": 1755.0,
+            "head": 1980.0,
+        }
         order = "".join(block["side"][0] for block in one["blocks"])
         quads = re.findall("....", order)
         assert len(quads) == 3
@@ -145,6 +150,15 @@ def test_nobody_times_beside_a_pair(stand: Stand) -> None:
         assert len({case for _, case in blocks}) == 1
         assert len({pid for pid, _ in blocks}) == 2
     assert set(pids.values()) == {"base", "head"}
+
+
+def test_a_limit_leaves_cases_of_every_operator() -> None:
+    every = paired.asked_for("", "", None)
+    some = paired.asked_for("", "", 200)
+    assert len(some) == len({(one.op, one.case.name) for one in some}) == 200
+    assert {one.op for one in some} == {one.op for one in every}
+    assert some == [one for one in every if one in some]
+    assert paired.asked_for("", "", 10**6) == every
 
 
 def test_controls_are_base_beside_base(stand: Stand) -> None:

@@ -5,9 +5,12 @@ A comparison is told as a ratio ``head / base``. For exact counts any change has
 cases of a run are judged together (`decide`), because judging thousands of cases one by one at 1 %
 would raise dozens of false alarms.
 
-The samples of a side come from one process, so what differs from process to process is not in
-their noise. Simulated on 1,000 unchanged cases with 20 samples of 1 % spread a side: no false alarm
-in either direction when processes do not differ, about 4 % of cases when they differ by 1 %.
+The samples of a stored result come from one process a side, so what differs from process to process
+is not in their noise. Simulated on 1,000 unchanged cases with 20 samples of 1 % spread a side: no
+false alarm in either direction when processes do not differ, about 4 % of cases when they differ by
+1 %.
+
+Two commits that were timed beside each other are another kind of evidence (`benchmarks.sessions`).
 
 Sources: B. L. Welch, "The generalization of Student's problem when several different population
 variances are involved", Biometrika 34 (1947); Y. Benjamini and Y. Hochberg, "Controlling the false
@@ -64,12 +67,12 @@ class Comparison:
 
 @dataclass(frozen=True)
 class SampleTest:
-    """Welch's test on the log samples of one case, before the family of cases is judged.
+    """A t-test of one case, before the family of cases is judged.
 
     Attributes:
         log_effect: mean log(head) - mean log(base), drift divided out where `drift_removed`.
         standard_error: of `log_effect`.
-        degrees: Welch-Satterthwaite degrees of freedom.
+        degrees: of freedom.
         threshold: smallest |log_effect| that counts as a change.
         p_slower: one-sided p-value of "head is slower than base".
         p_faster: one-sided p-value of the mirrored test.
@@ -138,6 +141,33 @@ def compare_samples(
     return _welch(*logs, drift_removed)
 
 
+def detectable(
+    tests: Sequence[SampleTest], false_discovery_rate: float = FALSE_DISCOVERY_RATE
+) -> list[float]:
+    """Of each case, the smallest change that is found with probability `POWER`, as a fraction.
+
+    Infinite where nothing can be decided.
+    """
+    family = [test for test in tests if not test.problem]
+    smallest = iter(_detectable(family, false_discovery_rate) if family else ())
+    return [math.inf if test.problem else _exp(float(next(smallest))) - 1 for test in tests]
+
+
+def power(
+    tests: Sequence[SampleTest], change: float, false_discovery_rate: float = FALSE_DISCOVERY_RATE
+) -> float:
+    """The mean probability, over the cases, that such a slowdown of one of them is found.
+
+    NaN where nothing can be decided.
+    """
+    family = [test for test in tests if not test.problem]
+    if not family:
+        return math.nan
+    degrees, error, least = _least_found(family, false_discovery_rate)
+    seen = stats.t.sf((least - math.log1p(change)) / error, degrees)
+    return float(np.mean(seen))
+
+
 def decide(
     tests: Sequence[SampleTest], false_discovery_rate: float = FALSE_DISCOVERY_RATE
 ) -> list[Comparison]:
@@ -154,8 +184,10 @@ def decide(
     family = [tests[index] for index in usable]
     slower = stats.false_discovery_control(np.array([test.p_slower for test in family]))
     faster = stats.false_discovery_control(np.array([test.p_faster for test in family]))
-    detectable = _detectable(family, false_discovery_rate)
-    for index, p_slower, p_faster, smallest in zip(usable, slower, faster, detectable, strict=True):
+    detectable_by = _detectable(family, false_discovery_rate)
+    for index, p_slower, p_faster, smallest in zip(
+        usable, slower, faster, detectable_by, strict=True
+    ):
         test = tests[index]
         is_slower = bool(p_slower <= false_discovery_rate) and test.log_effect > test.threshold
         is_faster = bool(p_faster <= false_discovery_rate) and -test.log_effect > test.threshold
@@ -244,13 +276,21 @@ def _welch(base: NDArray[np.float64], head: NDArray[np.float64], drift_removed: 
 
 def _detectable(family: Sequence[SampleTest], rate: float) -> NDArray[np.float64]:
     """Smallest log effect found with probability `POWER`, were it the only one in the family."""
+    degrees, error, least = _least_found(family, rate)
+    margin = stats.t.isf(1 - POWER, degrees) * error
+    return np.asarray(least + margin, dtype=np.float64)
+
+
+def _least_found(
+    family: Sequence[SampleTest], rate: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Degrees of freedom, standard errors, and the least log effects that count as found."""
     degrees = np.array([test.degrees for test in family])
     error = np.array([test.standard_error for test in family])
     threshold = np.array([test.threshold for test in family])
     # The first discovery among m cases must pass rate / m: the correction's hardest step.
     needed = stats.t.isf(rate / len(family), degrees) * error
-    margin = stats.t.isf(1 - POWER, degrees) * error
-    return np.asarray(np.maximum(threshold, needed) + margin, dtype=np.float64)
+    return degrees, error, np.maximum(threshold, needed)
 
 
 def _undecidable(test: SampleTest) -> Comparison:

@@ -12,6 +12,9 @@ to be larger.
 | session | the mean of these of one session: what differs from process to process besides |
 | level | one side's median of a session: what two runs that do not take turns would differ by |
 
+`--keep OUT` writes the same sessions, of each block nothing but its medians: what the gate reads to
+know each case's noise lies so in `benchmarks/recorded_noise` (`benchmarks.known_noise`).
+
 All are of logarithms, and printed as per cent. `session, drift out` is the third of kernl's ratio
 over eager's, which did not change either. Standard deviations within a session are pooled over the
 sessions of a case.
@@ -22,7 +25,9 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import math
 import os
+import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -70,14 +75,19 @@ def block_logs(record: Record, implementation: str) -> dict[str, Array]:
     medians: dict[str, list[float]] = {"base": [], "head": []}
     blocks = record["blocks"]
     for block in blocks:
-        seconds = np.asarray(block["taken"][implementation], dtype=float)
-        if seconds.size == 0 or not (np.isfinite(seconds) & (seconds > 0)).all():
+        seconds = [float(one) for one in block["taken"][implementation]]
+        if not seconds or not all(0 < one < math.inf for one in seconds):
             raise ValueError("a block has no times, or one that is not above 0")
-        medians[block["side"]].append(float(np.median(seconds)))
+        medians[block["side"]].append(statistics.median(seconds))
     quads = len(blocks) // QUAD
     if not quads or any(len(of_side) != 2 * quads for of_side in medians.values()):
         raise ValueError("its blocks are not two of each side, again and again")
     return {side: np.log(of_side).reshape(quads, 2) for side, of_side in medians.items()}
+
+
+def was_timed(record: Record, implementation: str) -> bool:
+    """Whether each block of a record has times of an implementation: eager may not run a case."""
+    return all(implementation in block["taken"] for block in record["blocks"])
 
 
 def ratios(record: Record, implementation: str) -> Array:
@@ -89,7 +99,7 @@ def ratios(record: Record, implementation: str) -> Array:
 def noise_of(case: str, sessions: Sequence[Record]) -> Noise:
     """What one case's sessions differ by. Raises ValueError as `block_logs` does."""
     gated = [ratios(record, GATED) for record in sessions]
-    control = [ratios(record, CONTROL) for record in sessions]
+    control = [ratios(record, CONTROL) for record in sessions if was_timed(record, CONTROL)]
     logs = [block_logs(record, GATED) for record in sessions]
     within_side = [side.ravel() for each in logs for side in each.values()]
     spread = {
@@ -98,6 +108,8 @@ def noise_of(case: str, sessions: Sequence[Record]) -> Noise:
         "session": _deviation([each.mean() for each in gated]),
         "session, drift out": _deviation(
             [(ours - theirs).mean() for ours, theirs in zip(gated, control, strict=True)]
+            if len(control) == len(gated)
+            else []
         ),
         "level": _deviation([float(np.median(each["base"])) for each in logs]),
     }
@@ -131,6 +143,27 @@ def same_on_both_sides(records: Iterable[Record]) -> dict[str, list[Record]]:
         if measured and (same or record.get("control")):
             found[f"{record['op']} {record['case']}"].append(record)
     return dict(found)
+
+
+def thinned(record: Record) -> Record:
+    """A record of `measure.paired` with the medians of its blocks alone, without telemetry."""
+    if record.get("kind") != "pair":
+        return record
+    blocks = [
+        {
+            "side": block["side"],
+            "taken": {name: [statistics.median(s)] for name, s in block["taken"].items()},
+        }
+        for block in record["blocks"]
+    ]
+    kept = {name: value for name, value in record.items() if name not in ("telemetry", "blocks")}
+    return {**kept, "blocks": blocks}
+
+
+def keep(records: Iterable[Record], path: Path) -> None:
+    """Write records thinned, packed. The same records make the same bytes. Raises OSError."""
+    text = "".join(json.dumps(thinned(record)) + "\n" for record in records)
+    path.write_bytes(gzip.compress(text.encode(), compresslevel=9, mtime=0))
 
 
 def table(noises: Sequence[Noise]) -> list[str]:
@@ -172,11 +205,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     parser.add_argument("--worst", type=int, default=0, metavar="N", help="also the N worst cases")
+    parser.add_argument("--keep", type=Path, metavar="OUT", help="write the sessions, thinned")
     options = parser.parse_args(arguments)
     try:
-        found = same_on_both_sides(record for path in options.files for record in read(path))
+        records = [record for path in options.files for record in read(path)]
+        found = same_on_both_sides(records)
         noises = [noise_of(case, sessions) for case, sessions in sorted(found.items())]
-    except (NoiseError, KeyError, TypeError, ValueError) as error:
+        if options.keep:
+            keep(records, options.keep)
+    except (NoiseError, KeyError, TypeError, ValueError, OSError) as error:
         print(f"noise: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
     if not noises:

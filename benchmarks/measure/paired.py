@@ -26,8 +26,9 @@ import json
 import re
 import secrets
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from benchmarks.measure.measuring import (
     worker_command,
     worker_environment,
 )
-from benchmarks.measure.pairs import Asked, NoWorker, Plan, Side, measure_pairs
+from benchmarks.measure.pairs import Asked, NoWorker, Plan, Side, Write, measure_pairs
 from benchmarks.measure.process import Message, WorkerRefusal
 from benchmarks.measure.selection import matching, regular_expression
 from benchmarks.measure.telemetry import Telemetry
@@ -67,11 +68,59 @@ def asked_for(bench: str, match: str, limit: int | None) -> list[Asked]:
     return [found[place * len(found) // limit] for place in range(limit)]
 
 
-def side_of(name: str, on: str) -> tuple[str, Side]:
-    """A commit's hash, and how to start its workers. Raises UnknownCommit."""
-    found = checkout(name)
-    command = [*worker_command(on), "--paired"]
-    return found.commit, Side(command, worker_environment(found.code))
+@dataclass(frozen=True)
+class Bench:
+    """Two commits whose workers can be started here.
+
+    Attributes:
+        base: full hash of the older commit.
+        head: full hash of the newer one.
+    """
+
+    base: str
+    head: str
+    device: str
+    _sides: tuple[Side, Side]
+
+    @classmethod
+    def of(cls, base: str, head: str, device: str = "cuda") -> Bench:
+        """Of two revisions, on `cuda`, or `cpu` for a dry run. Raises UnknownCommit."""
+        found = [checkout(name) for name in (base, head)]
+        command = [*worker_command(device), "--paired"]
+        older, newer = (Side(command, worker_environment(one.code)) for one in found)
+        return cls(found[0].commit, found[1].commit, device, (older, newer))
+
+    def measure(self, asked: Sequence[Asked], plan: Plan, write: Write) -> None:
+        """Write what is compared, and then what `benchmarks.measure.pairs.measure_pairs` does.
+
+        Raises what that raises.
+        """
+        card = device.gpu() if self.device == "cuda" else None
+        seed = secrets.randbelow(1 << 31)
+        how = {name: value for name, value in asdict(plan).items() if name != "until"}
+        about = {"kind": "run", "base": self.base, "head": self.head, "seed": seed, "plan": how}
+        write({**about, "fingerprint": {**device.fingerprint(SUITE)}})
+        measure_pairs(
+            asked,
+            *self._sides,
+            plan,
+            write,
+            memory=Telemetry(card.uuid).memory if card else lambda: None,
+            seed=seed,
+            settings=Settings(device=self.device),
+        )
+
+
+@contextmanager
+def written_to(path: Path) -> Iterator[Write]:
+    """What adds a record to a file, at once, as a line of JSON. Raises OSError."""
+    with path.open("a", encoding="utf-8") as file:
+
+        def write(record: Message) -> None:
+            file.write(json.dumps(_short(record), allow_nan=False) + "\n")
+            file.flush()
+
+        yield write
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,36 +139,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{name}", type=_positive, default=getattr(Plan(), name))
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a dry run")
     options = parser.parse_args(arguments)
-    card = device.gpu()
-    if options.device == "cuda" and card is None:
+    if options.device == "cuda" and device.gpu() is None:
         parser.error("no NVIDIA GPU on this machine; --device cpu tries the machinery without one")
     asked = asked_for(options.bench, options.match, options.limit)
     if not asked:
         parser.error(f"no case fits {options.bench!r} and contains {options.match!r}")
     plan = Plan(options.sessions, options.quads, options.rounds, options.pairs)
-    memory = Telemetry(card.uuid).memory if card else lambda: None
-    seed = secrets.randbelow(1 << 31)
     try:
-        base, base_side = side_of(options.base, options.device)
-        head, head_side = side_of(options.head, options.device)
-        with options.out.open("a", encoding="utf-8") as file:
-
-            def write(record: Message) -> None:
-                file.write(json.dumps(_short(record), allow_nan=False) + "\n")
-                file.flush()
-
-            about = {"kind": "run", "base": base, "head": head, "seed": seed, "plan": asdict(plan)}
-            write({**about, "fingerprint": {**device.fingerprint(SUITE)}})
-            measure_pairs(
-                asked,
-                base_side,
-                head_side,
-                plan,
-                write,
-                memory=memory,
-                seed=seed,
-                settings=Settings(device=options.device),
-            )
+        bench = Bench.of(options.base, options.head, options.device)
+        with written_to(options.out) as write:
+            bench.measure(asked, plan, write)
     except (UnknownCommit, WorkerRefusal, NoWorker, OSError) as error:
         print(f"paired: {error}", file=sys.stderr)
         return 2

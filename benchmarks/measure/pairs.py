@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import math
 import random
 import secrets
 import tempfile
 import threading
+import time
 import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,6 +49,7 @@ class Plan:
         rounds: of a block; in each round every implementation is timed once.
         pairs: of processes, at the same time.
         control: the part of the cases that is also measured base beside base.
+        until: by `time.monotonic`: no case is begun later.
     """
 
     sessions: int = 3
@@ -54,6 +57,7 @@ class Plan:
     rounds: int = 6
     pairs: int = 5
     control: float = 0.05
+    until: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -109,11 +113,8 @@ def measure_pairs(
             progress.step(f"{what}{record['op']} {record['case']} {record['status']}")
 
     queue = deque((session, one) for session in range(plan.sessions) for one in asked)
-    drawn = deque(
-        (session, one)
-        for session in range(plan.sessions)
-        for one in chance.sample(list(asked), controls)
-    )
+    beside_itself = chance.sample(list(asked), controls)
+    drawn = deque((session, one) for session in range(plan.sessions) for one in beside_itself)
     shared = _Run(plan, settings, Room(memory), Turns(), done)
     different, same = {BASE: base, HEAD: head}, {BASE: base, HEAD: base}
     several = min(plan.pairs, len(asked))
@@ -130,13 +131,21 @@ def measure_pairs(
             raise pair.error
 
 
+class _SideFault(WorkerFault):
+    """A worker's fault, and which of the two it was."""
+
+    def __init__(self, side: str, fault: WorkerFault) -> None:
+        super().__init__(f"{side}: {fault}", fault.implementation, fault.before_the_case)
+        self.side = side
+
+
 @contextmanager
 def _told_of(side: str) -> Iterator[None]:
     """A worker's fault says which of the two it was."""
     try:
         yield
     except WorkerFault as fault:
-        raise WorkerFault(f"{side}: {fault}") from fault
+        raise _SideFault(side, fault) from fault
 
 
 @dataclass(frozen=True)
@@ -181,7 +190,7 @@ class _Pair(threading.Thread):
     def run(self) -> None:
         """Measure until the queue is empty."""
         try:
-            while self.error is None:
+            while time.monotonic() < self._run.plan.until:
                 try:
                     session, asked = self._queue.popleft()
                 except IndexError:
@@ -206,7 +215,7 @@ class _Pair(threading.Thread):
         return {**what, "op": asked.op, "version": asked.version, "case": asked.case.name}
 
     def _measured(self, asked: Asked) -> Message:
-        """Status, reason, each side's telemetry, and blocks."""
+        """Status of the case and of each side, reason, each side's telemetry, and blocks."""
         blocks: list[Message] = []
         try:
             self._start()
@@ -214,22 +223,25 @@ class _Pair(threading.Thread):
             if all("kernl" in names for names in prepared.values()):
                 blocks = self._blocks(asked)
             points = self._both(lambda one: one.finish(self._limit))
-        except WorkerFault as fault:
+        except _SideFault as fault:
             self._stop()
-            return {"status": "failed", "reason": str(fault), "blocks": []}
+            sides = {name: "failed" if name == fault.side else "unknown" for name in self._sides}
+            return {"status": "failed", "sides": sides, "reason": str(fault), "blocks": []}
         self._replace_worn()
         why = {
             name: next((point for point in told if point["variant"] == "kernl"), _NO_POINT)
             for name, told in points.items()
         }
+        sides = {name: point["status"] for name, point in why.items()}
         wrong = {name: point for name, point in why.items() if point["status"] != "ok"}
         if wrong:
             seen = {point["status"] for point in wrong.values()}
             status = "skipped" if seen == {"skipped"} else "failed"
             reason = "; ".join(f"{name}: {point['reason']}" for name, point in wrong.items())
-            return {"status": status, "reason": reason, "blocks": []}
+            return {"status": status, "sides": sides, "reason": reason, "blocks": []}
         telemetry: Message = {name: point.get("telemetry", {}) for name, point in why.items()}
-        return {"status": "ok", "reason": "", "telemetry": telemetry, "blocks": blocks}
+        told = {"status": "ok", "sides": sides, "reason": "", "telemetry": telemetry}
+        return {**told, "blocks": blocks}
 
     def _blocks(self, asked: Asked) -> list[Message]:
         """All blocks of a case, while this pair has the device."""

@@ -95,6 +95,32 @@ def _written(path: Path, records: list[dict[str, Any]]) -> Path:
     return path
 
 
+def test_a_case_that_eager_does_not_run_has_no_drift() -> None:
+    records = made_up(3)
+    for block in records[1]["blocks"]:
+        del block["taken"]["eager"]
+    found = noise.noise_of("softmax one.fp16", records).spread
+    assert math.isnan(found["session, drift out"])
+    assert found["session"] == noise.noise_of("softmax one.fp16", made_up(3)).spread["session"]
+
+
+def test_what_is_kept_tells_the_same(tmp_path: Path) -> None:
+    run = {"kind": "run", "base": "a", "head": "a"}
+    whole = _written(tmp_path / "whole.jsonl", [run, *made_up(4, drift=DRIFT)])
+    thin, again = tmp_path / "thin.jsonl.gz", tmp_path / "again.jsonl.gz"
+    assert noise.main([str(whole), "--keep", str(thin)]) == 0
+    assert noise.main([str(thin), "--keep", str(again)]) == 0
+    assert thin.read_bytes() == again.read_bytes()
+    first, *pairs = noise.read(thin)
+    assert first == run
+    assert all(len(block["taken"]["kernl"]) == 1 for one in pairs for block in one["blocks"])
+    of_all, of_kept = (
+        noise.noise_of("one", noise.same_on_both_sides(noise.read(path))["softmax one.fp16"])
+        for path in (whole, thin)
+    )
+    assert of_kept == of_all
+
+
 def test_the_command_prints_the_kinds_and_the_worst(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -142,7 +168,7 @@ def _blocks(change: Any) -> list[dict[str, Any]]:
         (_blocks(lambda blocks: blocks[0]["taken"].update(kernl=[0.0])), "not above 0"),
         (_blocks(lambda blocks: blocks[0]["taken"].update(kernl=[])), "not above 0"),
         (_blocks(lambda blocks: blocks[0].update(side="left")), "left"),
-        (_blocks(lambda blocks: blocks[0]["taken"].pop("eager")), "eager"),
+        (_blocks(lambda blocks: blocks[0]["taken"].pop("kernl")), "kernl"),
     ],
 )
 def test_what_cannot_be_used_is_told(

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -170,25 +171,37 @@ def test_controls_are_base_beside_base(stand: Stand) -> None:
         assert {block["side"] for block in one["blocks"]} == {"base", "head"}
         assert all(block["taken"]["kernl"] == [1e-6] * 2 for block in one["blocks"])
     assert len(written) == 24
+    # The same cases in each session: a control is judged as the others are.
+    assert len({one["case"] for one in controls}) == 2
+
+
+def test_no_case_is_begun_late(stand: Stand) -> None:
+    plan = Plan(sessions=1, pairs=1, control=0.0, until=time.monotonic() - 1)
+    assert stand.measure(["one", "two"], plan) == []
+    assert stand.lines("start-") == []
 
 
 @pytest.mark.parametrize(
-    ("fault", "status", "reason"),
+    ("fault", "status", "of_head", "reason"),
     [
-        ("dies", "failed", "head: the worker ended with status 9"),
-        ("crashes", "failed", "head: the worker ended with status 9 during"),
-        ("short", "failed", "a block of 2 rounds took"),
-        ("wrong", "failed", "head: relative L2 error 0.5"),
-        ("absent", "skipped", "base: this commit has no op; head: this commit has no op"),
+        ("dies", "failed", "failed", "head: the worker ended with status 9"),
+        ("crashes", "failed", "failed", "head: the worker ended with status 9 during"),
+        ("short", "failed", None, "a block of 2 rounds took"),
+        ("wrong", "failed", "failed", "head: relative L2 error 0.5"),
+        ("absent", "skipped", "skipped", "base: this commit has no op; head: this commit has no"),
     ],
 )
-def test_a_fault_costs_one_case(stand: Stand, fault: str, status: str, reason: str) -> None:
+def test_a_fault_costs_one_case(
+    stand: Stand, fault: str, status: str, of_head: str | None, reason: str
+) -> None:
     plan = Plan(sessions=1, quads=1, rounds=2, pairs=1, control=0.0)
     written = stand.measure(["one", fault, "two"], plan)
     assert [_of(written, name)["status"] for name in ("one", fault, "two")] == ["ok", status, "ok"]
     found = _of(written, fault)
     assert reason in found["reason"]
     assert found["blocks"] == []
+    assert of_head in (None, found["sides"]["head"])
+    assert _of(written, "one")["sides"] == {"base": "ok", "head": "ok"}
     restarted = fault in ("dies", "crashes", "short")
     assert len(stand.lines("start-")) == (4 if restarted else 2)
 

@@ -1,0 +1,95 @@
+"""What sessions of two commits beside each other tell of one case: pure functions of numbers.
+
+In a session new processes, one a commit, time the case in turns. Processes of one commit differ, so
+a session is one observation, whatever it consists of. Three of them tell little about their own
+variance; what is known of the case's noise (`benchmarks.known_noise`) counts as further ones: a
+moderated t-test. All cases are then judged together by `benchmarks.compare.decide`.
+
+Source: G. K. Smyth, "Linear models and empirical Bayes methods for assessing differential
+expression in microarray experiments", Stat. Appl. Genet. Mol. Biol. 3 (2004), section 4.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from benchmarks.compare import MIN_EFFECT, SPREAD_FACTOR, SampleTest
+
+MIN_SESSIONS = 3
+"""Fewer sessions of new processes than this never decide anything."""
+CONFIRMED = 0.01
+"""The p-value by which a second measurement, in processes of its own, confirms a suspect."""
+
+_LEAST_DEVIATION = 0.001
+"""What no case's noise is believed to be below: equal sessions may be chance."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What is known of a case's noise: variances of a session's log-ratio where nothing changed.
+
+    Attributes:
+        raw: of log(head / base) of what is gated.
+        drift_out: of the same less eager's; infinite where eager does not run.
+        degrees: so many observations it counts as.
+    """
+
+    raw: float
+    drift_out: float
+    degrees: float
+
+
+def compare_sessions(
+    ratios: Sequence[float], drifts: Sequence[float], spread: Spread
+) -> SampleTest:
+    """Test whether a case's sessions tell that head is slower or faster than base.
+
+    Args:
+        ratios: log(head / base) of what is gated, one of each session.
+        drifts: the same of what did not change, in the same sessions; empty where it does not run.
+            It is subtracted where the case's noise is known to be smaller then.
+        spread: what is known of that noise.
+
+    A change has to be above 2 %, and above three times what `ratios`' mean is known to vary by.
+    """
+    problem = _sessions_problem(ratios)
+    if problem:
+        nan = math.nan
+        return SampleTest(nan, nan, nan, nan, nan, nan, False, problem)
+    observed = np.asarray(ratios, float)
+    paired = len(drifts) == len(ratios) and bool(np.isfinite(drifts).all())
+    drift_removed = paired and spread.drift_out < spread.raw
+    if drift_removed:
+        observed = observed - np.asarray(drifts, float)
+    known = max(spread.drift_out if drift_removed else spread.raw, _LEAST_DEVIATION**2)
+    count = len(observed)
+    degrees = spread.degrees + count - 1
+    squares = float(np.var(observed)) * count
+    error = math.sqrt((spread.degrees * known + squares) / degrees / count)
+    effect = float(np.mean(observed))
+    return SampleTest(
+        log_effect=effect,
+        standard_error=error,
+        degrees=degrees,
+        threshold=max(math.log1p(MIN_EFFECT), SPREAD_FACTOR * math.sqrt(known / count)),
+        p_slower=float(stats.t.sf(effect / error, degrees)),
+        p_faster=float(stats.t.sf(-effect / error, degrees)),
+        drift_removed=drift_removed,
+        problem="",
+    )
+
+
+def confirms(again: SampleTest) -> bool:
+    """Whether a second measurement, by itself, says that head is slower."""
+    return not again.problem and again.p_slower <= CONFIRMED and again.log_effect > again.threshold
+
+
+def _sessions_problem(ratios: Sequence[float]) -> str:
+    if len(ratios) < MIN_SESSIONS:
+        return f"{len(ratios)} sessions, at least {MIN_SESSIONS} are needed"
+    if not bool(np.isfinite(ratios).all()):
+        return "a session has a ratio that is not a finite number"
+    return ""

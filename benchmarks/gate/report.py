@@ -30,6 +30,8 @@ from benchmarks.gate.findings import (
 FORMAT = 1
 MAX_GROUPS = 30
 MAX_TEXT = 400
+MAX_UNSTABLE = 0.05
+"""The part of what was compared that may be unstable in a pass: these are listed."""
 QUIET: frozenset[Outcome] = frozenset({"pass", "skipped"})
 """Outcomes that are counted, not listed."""
 EXITS = {
@@ -83,10 +85,14 @@ class Report:
     @property
     def exit_code(self) -> int:
         """0 pass, 1 regression, 2 could not decide. A comparison of nothing is no pass."""
-        outcomes = set(self.counts)
+        counts = self.counts
+        outcomes = set(counts)
         if outcomes & REGRESSIONS:
             return 1
-        if self.blockers or outcomes & UNDECIDED or not outcomes & COMPARED:
+        compared = sum(counts.get(outcome, 0) for outcome in COMPARED)
+        unstable = counts.get("unstable", 0)
+        too_many = unstable > MAX_UNSTABLE * (compared + unstable)
+        if self.blockers or too_many or outcomes & (UNDECIDED - {"unstable"}) or not compared:
             return 2
         return 0
 
@@ -185,6 +191,11 @@ def amount(value: float, metric: str) -> str:
                 return f"{value / size:.4g} {unit}"
         return f"{value * 1e9:.4g} ns"
     return str(int(value)) if value.is_integer() else f"{value:.4g}"
+
+
+def share(part: float) -> str:
+    """A part of a whole as whole per cent, 100 only where it is all of it."""
+    return f"{math.floor(100 * part + 1e-9)} %"
 
 
 def percent(ratio: float) -> str:

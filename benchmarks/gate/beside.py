@@ -1,0 +1,243 @@
+"""Two commits that were timed beside each other → findings: what the gate says of each case.
+
+Works on records as `benchmarks.measure.paired` writes them and touches no file. A case is
+
+- regressed where head is slower by more than its noise explains, over all cases together
+  (`benchmarks.compare.decide`), by more than 2 % and by three times what is known of its noise
+  (`benchmarks.sessions`), and where a second measurement by new processes says so too;
+- improved by the mirrored first two;
+- unstable where a change of 5 % could have been missed; else it passes.
+
+Cases that were measured base beside base are judged alike: where one of them differs, nothing of
+the run is believed.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from benchmarks import compare
+from benchmarks.gate.findings import GATED, Finding, Key, Outcome, worst_first
+from benchmarks.known_noise import KnownNoise, Session, session
+from benchmarks.measure.telemetry import throttled
+from benchmarks.sessions import MIN_SESSIONS, compare_sessions, confirms
+
+Record = Mapping[str, Any]
+Case = tuple[str, str]
+"""Operator and case."""
+
+_SAME = ("gpu", "driver", "torch", "triton")
+_ATTEMPTS = 2
+"""So often head has to fail, and base never, before it is called head's failure."""
+
+
+@dataclass
+class Evidence:
+    """What was measured of one case.
+
+    Attributes:
+        sessions: log-ratios of those that count.
+        base: seconds of a call, one of each of these sessions.
+        head: the same.
+        left_out: why the other sessions do not count.
+        sides: status of each side in each session, whether it counts or not.
+    """
+
+    sessions: list[Session] = field(default_factory=list)
+    base: list[float] = field(default_factory=list)
+    head: list[float] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    sides: list[Mapping[str, str]] = field(default_factory=list)
+
+    def add(self, record: Record) -> None:
+        """Raises ValueError or KeyError where the record is none of a case."""
+        self.sides.append(record.get("sides", {}))
+        if record["status"] != "ok":
+            self.left_out.append(str(record["reason"]))
+            return
+        slowed = [throttled(seen) for seen in record.get("telemetry", {}).values()]
+        if any(slowed):
+            self.left_out.append(next(filter(None, slowed)))
+            return
+        self.sessions.append(session(record))
+        for side, seconds in (("base", self.base), ("head", self.head)):
+            taken = [block["taken"][GATED] for block in record["blocks"] if block["side"] == side]
+            seconds.append(statistics.median(one for block in taken for one in block))
+
+    def test(self, case: Case, known: KnownNoise) -> compare.SampleTest:
+        """The t-test of its sessions."""
+        drifts = [one.drift for one in self.sessions]
+        return compare_sessions([one.ratio for one in self.sessions], drifts, known.of(*case))
+
+
+@dataclass
+class Gathered:
+    """The records of a run, by case; `again` is what was measured to confirm a suspicion."""
+
+    cases: dict[Case, Evidence] = field(default_factory=dict)
+    controls: dict[Case, Evidence] = field(default_factory=dict)
+    again: dict[Case, Evidence] = field(default_factory=dict)
+    fingerprints: list[Record] = field(default_factory=list)
+    commits: set[tuple[str, str]] = field(default_factory=set)
+
+    def add(self, record: Record) -> None:
+        """Raises ValueError or KeyError where it is no record of `benchmarks.measure.paired`."""
+        if record["kind"] == "run":
+            self.fingerprints.append(record["fingerprint"])
+            self.commits.add((str(record["base"]), str(record["head"])))
+            return
+        into = self.controls if record["control"] else self.cases
+        if record.get("stage") == "again":
+            into = self.again
+        case = (str(record["op"]), str(record["case"]))
+        into.setdefault(case, Evidence()).add(record)
+
+    def unlike(self) -> str:
+        """What differs between the machines of the runs, in words; empty where nothing."""
+        for name in _SAME:
+            seen = sorted({str(one.get(name)) for one in self.fingerprints})
+            if len(seen) > 1:
+                return f"the runs were not measured on one machine: {name} {', '.join(seen)}"
+        return ""
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What the records say.
+
+    Attributes:
+        findings: one of each case, worst first.
+        blockers: why nothing is decided.
+        suspects: cases that a second measurement has to confirm, worst first.
+        uncertain: cases in which a change of 5 % could have been missed, the least certain first.
+        power: by slowdown, in what part of the cases it would have been seen.
+    """
+
+    findings: Sequence[Finding]
+    blockers: Sequence[str]
+    suspects: Sequence[Case]
+    uncertain: Sequence[Case]
+    power: Mapping[float, float]
+
+
+def judge(gathered: Gathered, known: KnownNoise, machine: str) -> Verdicts:
+    """Judge all cases together. A suspect that `again` says nothing of is not decided yet."""
+    tests = {case: seen.test(case, known) for case, seen in gathered.cases.items()}
+    whole = {case: test for case, test in tests.items() if not _broken(gathered.cases[case])}
+    decided = dict(zip(whole, compare.decide(list(whole.values())), strict=True))
+    findings, suspects = [], []
+    for case, seen in gathered.cases.items():
+        if case not in decided:
+            findings.append(_failed(case, seen, machine))
+            continue
+        found = _finding(case, seen, decided[case], tests[case], machine)
+        if found.outcome == "regressed":
+            suspects.append((found.ratio, case))
+            found = _confirmed(found, gathered.again.get(case), case, known)
+        findings.append(found)
+    blockers = [*_alarms(gathered.controls, known), *filter(None, [gathered.unlike()])]
+    if blockers:
+        findings = [_void(found) for found in findings]
+    usable = {case: test for case, test in whole.items() if not test.problem}
+    smallest = dict(zip(usable, compare.detectable(list(usable.values())), strict=True))
+    uncertain = sorted(
+        (case for case, one in smallest.items() if one > compare.MAX_DETECTABLE),
+        key=lambda case: -smallest[case],
+    )
+    return Verdicts(
+        sorted(findings, key=worst_first),
+        blockers,
+        [case for _, case in sorted(suspects, reverse=True)],
+        uncertain,
+        {change: compare.power(list(usable.values()), change) for change in (0.02, 0.03, 0.05)},
+    )
+
+
+def _key(case: Case, machine: str) -> Key:
+    op, name = case
+    return Key(machine, "kernels", op, "time", name, GATED)
+
+
+def _broken(seen: Evidence) -> bool:
+    return any(set(sides.values()) - {"ok"} for sides in seen.sides)
+
+
+def _finding(
+    case: Case,
+    seen: Evidence,
+    found: compare.Comparison,
+    test: compare.SampleTest,
+    machine: str,
+) -> Finding:
+    outcome: Outcome = found.verdict
+    reason = found.reason
+    if test.problem:
+        outcome = "undecided"
+        reason = "; ".join(dict.fromkeys([test.problem, *seen.left_out]))
+    base, head = (statistics.median(one) if one else math.nan for one in (seen.base, seen.head))
+    return Finding(
+        _key(case, machine),
+        outcome,
+        base,
+        head,
+        reason,
+        found.ratio,
+        found.low,
+        found.high,
+        test.drift_removed,
+    )
+
+
+def _failed(case: Case, seen: Evidence, machine: str) -> Finding:
+    """The finding where a session of a case could not be measured."""
+    base, head = ({sides.get(side, "unknown") for sides in seen.sides} for side in ("base", "head"))
+    why = "; ".join(dict.fromkeys(seen.left_out))
+    outcome: Outcome = "undecided"
+    if base == head == {"skipped"}:
+        outcome = "skipped"
+    elif base == {"ok"} and head == {"skipped"}:
+        outcome = "missing"
+    elif base == {"skipped"} and head == {"ok"}:
+        outcome = "new"
+    elif base == head == {"failed"}:
+        outcome = "failing"
+    elif base == {"failed"} and head == {"ok"}:
+        outcome = "fixed"
+    elif head == {"failed"} and "failed" not in base and len(seen.sides) >= _ATTEMPTS:
+        outcome = "failed"
+    elif seen.sessions:
+        why = f"{len(seen.left_out)} of {len(seen.sides)} sessions failed: {why}"
+    return Finding(_key(case, machine), outcome, math.nan, math.nan, why)
+
+
+def _confirmed(found: Finding, again: Evidence | None, case: Case, known: KnownNoise) -> Finding:
+    """A suspect, once new processes measured it again."""
+    if again is None or len(again.sessions) < MIN_SESSIONS:
+        why = "; ".join(dict.fromkeys(again.left_out)) if again else "it was not measured again"
+        return replace(found, outcome="undecided", reason=f"{found.reason}, not confirmed: {why}")
+    test = again.test(case, known)
+    change = f"{100 * math.expm1(test.log_effect):+.1f} %"
+    if confirms(test):
+        return replace(found, reason=f"{found.reason}; measured again {change}")
+    reason = f"slower at first, not when measured again ({change}): noise"
+    return replace(found, outcome="pass", reason=reason)
+
+
+def _alarms(controls: Mapping[Case, Evidence], known: KnownNoise) -> Iterable[str]:
+    tests = {case: seen.test(case, known) for case, seen in controls.items()}
+    for (case, _), found in zip(tests.items(), compare.decide(list(tests.values())), strict=True):
+        if found.verdict in ("regressed", "improved"):
+            yield (
+                f"the control {' '.join(case)}, base beside base, differs by "
+                f"{100 * (found.ratio - 1):+.1f} %: the run is void, measure again"
+            )
+
+
+def _void(found: Finding) -> Finding:
+    if found.outcome not in ("regressed", "improved", "failed"):
+        return found
+    return replace(found, outcome="undecided", reason=f"{found.reason}, in a run that is void")

@@ -1,7 +1,10 @@
-"""`python -m benchmarks.gate BASE HEAD`: is HEAD worse than BASE, by their stored results?
+"""`python -m benchmarks.gate BASE HEAD`: is HEAD worse than BASE?
 
-Exit codes: 0 pass; 1 at least one regression that was not acknowledged; 2 could not decide. See
-`benchmarks.gate.findings` for what is a regression and `benchmarks.compare` for the statistics.
+By their stored results (`benchmarks.gate.stored`); with `--measure` by timing both beside each
+other on this machine's GPU (`benchmarks.gate.measured`); with `--pairs FILE` alone by what an
+earlier `--measure` wrote there.
+
+Exit codes: 0 pass; 1 at least one regression that was not acknowledged; 2 could not decide.
 """
 
 import argparse
@@ -9,159 +12,37 @@ import datetime
 import io
 import json
 import logging
+import math
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
-
-from benchmarks import store
-from benchmarks.gate import acknowledged
-from benchmarks.gate.findings import COMPARED, TIMED, Row, control_drift, find
+from benchmarks import known_noise, store
+from benchmarks.gate import acknowledged, measured
+from benchmarks.gate.junit import to_junit
 from benchmarks.gate.report import Report, show, to_json, to_markdown
+from benchmarks.gate.stored import SUITES, judge
+from benchmarks.measure import device
+from benchmarks.measure.ahead import UnknownCommit
+from benchmarks.measure.paired import Bench, written_to
+from benchmarks.measure.pairs import NoWorker
+from benchmarks.measure.process import WorkerRefusal
+from benchmarks.measure.selection import regular_expression
+from benchmarks.noise import NoiseError, read
+from benchmarks.sessions import MIN_SESSIONS
 
 RESULTS = Path(__file__).parents[1] / "results"
-SUITES = ("codegen", "kernels", "models")
-MAX_CONTROL_DRIFT = 0.02
-MIN_CONTROL_CASES = 10
 MAX_PROBLEMS = 5
 _HASH = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _SHORT_HASH = re.compile(r"[0-9a-f]{4,64}")
-PROCESS_NOISE = (
-    "base and head were timed in separate processes: noise from process to process is not sampled "
-    "and may look like a change"
-)
-NO_LATENCY = "no GPU samples were compared: latency was not measured"
 
 
 class GateError(Exception):
     """The comparison cannot begin; the message says what was seen and what to do."""
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Rows of both sides that lie on the same machine and suite."""
-
-    base: list[Row] = field(default_factory=list)
-    head: list[Row] = field(default_factory=list)
-    machines: set[str] = field(default_factory=set)
-    blockers: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
-def judge(
-    rows: pd.DataFrame,
-    runs: pd.DataFrame,
-    base: str,
-    head: str,
-    *,
-    today: datetime.date,
-    suite: str = "all",
-    machine: str = "",
-    entries: Sequence[acknowledged.Acknowledged] = (),
-    commits: Iterable[str] = (),
-) -> Report:
-    """Compare two commits.
-
-    Args:
-        rows: `benchmarks.store.Store.rows`.
-        runs: `benchmarks.store.Store.runs`.
-        base: full hash of the older commit.
-        head: full hash of the newer one.
-        today: the date in UTC, for entries that expire.
-        suite: one of `SUITES` or "all".
-        machine: compare on this machine alone; "" for all that both sides share.
-        entries: accepted regressions.
-        commits: full hashes whose entries count, `head` among them.
-    """
-    suites = SUITES if suite == "all" else (suite,)
-    if base == head:
-        blocker = "base and head are the same commit: give two different ones"
-        return Report(base, head, suites, (), (), [blocker])
-    chosen = select(rows, base, head, suites, machine)
-    fingerprints = {str(run["run"]): run for run in _records(runs)}
-    findings = find(chosen.base, chosen.head, fingerprints)
-    drifts = control_drift(findings, chosen.base, chosen.head)
-    findings, words = acknowledged.acknowledge(findings, entries, commits, today)
-    compared = {f.key.suite for f in findings if f.outcome in COMPARED}
-    timed = any(f.key.suite in TIMED and f.outcome in COMPARED | {"unstable"} for f in findings)
-    notes = [*chosen.notes, *words, PROCESS_NOISE if timed else NO_LATENCY]
-    blockers = list(chosen.blockers)
-    if not compared and not blockers:
-        blockers.append("nothing was compared: no measurement has a number on both sides")
-    blockers += [
-        f"eager of {suite}, whose code did not change, moved by {100 * (drift - 1):+.1f} % (median "
-        f"of {cases} cases): the machine changed, measure both commits again"
-        for suite, (drift, cases) in drifts.items()
-        if cases >= MIN_CONTROL_CASES and abs(drift - 1) > MAX_CONTROL_DRIFT
-    ]
-    machines = tuple(sorted(chosen.machines))
-    return Report(base, head, suites, machines, findings, blockers, notes)
-
-
-def select(
-    rows: pd.DataFrame, base: str, head: str, suites: Sequence[str], machine: str
-) -> Selection:
-    """The rows that can be set against each other, and in words what cannot."""
-    chosen = Selection()
-    sides = {base: "base", head: "head"}
-    for commit, side in sides.items():
-        if not (rows["commit"] == commit).any():
-            chosen.blockers.append(
-                f"no results for {side} {commit[:12]}; there are results for "
-                f"{_known_commits(rows)}: run the benchmarks on it first"
-            )
-    if machine:
-        if not (rows["machine"] == machine).any():
-            known = ", ".join(sorted(set(rows["machine"]))) or "none"
-            chosen.blockers.append(f"no results on machine {machine}; machines known: {known}")
-        rows = rows[rows["machine"] == machine]
-    if chosen.blockers:
-        return chosen
-    absent: dict[str, list[str]] = {}
-    for suite in suites:
-        why = _select_suite(chosen, rows[rows["suite"] == suite], base, head, suite)
-        if why:
-            absent.setdefault(why, []).append(suite)
-    chosen.notes.extend(f"{', '.join(names)}: {why}" for why, names in absent.items())
-    if not chosen.machines:
-        # Where nothing can be compared the remarks are the reason.
-        chosen.blockers.extend(chosen.notes)
-        chosen.notes.clear()
-    return chosen
-
-
-def _select_suite(chosen: Selection, rows: pd.DataFrame, base: str, head: str, suite: str) -> str:
-    """Add the rows of one suite; returns why there are none on either side, or nothing."""
-    measured = rows[rows["status"] != "skipped"]
-    old, new = (set(rows.loc[rows["commit"] == commit, "machine"]) for commit in (base, head))
-    live_old, live_new = (
-        set(measured.loc[measured["commit"] == commit, "machine"]) for commit in (base, head)
-    )
-    shared = old & new
-    for commit, side in ((base, chosen.base), (head, chosen.head)):
-        of_side = rows[(rows["commit"] == commit) & rows["machine"].isin(shared)]
-        side.extend(_records(of_side))
-    chosen.machines.update(shared & (live_old | live_new))
-    if live_old and live_new and not live_old & live_new:
-        chosen.blockers.append(
-            f"{suite}: different machines, base on {_names(live_old)}, head on {_names(live_new)}"
-        )
-    elif suite == "codegen" and live_old and not live_new:
-        # It can be measured on any machine: where it is absent it was left out.
-        chosen.blockers.append(f"{suite}: no results for head, base has them")
-    elif not live_old and not live_new:
-        seen = "only skipped cases" if old or new else "no results"
-        return f"{seen} on either side"
-    else:
-        for name, others in (("base", live_old - new), ("head", live_new - old)):
-            if others:
-                chosen.notes.append(f"{suite}: {_names(others)} has results for {name} only")
-    return ""
 
 
 def resolve(revision: str, known: Iterable[str]) -> str:
@@ -211,16 +92,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report, options.json, lambda: json.dumps(to_json(report), indent=1, allow_nan=False) + "\n"
     )
     report = _write(report, options.markdown, lambda: to_markdown(report))
+    report = _write(report, options.junit, lambda: to_junit(report))
     show(report, sys.stdout)
     return report.exit_code
 
 
 def _report(options: argparse.Namespace) -> Report:
-    if not options.results.is_dir():
-        raise GateError(f"{options.results} is no directory: run the benchmarks or give --results")
     entries: list[acknowledged.Acknowledged] = []
     if options.acknowledged is not None or acknowledged.PATH.exists():
         entries = acknowledged.load(options.acknowledged or acknowledged.PATH)
+    today = datetime.datetime.now(datetime.UTC).date()
+    if not (options.measure or options.pairs):
+        return _by_results(options, entries, today)
+    report = _measured(options) if options.measure else _replayed(options)
+    commits = gated_commits(report.base, report.head)
+    findings, words = acknowledged.acknowledge(report.findings, entries, commits, today)
+    return replace(report, findings=findings, notes=[*report.notes, *words])
+
+
+def _by_results(
+    options: argparse.Namespace,
+    entries: Sequence[acknowledged.Acknowledged],
+    today: datetime.date,
+) -> Report:
+    if not options.results.is_dir():
+        raise GateError(f"{options.results} is no directory: run the benchmarks or give --results")
     stored = store.load(options.results)
     known = set(stored.rows["commit"])
     base, head = resolve(options.base, known), resolve(options.head, known)
@@ -229,7 +125,7 @@ def _report(options: argparse.Namespace) -> Report:
         stored.runs,
         base,
         head,
-        today=datetime.datetime.now(datetime.UTC).date(),
+        today=today,
         suite=options.suite,
         machine=options.machine,
         entries=entries,
@@ -241,10 +137,79 @@ def _report(options: argparse.Namespace) -> Report:
     return replace(report, notes=[*report.notes, *problems])
 
 
+def _measured(options: argparse.Namespace) -> Report:
+    if device.gpu() is None and options.device == "cuda":
+        raise GateError(
+            "--measure needs an NVIDIA GPU, and none answers here: leave it out to compare stored "
+            "results, or give --pairs FILE to judge what was measured elsewhere"
+        )
+    wanted = measured.Wanted(
+        every=options.every,
+        bench=options.bench,
+        match=options.match,
+        limit=options.limit,
+        budget_s=options.budget,
+        sessions=options.sessions,
+    )
+    machine = device.machine_name()
+    try:
+        bench = Bench.of(options.base, options.head, options.device)
+        if bench.base == bench.head and not options.every:
+            raise GateError(
+                "base and head are the same commit: give two different ones, or --every to see "
+                "what the gate says where nothing changed"
+            )
+        known = known_noise.load(machine)
+        with written_to(options.pairs) if options.pairs else nullcontext(_forget) as write:
+            return measured.measure(bench, wanted, write, known, machine)
+    except (UnknownCommit, WorkerRefusal, NoWorker, NoiseError, ValueError, OSError) as error:
+        raise GateError(str(error)) from error
+
+
+def _replayed(options: argparse.Namespace) -> Report:
+    try:
+        records = list(read(options.pairs))
+        gpus = {str(one["fingerprint"]["gpu"]) for one in records if one.get("kind") == "run"}
+        machine = device.slug(gpus.pop()) if len(gpus) == 1 else "machine"
+        report = measured.replay(records, known_noise.load(machine), machine)
+    except NoiseError as error:
+        raise GateError(str(error)) from error
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise GateError(
+            f"{options.pairs} does not hold what `--measure --pairs` writes "
+            f"({type(error).__name__}: {error}): give such a file"
+        ) from error
+    for name, seen in ((options.base, report.base), (options.head, report.head)):
+        if resolve(name, [seen]) != seen:
+            raise GateError(f"{options.pairs} was measured of {seen[:12]}, not of {name}")
+    return report
+
+
+def _forget(record: object) -> None:
+    """Records that nobody asked for."""
+
+
+def _seconds(text: str) -> float:
+    """A budget such as 90s, 10m or 1h. Raises argparse.ArgumentTypeError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if found is None or float(found[1]) <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: give one such as 90s, 10m or 1h")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def _count(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least {least}")
+        return int(text)
+
+    return number
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gate",
-        description="Compare the stored results of two commits.",
+        description="Compare two commits by their stored results, or by measuring them.",
         epilog="Exit codes: 0 pass; 1 regression that was not acknowledged; 2 could not decide.",
         allow_abbrev=False,
     )
@@ -256,6 +221,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--acknowledged", type=Path, help=f"default: {acknowledged.PATH.name}")
     parser.add_argument("--json", type=Path, help="write everything to this file")
     parser.add_argument("--markdown", type=Path, help="write a summary for a pull request")
+    parser.add_argument("--junit", type=Path, help="write a JUnit file")
+    parser.add_argument("--pairs", type=Path, help="what --measure writes; alone: judge it")
+    timing = parser.add_argument_group("timing both beside each other")
+    timing.add_argument("--measure", action="store_true", help="on this machine's NVIDIA GPU")
+    timing.add_argument("--every", action="store_true", help="also what HEAD cannot have changed")
+    timing.add_argument("--bench", type=regular_expression, default="", metavar="REGEX")
+    timing.add_argument("--match", type=regular_expression, default="", metavar="REGEX")
+    timing.add_argument("--limit", type=_count(1), help="so many cases, spread evenly")
+    timing.add_argument("--budget", type=_seconds, default=math.inf, help="such as 10m")
+    timing.add_argument("--sessions", type=_count(MIN_SESSIONS), default=MIN_SESSIONS)
+    timing.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a dry run")
     return parser
 
 
@@ -278,17 +254,3 @@ def _write(report: Report, path: Path | None, text: Callable[[], str]) -> Report
         blocker = f"{path} cannot be written ({error.strerror}): give another path"
         return replace(report, blockers=[*report.blockers, blocker])
     return report
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
-
-
-def _known_commits(rows: pd.DataFrame) -> str:
-    newest = rows.sort_values("committed_at", ascending=False)["commit"].drop_duplicates()
-    shown = [commit[:12] for commit in newest[:5]]
-    return ", ".join(shown) + (f" and {len(newest) - 5} more" if len(newest) > 5 else "") or "none"
-
-
-def _names(machines: Iterable[str]) -> str:
-    return ", ".join(sorted(machines))

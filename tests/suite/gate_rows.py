@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.gate.command import judge
 from benchmarks.gate.report import Report
+from benchmarks.gate.stored import judge
 
 BASE, HEAD, OTHER = "a" * 40, "b" * 40, "c" * 40
 TODAY = datetime.date(2030, 6, 1)

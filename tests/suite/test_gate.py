@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.asv_file import METRICS
-from benchmarks.gate.command import judge
+from benchmarks.gate.stored import judge
 from tests.suite.gate_rows import (
     BASE,
     GPU_MACHINE,

@@ -11,7 +11,7 @@ from benchmarks import cases as frozen_cases
 from benchmarks import freeze, store
 from benchmarks.asv_file import METRICS
 from benchmarks.cases import NOT_SELECTED
-from benchmarks.gate.command import judge
+from benchmarks.gate.stored import judge
 from benchmarks.measure import device, for_asv, models
 from benchmarks.measure.journal import Journal, Record
 from benchmarks.measure.model_table import standing, table

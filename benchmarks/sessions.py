@@ -14,12 +14,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.compare import MIN_EFFECT, SPREAD_FACTOR, SampleTest
 
+Array = NDArray[np.float64]
+
 MIN_SESSIONS = 3
 """Fewer sessions of new processes than this never decide anything."""
+SOUGHT = 0.03
+"""More sessions are taken of a case in which such a change could be missed."""
 CONFIRMED = 0.01
 """The p-value by which a second measurement, in processes of its own, confirms a suspect."""
 
@@ -55,7 +60,7 @@ def compare_sessions(
 
     A change has to be above 2 %, and above three times what `ratios`' mean is known to vary by.
     """
-    problem = _sessions_problem(ratios)
+    problem = _problem(ratios)
     if problem:
         nan = math.nan
         return SampleTest(nan, nan, nan, nan, nan, nan, False, problem)
@@ -64,17 +69,13 @@ def compare_sessions(
     drift_removed = paired and spread.drift_out < spread.raw
     if drift_removed:
         observed = observed - np.asarray(drifts, float)
-    known = max(spread.drift_out if drift_removed else spread.raw, _LEAST_DEVIATION**2)
-    count = len(observed)
-    degrees = spread.degrees + count - 1
-    squares = float(np.var(observed)) * count
-    error = math.sqrt((spread.degrees * known + squares) / degrees / count)
-    effect = float(np.mean(observed))
+    known = spread.drift_out if drift_removed else spread.raw
+    effect, error, degrees, threshold = moderated(observed, known, spread.degrees)
     return SampleTest(
-        log_effect=effect,
-        standard_error=error,
-        degrees=degrees,
-        threshold=max(math.log1p(MIN_EFFECT), SPREAD_FACTOR * math.sqrt(known / count)),
+        log_effect=float(effect),
+        standard_error=float(error),
+        degrees=float(degrees),
+        threshold=float(threshold),
         p_slower=float(stats.t.sf(effect / error, degrees)),
         p_faster=float(stats.t.sf(-effect / error, degrees)),
         drift_removed=drift_removed,
@@ -82,12 +83,36 @@ def compare_sessions(
     )
 
 
-def confirms(again: SampleTest) -> bool:
-    """Whether a second measurement, by itself, says that head is slower."""
-    return not again.problem and again.p_slower <= CONFIRMED and again.log_effect > again.threshold
+def moderated(
+    observed: Array, known: Array | float, known_degrees: Array | float
+) -> tuple[Array, Array, Array, Array]:
+    """Mean, its standard error, degrees of freedom, and the least change that counts.
+
+    Args:
+        observed: (…, sessions), log-ratios.
+        known: (…), the variance of one of them that is known.
+        known_degrees: (…), so many observations that counts as.
+    """
+    count = observed.shape[-1]
+    known = np.maximum(known, _LEAST_DEVIATION**2)
+    degrees = np.asarray(known_degrees + count - 1.0)
+    squares = np.var(observed, axis=-1) * count
+    error = np.sqrt((known_degrees * known + squares) / degrees / count)
+    threshold = np.maximum(math.log1p(MIN_EFFECT), SPREAD_FACTOR * np.sqrt(known / count))
+    return np.mean(observed, axis=-1), error, degrees, threshold
 
 
-def _sessions_problem(ratios: Sequence[float]) -> str:
+def confirms(again: SampleTest, whole: SampleTest) -> bool:
+    """Whether a second measurement says by itself that head is slower, and both that by enough.
+
+    `whole` is the test of the sessions of both.
+    """
+    if again.problem or whole.problem:
+        return False
+    return again.p_slower <= CONFIRMED and whole.log_effect > whole.threshold
+
+
+def _problem(ratios: Sequence[float]) -> str:
     if len(ratios) < MIN_SESSIONS:
         return f"{len(ratios)} sessions, at least {MIN_SESSIONS} are needed"
     if not bool(np.isfinite(ratios).all()):

@@ -4,9 +4,11 @@ Works on records as `benchmarks.measure.paired` writes them and touches no file.
 
 - regressed where head is slower by more than its noise explains, over all cases together
   (`benchmarks.compare.decide`), by more than 2 % and by three times what is known of its noise
-  (`benchmarks.sessions`), and where a second measurement by new processes says so too;
+  (`benchmarks.sessions`), and where a second measurement by new processes is significant too and
+  both together are above these limits;
 - improved by the mirrored first two;
-- unstable where a change of 5 % could have been missed; else it passes.
+- unstable where it was slower at first and not again, or where a change of 5 % could have been
+  missed; else it passes.
 
 Cases that were measured base beside base are judged alike: where one of them differs, nothing of
 the run is believed.
@@ -24,7 +26,7 @@ from benchmarks import compare
 from benchmarks.gate.findings import GATED, Finding, Key, Outcome, worst_first
 from benchmarks.known_noise import KnownNoise, Session, session
 from benchmarks.measure.telemetry import throttled
-from benchmarks.sessions import MIN_SESSIONS, compare_sessions, confirms
+from benchmarks.sessions import MIN_SESSIONS, SOUGHT, compare_sessions, confirms
 
 Record = Mapping[str, Any]
 Case = tuple[str, str]
@@ -113,7 +115,7 @@ class Verdicts:
         findings: one of each case, worst first.
         blockers: why nothing is decided.
         suspects: cases that a second measurement has to confirm, worst first.
-        uncertain: cases in which a change of 5 % could have been missed, the least certain first.
+        uncertain: cases in which a change of 3 % could have been missed, the least certain first.
         power: by slowdown, in what part of the cases it would have been seen.
     """
 
@@ -137,7 +139,7 @@ def judge(gathered: Gathered, known: KnownNoise, machine: str) -> Verdicts:
         found = _finding(case, seen, decided[case], tests[case], machine)
         if found.outcome == "regressed":
             suspects.append((found.ratio, case))
-            found = _confirmed(found, gathered.again.get(case), case, known)
+            found = _confirmed(found, seen, gathered.again.get(case), case, known)
         findings.append(found)
     blockers = [*_alarms(gathered.controls, known), *filter(None, [gathered.unlike()])]
     if blockers:
@@ -145,7 +147,7 @@ def judge(gathered: Gathered, known: KnownNoise, machine: str) -> Verdicts:
     usable = {case: test for case, test in whole.items() if not test.problem}
     smallest = dict(zip(usable, compare.detectable(list(usable.values())), strict=True))
     uncertain = sorted(
-        (case for case, one in smallest.items() if one > compare.MAX_DETECTABLE),
+        (case for case, one in smallest.items() if one > SOUGHT),
         key=lambda case: -smallest[case],
     )
     return Verdicts(
@@ -214,17 +216,20 @@ def _failed(case: Case, seen: Evidence, machine: str) -> Finding:
     return Finding(_key(case, machine), outcome, math.nan, math.nan, why)
 
 
-def _confirmed(found: Finding, again: Evidence | None, case: Case, known: KnownNoise) -> Finding:
+def _confirmed(
+    found: Finding, seen: Evidence, again: Evidence | None, case: Case, known: KnownNoise
+) -> Finding:
     """A suspect, once new processes measured it again."""
     if again is None or len(again.sessions) < MIN_SESSIONS:
         why = "; ".join(dict.fromkeys(again.left_out)) if again else "it was not measured again"
         return replace(found, outcome="undecided", reason=f"{found.reason}, not confirmed: {why}")
     test = again.test(case, known)
     change = f"{100 * math.expm1(test.log_effect):+.1f} %"
-    if confirms(test):
+    whole = Evidence(sessions=[*seen.sessions, *again.sessions])
+    if confirms(test, whole.test(case, known)):
         return replace(found, reason=f"{found.reason}; measured again {change}")
-    reason = f"slower at first, not when measured again ({change}): noise"
-    return replace(found, outcome="pass", reason=reason)
+    reason = f"slower at first, but measured again {change}, which does not confirm it"
+    return replace(found, outcome="unstable", reason=reason)
 
 
 def _alarms(controls: Mapping[Case, Evidence], known: KnownNoise) -> Iterable[str]:

@@ -2,7 +2,7 @@
 
 1. The cases of the operators that the change can have touched (`benchmarks.touched`), in three
    sessions, of new processes each; one in twenty also base beside base.
-2. Where a change of 5 % could still be missed, three more sessions, and three more.
+2. Where a change of 3 % could still be missed, three more sessions, and three more.
 3. Who is suspected of being slower, three sessions by processes that measured nothing before.
 
 With a budget the first part may take half of it, the second goes on until three quarters are

@@ -1,0 +1,181 @@
+"""The gate by measuring: which cases, in which order, how often, and what a budget leaves out."""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from benchmarks.gate import measured
+from benchmarks.gate.measured import Wanted
+from benchmarks.gate.report import Report
+from benchmarks.known_noise import KnownNoise, Session
+from benchmarks.measure.measuring import SweepCase
+from benchmarks.measure.paired import Bench
+from benchmarks.measure.pairs import Asked, Plan, Write
+from tests.suite.pair_records import BASE, HEAD, MACHINE, pair, run
+
+NAMES = ["calm.fp16", "slow.fp16", "wild.fp16", "fluke.fp16"]
+
+
+@dataclass
+class FakeBench:
+    """Measures what a function of stage, case and session says."""
+
+    changes: Callable[[str, int], float]
+    cost_s: float = 1.0
+    base: str = BASE
+    head: str = HEAD
+    now: float = 1000.0
+    taken: list[tuple[list[str], int, float]] = field(default_factory=list)
+    _count: dict[str, int] = field(default_factory=dict)
+
+    def measure(self, asked: Sequence[Asked], plan: Plan, write: Write) -> None:
+        self.taken.append(([one.case.name for one in asked], plan.sessions, plan.control))
+        write(run())
+        for session in range(plan.sessions):
+            for one in asked:
+                if self.now >= plan.until:
+                    return
+                self.now += self.cost_s
+                name = one.case.name
+                number = self._count[name] = self._count.get(name, -1) + 1
+                write(pair(session, self.changes(name, number), op=one.op, case=name))
+
+
+def changes(name: str, number: int) -> float:
+    """Of a case's sessions, in the order of their taking."""
+    if name == "slow.fp16":
+        return 0.06
+    if name == "wild.fp16":
+        return 0.05 * (-1) ** number
+    return 0.06 if name == "fluke.fp16" and number < 3 else 0.0
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
+    some = [
+        Asked(op, 1, SweepCase(name, {"rows": 1}, "fp16"))
+        for op, names in (("softmax", NAMES), ("rotary", ["same.fp16"]))
+        for name in names
+    ]
+    monkeypatch.setattr(measured, "asked_for", lambda *_: some)
+    monkeypatch.setattr("benchmarks.touched.Tree.of", lambda *_: None)
+    monkeypatch.setattr(measured, "touched", lambda *_: {"softmax"})
+    return some
+
+
+def gate(bench: FakeBench, written: list[Any] | None = None, **wanted: Any) -> Report:
+    noise = [Session(0.002 * (-1) ** number, 0.0) for number in range(20)]
+    known = KnownNoise({("softmax", name): noise for name in NAMES})
+    write = (written if written is not None else []).append
+    clock = lambda: bench.now  # noqa: E731
+    return measured.measure(
+        cast(Bench, bench), Wanted(**wanted), write, known, MACHINE, clock=clock
+    )
+
+
+def outcomes(report: Report) -> dict[str, str]:
+    return {one.key.case: one.outcome for one in report.findings}
+
+
+@pytest.mark.usefixtures("asked")
+def test_each_part_takes_what_it_has_to() -> None:
+    bench = FakeBench(changes)
+    written: list[Any] = []
+    report = gate(bench, written)
+    first, *more, again = bench.taken
+    assert first == (NAMES, 3, 0.05)
+    assert more == [(["wild.fp16"], 3, 0.0)] * len(more)
+    assert 1 <= len(more) <= measured.MORE
+    assert again == (["slow.fp16", "fluke.fp16"], 3, 0.0)
+    assert outcomes(report) == {
+        "calm.fp16": "pass",
+        "slow.fp16": "regressed",
+        "wild.fp16": "pass",
+        "fluke.fp16": "unstable",
+        "all cases": "pass",
+    }
+    assert report.exit_code == 1
+    stages = [one["stage"] for one in written if one["kind"] == "pair"]
+    assert set(stages) == {"first", "more", "again"}
+    # What was written tells the same when it is read again.
+    noise = [Session(0.002 * (-1) ** number, 0.0) for number in range(20)]
+    known = KnownNoise({("softmax", name): noise for name in NAMES})
+    read = measured.replay(written, known, MACHINE)
+    assert {**outcomes(read), "all cases": "pass"} == outcomes(report)
+    assert (read.base, read.head) == (BASE, HEAD)
+
+
+@pytest.mark.usefixtures("asked")
+def test_what_the_change_cannot_have_touched_passes_unmeasured() -> None:
+    report = gate(FakeBench(lambda *_: 0.0))
+    (same,) = (one for one in report.findings if one.key.op == "rotary")
+    assert (same.outcome, math.isnan(same.ratio)) == ("pass", True)
+    assert same.reason == "every file that it depends on says the same in both commits"
+    assert report.exit_code == 0
+    bench = FakeBench(lambda *_: 0.0)
+    report = gate(bench, every=True)
+    assert bench.taken[0][0] == [*NAMES, "same.fp16"]
+    assert "all cases" not in outcomes(report)
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_limit_is_of_what_is_touched() -> None:
+    bench = FakeBench(lambda *_: 0.0)
+    gate(bench, limit=2)
+    assert bench.taken[0][0] == ["calm.fp16", "wild.fp16"]
+
+
+def test_a_change_that_touches_nothing_passes_at_once(
+    asked: list[Asked], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measured, "touched", lambda *_: set())
+    bench = FakeBench(changes)
+    report = gate(bench)
+    assert bench.taken == []
+    assert report.exit_code == 0
+    assert {one.key.op for one in report.findings} == {one.op for one in asked}
+
+
+@pytest.mark.usefixtures("asked")
+def test_what_a_budget_does_not_reach_is_not_decided() -> None:
+    # Half of 12 s: the first session of the four cases, and two of the second.
+    report = gate(FakeBench(changes), budget_s=12.0)
+    assert report.exit_code == 2
+    assert {one.outcome for one in report.findings if one.key.op == "softmax"} == {"undecided"}
+    tiny = gate(FakeBench(changes), budget_s=4.0)
+    late = [one for one in tiny.findings if "budget ended" in one.reason]
+    assert [one.key.case for one in late] == ["wild.fp16", "fluke.fp16"]
+
+
+@pytest.mark.usefixtures("asked")
+def test_with_a_budget_the_suspects_are_measured_again() -> None:
+    bench = FakeBench(changes)
+    report = gate(bench, budget_s=26.0)
+    assert outcomes(report)["slow.fp16"] == "regressed"
+    assert bench.now <= 1000.0 + 26.0 + 1.0
+
+
+@pytest.mark.usefixtures("asked")
+def test_the_report_says_what_would_have_been_seen() -> None:
+    report = gate(FakeBench(lambda *_: 0.0))
+    seen = re.fullmatch(
+        r"power: a slowdown of one case would have been seen in "
+        r"(\d+) % if by 2 %, (\d+) % if by 3 %, (\d+) % if by 5 %",
+        report.notes[0],
+    )
+    assert seen is not None
+    assert int(seen[1]) < 60 < 95 < int(seen[2]) <= int(seen[3]) == 100
+    assert report.notes[-1].startswith("measured for ")
+
+
+def test_records_of_several_comparisons_are_refused(tmp_path: Path) -> None:
+    other = {**run(), "head": "c" * 40}
+    with pytest.raises(ValueError, match="2 pairs of commits"):
+        measured.replay([run(), other], KnownNoise({}), MACHINE)
+    with pytest.raises(ValueError, match="0 pairs of commits"):
+        measured.replay([], KnownNoise({}), MACHINE)

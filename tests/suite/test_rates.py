@@ -1,0 +1,80 @@
+"""The gate's error rates, by drawing its runs from recorded noise. Seconds on a CPU."""
+
+import numpy as np
+import pytest
+
+from benchmarks import compare
+from benchmarks.gate import rates
+from benchmarks.gate.rates import Recorded
+from benchmarks.known_noise import RECORDED, KnownNoise, Session, sessions_of
+from benchmarks.noise import read
+from benchmarks.sessions import compare_sessions
+
+RUNS = 400
+
+
+@pytest.fixture(scope="module")
+def recorded() -> Recorded:
+    records = (one for path in sorted(RECORDED.glob("*.gz")) for one in read(path))
+    return Recorded.of(sessions_of(records))
+
+
+def test_enough_was_recorded(recorded: Recorded) -> None:
+    cases, sessions = recorded.ratio.shape
+    assert cases >= 300
+    assert sessions >= 17
+
+
+def test_where_nothing_changed_no_run_is_red(recorded: Recorded) -> None:
+    seen = rates.unchanged(recorded, 300, RUNS, seed=1)
+    assert seen.flagged <= 0.0002
+    assert seen.red <= 0.01 * RUNS
+    assert seen.unstable <= 0.05
+
+
+def test_of_five_thousand_cases_one_run_in_a_hundred_is_red_at_most(recorded: Recorded) -> None:
+    seen = rates.unchanged(recorded, 5000, 200, seed=2)
+    assert seen.flagged <= 0.0002
+    assert seen.red <= 2
+    assert seen.unstable <= 0.05
+
+
+@pytest.mark.parametrize(("slowdown", "least"), [(0.03, 0.90), (0.05, 0.95), (0.10, 0.99)])
+def test_a_slowdown_is_found(recorded: Recorded, slowdown: float, least: float) -> None:
+    assert rates.found(recorded, 300, slowdown, 1000, seed=3) >= least
+
+
+def test_a_gate_that_does_not_confirm_or_has_no_limit_would_be_worse(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is drawn does tell a good gate from a bad one."""
+    monkeypatch.setattr("benchmarks.sessions.SPREAD_FACTOR", 0.0)
+    monkeypatch.setattr("benchmarks.sessions.MIN_EFFECT", 0.0)
+    monkeypatch.setattr(rates, "CONFIRMED", 1.0)
+    monkeypatch.setattr(rates, "FALSE_DISCOVERY_RATE", 0.5)
+    seen = rates.unchanged(recorded, 300, RUNS, seed=1)
+    assert seen.red > 0.05 * RUNS
+
+
+def test_the_drawn_test_is_the_gates_own() -> None:
+    """One case, drawn whole: the same p and the same limits as `compare_sessions` gives."""
+    chance = np.random.default_rng(5)
+    ratios = chance.normal(0.03, 0.01, 12)
+    drawn = rates._Tested.of(ratios[None, None, :3], np.array([[1e-4]]), np.array([[9.0]]))
+    spread = KnownNoise({("a", "b"): [Session(0.01, float("nan"))] * 9}).of("a", "b")
+    test = compare_sessions([float(one) for one in ratios[:3]], [], spread)
+    assert drawn.p[0, 0] == pytest.approx(test.p_slower)
+    assert drawn.effect[0, 0] == pytest.approx(test.log_effect)
+    assert drawn.threshold[0, 0] == pytest.approx(test.threshold)
+    assert drawn.detectable[0, 0] == pytest.approx(compare.detectable([test])[0])
+
+
+def test_the_command_says_what_it_lacks(
+    tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = tmp_path_factory.mktemp("noise") / "few.jsonl"
+    empty.write_text("")
+    assert rates.main([str(empty)]) == 2
+    assert "no case has 12 sessions" in capsys.readouterr().err
+    assert rates.main([str(empty.with_name("none.jsonl"))]) == 2
+    assert "none.jsonl" in capsys.readouterr().err

@@ -133,6 +133,10 @@ table: environment ## Print the device times of one commit as a table: make tabl
 gate: environment ## Compare the results of two commits: make gate BASE=… HEAD=…
 	@$(RUN) -m benchmarks.gate $(GATE_ARGS) "$(BASE)" "$(HEAD)"
 
+.PHONY: gate-gpu
+gate-gpu: environment ## Time two commits beside each other on the NVIDIA GPU, and judge
+	@env -u TRITON_INTERPRET $(RUN) -m benchmarks.gate --measure $(GATE_ARGS) "$(BASE)" "$(HEAD)"
+
 .PHONY: limits
 limits: environment ## Name kernels that spill or ask for too much shared memory: make limits HEAD=…
 	@$(RUN) -m benchmarks.limits "$(HEAD)"

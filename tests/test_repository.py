@@ -173,5 +173,26 @@ def test_make_lists_every_command() -> None:
 def test_both_workflows_run_what_developers_run() -> None:
     folder = ROOT / ".github" / "workflows"
     assert "run: .ci/run" in (folder / "ci.yml").read_text()
-    named = set(re.findall(r"run: make ([a-z-]+)", (folder / "gpu.yml").read_text()))
-    assert {"environment", "test-gpu", "measure", "bench", "gate"} <= named <= make_targets()
+    commands = re.findall(
+        r"^ +(?:- )?(?:run: )?make ([a-z-]+)", (folder / "gpu.yml").read_text(), re.M
+    )
+    assert {"environment", "test-gpu", "bench", "gate-gpu"} <= set(commands) <= make_targets()
+
+
+@pytest.mark.parametrize("name", ["ci.yml", "gpu.yml"])
+def test_workflows_may_read_alone_and_use_what_a_commit_names(name: str) -> None:
+    text = (ROOT / ".github" / "workflows" / name).read_text()
+    used = re.findall(r"uses: *(\S+)", text)
+    assert used
+    assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", one) for one in used), used
+    assert re.findall(r"^ *permissions:\n((?: +\S+: \S+\n)+)", text, re.M) == ["  contents: read\n"]
+    assert "pull_request_target" not in text
+    assert "secrets." not in text
+
+
+def test_a_pull_request_reaches_the_gpu_by_a_label_alone() -> None:
+    text = (ROOT / ".github" / "workflows" / "gpu.yml").read_text()
+    assert re.search(r"^  pull_request:\n    types: \[labeled\]\n", text, re.M)
+    jobs = text.split("jobs:\n")[1]
+    asked = "if: github.event_name != 'pull_request' || github.event.label.name == 'measure'"
+    assert jobs.count("runs-on:") == jobs.count(asked) == 1

@@ -19,12 +19,14 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from benchmarks import known_noise, store
 from benchmarks.gate import acknowledged, measured
+from benchmarks.gate.bisect import NothingToFind, bisect
 from benchmarks.gate.junit import to_junit
-from benchmarks.gate.report import Report, show, to_json, to_markdown
+from benchmarks.gate.report import Report, clean, percent, show, to_json, to_markdown
 from benchmarks.gate.stored import SUITES, judge
 from benchmarks.measure import device
 from benchmarks.measure.ahead import UnknownCommit
@@ -82,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     # The problems it warns about are part of the report.
     logging.getLogger(store.__name__).addHandler(logging.NullHandler())
+    if options.bisect:
+        return _bisect(options)
     try:
         report = _report(options)
     except GateError as error:
@@ -185,6 +189,26 @@ def _replayed(options: argparse.Namespace) -> Report:
     return report
 
 
+def _bisect(options: argparse.Namespace) -> int:
+    """Print the commits that made a case slower; exit code 0 if found, else 2 and the reason."""
+    try:
+        if device.gpu() is None and options.device == "cuda":
+            raise GateError("--bisect needs an NVIDIA GPU, and none answers here")
+        known = known_noise.load(device.machine_name())
+        say = partial(print, flush=True)
+        found = bisect(options.bisect, options.base, options.head, known, options.device, say)
+    except (GateError, NothingToFind, UnknownCommit, WorkerRefusal, NoWorker, NoiseError) as error:
+        print(f"gate: {clean(str(error))}", file=sys.stderr)
+        return 2
+    subject = f"{clean(options.bisect)}: {percent(1 + found.effect)}"
+    if len(found.commits) > 1:
+        subject += f"; one of {len(found.commits)} commits, the others could not be timed"
+    print(subject)
+    for commit in found.commits:
+        print(clean((_git("log", "-1", "--format=%H %s", commit) or commit).strip()))
+    return 0
+
+
 def _forget(record: object) -> None:
     """Records that nobody asked for."""
 
@@ -231,6 +255,9 @@ def _parser() -> argparse.ArgumentParser:
     timing.add_argument("--limit", type=_count(1), help="so many cases, spread evenly")
     timing.add_argument("--budget", type=_seconds, default=math.inf, help="such as 10m")
     timing.add_argument("--sessions", type=_count(MIN_SESSIONS), default=MIN_SESSIONS)
+    timing.add_argument(
+        "--bisect", metavar="CASE", help='"OP CASE": which commit made it slower, by measuring'
+    )
     timing.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a dry run")
     return parser
 

@@ -117,7 +117,7 @@ def measure_pairs(
     drawn = deque((session, one) for session in range(plan.sessions) for one in beside_itself)
     shared = _Run(plan, settings, Room(memory), Turns(), done)
     different, same = {BASE: base, HEAD: head}, {BASE: base, HEAD: base}
-    several = min(plan.pairs, len(asked))
+    several = min(plan.pairs, len(queue))
     pairs = [
         *(_Pair(shared, queue, different, control=False) for _ in range(several)),
         *(_Pair(shared, drawn, same, control=True) for _ in range(min(1, controls))),

@@ -21,6 +21,7 @@ WITHOUT_TORCH = (
     "benchmarks.cases",
     "benchmarks.compare",
     "benchmarks.gate.command",
+    "benchmarks.gate.floors",
     "benchmarks.measure.device",
     "benchmarks.measure.fleet",
     "benchmarks.measure.fleet_worker",

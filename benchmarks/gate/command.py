@@ -22,9 +22,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
+
 from benchmarks import known_noise, store
-from benchmarks.gate import acknowledged, measured
+from benchmarks.gate import acknowledged, floors, measured
 from benchmarks.gate.bisect import NothingToFind, bisect
+from benchmarks.gate.findings import Finding, worst_first
 from benchmarks.gate.junit import to_junit
 from benchmarks.gate.report import Report, clean, percent, show, to_json, to_markdown
 from benchmarks.gate.stored import SUITES, judge
@@ -90,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report = _report(options)
     except GateError as error:
         report = Report(options.base, options.head, (), (), (), (str(error),))
-    except acknowledged.AcknowledgedError as error:
+    except (acknowledged.AcknowledgedError, floors.FloorsError) as error:
         report = Report(options.base, options.head, (), (), (), error.problems)
     report = _write(
         report, options.json, lambda: json.dumps(to_json(report), indent=1, allow_nan=False) + "\n"
@@ -135,10 +138,24 @@ def _by_results(
         entries=entries,
         commits=gated_commits(base, head),
     )
+    findings, notes = _promises(options, stored.rows, head)
     problems = [f"{problem.path}: {problem.reason}" for problem in stored.problems]
     if len(problems) > MAX_PROBLEMS:
         problems[MAX_PROBLEMS:] = [f"{len(problems) - MAX_PROBLEMS} more problems in the results"]
-    return replace(report, notes=[*report.notes, *problems])
+    findings = sorted([*report.findings, *findings], key=worst_first)
+    return replace(report, findings=findings, notes=[*report.notes, *notes, *problems])
+
+
+def _promises(
+    options: argparse.Namespace, rows: pd.DataFrame, head: str
+) -> tuple[list[Finding], list[str]]:
+    """What is to be said of the speeds that are promised."""
+    promised = [one for one in floors.load(options.floors) if options.suite in ("all", one.suite)]
+    found = floors.check(rows, head, promised, options.machine)
+    silent = floors.unmeasured(rows, head, promised, options.machine)
+    if promised and not found:
+        silent = [f"none of {len(promised)} promised speeds was measured of head"]
+    return found, silent
 
 
 def _measured(options: argparse.Namespace) -> Report:
@@ -243,6 +260,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--suite", choices=(*SUITES, "all"), default="all")
     parser.add_argument("--machine", default="", help="only this machine (default: all shared)")
     parser.add_argument("--acknowledged", type=Path, help=f"default: {acknowledged.PATH.name}")
+    parser.add_argument(
+        "--floors", type=Path, default=floors.PATH, help=f"promised speeds: {floors.PATH.name}"
+    )
     parser.add_argument("--json", type=Path, help="write everything to this file")
     parser.add_argument("--markdown", type=Path, help="write a summary for a pull request")
     parser.add_argument("--junit", type=Path, help="write a JUnit file")

@@ -32,7 +32,7 @@ OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 REGRESSIONS: frozenset[Outcome] = frozenset({"failed", "regressed"})
 UNDECIDED: frozenset[Outcome] = frozenset({"missing", "unstable", "undecided"})
 COMPARED: frozenset[Outcome] = frozenset({"pass", "improved", "regressed", "acknowledged"})
-HIGHER_IS_BETTER = frozenset({"occupancy"})
+HIGHER_IS_BETTER = frozenset({"occupancy", "speedup"})
 TIMED = frozenset({"kernels", "models"})
 """Suites whose numbers are times with samples; the others' are exact counts."""
 GATED = "kernl"

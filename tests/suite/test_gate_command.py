@@ -180,6 +180,34 @@ def test_a_slower_kernel_is_a_regression(results: Path, gate: Gate) -> None:
     assert f"softmax {CASES[0]} on gpu: time 10 µs → 10.6 µs (+6 %" in out
 
 
+@pytest.mark.parametrize(("promised", "code"), [(0.9, 0), (1.1, 1)])
+def test_a_promised_speed_is_kept_or_red(
+    results: Path, tmp_path: Path, gate: Gate, promised: float, code: int
+) -> None:
+    for commit in (BASE, HEAD):
+        write(results, commit, suites=("kernels",))  # kernl takes as long as eager
+    floors = tmp_path / "floors.toml"
+    floors.write_text(
+        f'[[floor]]\nsuite = "kernels"\nop = "softmax"\ncase = "{CASES[1]}"\nover = "eager"\n'
+        f'at_least = {promised}\nreason = "fewer launches"\n'
+    )
+    got, out = gate(BASE, HEAD, "--floors", str(floors))
+    assert got == code
+    assert ("1 times as fast as eager, promised are 1.1: fewer launches" in out) == (code == 1)
+    floors.write_text("[[floor]]\n")
+    got, out = gate(BASE, HEAD, "--floors", str(floors))
+    assert got == 2
+    assert "'suite' is missing, it is needed" in out
+
+
+def test_where_no_promised_speed_was_measured_one_note_says_so(results: Path, gate: Gate) -> None:
+    for commit in (BASE, HEAD):
+        write(results, commit)
+    code, out = gate(BASE, HEAD)
+    assert code == 0
+    assert out.count("promised speeds was measured of head") == 1
+
+
 def test_a_crash_is_told_with_its_reason(results: Path, gate: Gate) -> None:
     write(results, BASE)
     crash: Changes = {("codegen.Softmax.track_registers", CASES[0], "sm_90"): None}

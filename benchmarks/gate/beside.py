@@ -115,7 +115,8 @@ class Verdicts:
         findings: one of each case, worst first.
         blockers: why nothing is decided.
         suspects: cases that a second measurement has to confirm, worst first.
-        uncertain: cases in which a change of 3 % could have been missed, the least certain first.
+        uncertain: cases in which a change of 3 % could have been missed, the least certain first;
+            before them those that too few sessions count of.
         power: by slowdown, in what part of the cases it would have been seen.
     """
 
@@ -144,8 +145,7 @@ def judge(gathered: Gathered, known: KnownNoise, machine: str) -> Verdicts:
     blockers = [*_alarms(gathered.controls, known), *filter(None, [gathered.unlike()])]
     if blockers:
         findings = [_void(found) for found in findings]
-    usable = {case: test for case, test in whole.items() if not test.problem}
-    smallest = dict(zip(usable, compare.detectable(list(usable.values())), strict=True))
+    smallest = dict(zip(whole, compare.detectable(list(whole.values())), strict=True))
     uncertain = sorted(
         (case for case, one in smallest.items() if one > SOUGHT),
         key=lambda case: -smallest[case],
@@ -155,7 +155,7 @@ def judge(gathered: Gathered, known: KnownNoise, machine: str) -> Verdicts:
         blockers,
         [case for _, case in sorted(suspects, reverse=True)],
         uncertain,
-        {change: compare.power(list(usable.values()), change) for change in (0.02, 0.03, 0.05)},
+        {change: compare.power(list(whole.values()), change) for change in (0.02, 0.03, 0.05)},
     )
 
 

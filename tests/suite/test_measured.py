@@ -143,13 +143,35 @@ def test_a_change_that_touches_nothing_passes_at_once(
 
 @pytest.mark.usefixtures("asked")
 def test_what_a_budget_does_not_reach_is_not_decided() -> None:
-    # Half of 12 s: the first session of the four cases, and two of the second.
-    report = gate(FakeBench(changes), budget_s=12.0)
+    # Half of 8 s: the first session of the four cases; until 6 s two sessions of the first of them.
+    bench = FakeBench(changes)
+    report = gate(bench, budget_s=8.0)
     assert report.exit_code == 2
     assert {one.outcome for one in report.findings if one.key.op == "softmax"} == {"undecided"}
+    assert len(bench.taken) == 2
     tiny = gate(FakeBench(changes), budget_s=4.0)
     late = [one for one in tiny.findings if "budget ended" in one.reason]
     assert [one.key.case for one in late] == ["wild.fp16", "fluke.fp16"]
+
+
+@pytest.mark.usefixtures("asked")
+def test_sessions_that_do_not_count_are_made_good() -> None:
+    """The device slows down in the first two sessions of one case."""
+
+    class HotBench(FakeBench):
+        def measure(self, asked: Sequence[Asked], plan: Plan, write: Write) -> None:
+            def hot(record: Any) -> None:
+                number = self._count.get("calm.fp16", 0)
+                if record.get("case") == "calm.fp16" and number < 2:
+                    record = {**record, "telemetry": {"base": {"throttle": ["software thermal"]}}}
+                write(record)
+
+            super().measure(asked, plan, hot)
+
+    bench = HotBench(lambda *_: 0.0)
+    report = gate(bench)
+    assert bench.taken[1][0] == ["calm.fp16"]
+    assert outcomes(report)["calm.fp16"] == "pass"
 
 
 @pytest.mark.usefixtures("asked")

@@ -3,7 +3,6 @@
 import datetime
 import math
 import re
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -11,21 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.asv_file import METRICS
+from benchmarks.gate import reviewed
 from benchmarks.gate.findings import Finding, worst_first
 
 PATH = Path(__file__).parents[1] / "acknowledged.toml"
+_LIST = "acknowledged"
 KEYS = ("suite", "op", "case", "metric", "variant", "commit", "reason", "expires", "limit")
 _MAX_LIMIT = 1e9
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
-_HEADER = re.compile(r"^\s*\[\[\s*acknowledged\s*\]\]")
-
-
-class AcknowledgedError(Exception):
-    """The file cannot be used. Each of `problems` says where, what was seen, what is allowed."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
 
 
 @dataclass(frozen=True)
@@ -71,41 +63,9 @@ class Acknowledged:
 
 
 def load(path: Path) -> list[Acknowledged]:
-    """Read the file.
-
-    Raises:
-        AcknowledgedError: the file is missing, unreadable, no TOML, or holds a wrong entry.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise AcknowledgedError(
-            [f"{path} cannot be read ({error}): give a UTF-8 TOML file with --acknowledged"]
-        ) from error
-    try:
-        document = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise AcknowledgedError([f"{path} is not TOML: {error}. {_allowed()}"]) from error
-    problems = [
-        f"{path}: unknown key {key!r} at the top. {_allowed()}"
-        for key in document
-        if key != "acknowledged"
-    ]
-    entries = document.get("acknowledged", [])
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise AcknowledgedError([f"{path}: 'acknowledged' is not a list of tables. {_allowed()}"])
-    lines = _entry_lines(text)
-    parsed = []
-    for index, entry in enumerate(entries):
-        line = lines[index] if len(lines) == len(entries) else 0
-        where = f"{path}, line {line}" if line else f"{path}, entry {index + 1}"
-        wrong = _wrong(entry)
-        problems += [f"{where}: {words}" for words in wrong]
-        if not wrong:
-            parsed.append(_entry(line, entry))
-    if problems:
-        raise AcknowledgedError(problems)
-    return parsed
+    """Read the file. Raises `benchmarks.gate.reviewed.ReviewedError` where it cannot be used."""
+    entries = reviewed.read(path, _LIST, KEYS, lambda entry: _wrong(entry.table))
+    return [_entry(entry.line, entry.table) for entry in entries]
 
 
 def acknowledge(
@@ -159,14 +119,6 @@ def _acknowledged(finding: Finding, entries: list[Acknowledged], used: set[int])
     return replace(finding, reason="; ".join([finding.reason, *reasons]))
 
 
-def _allowed() -> str:
-    return f"Allowed: [[acknowledged]] tables with the keys {', '.join(KEYS)}"
-
-
-def _entry_lines(text: str) -> list[int]:
-    return [n for n, line in enumerate(text.splitlines(), start=1) if _HEADER.match(line)]
-
-
 def _entry(line: int, entry: dict[str, Any]) -> Acknowledged:
     fields = {**entry, "expires": _date(entry["expires"]), "limit": float(entry["limit"])}
     return Acknowledged(line=line, **fields)
@@ -186,7 +138,7 @@ def _date(value: object) -> datetime.date | None:
 def _wrong(entry: dict[str, Any]) -> list[str]:
     """What is wrong with one table, in words."""
     wrong = [f"{key!r} is missing, it is needed" for key in KEYS if key not in entry]
-    wrong += [f"unknown key {key!r}. {_allowed()}" for key in entry if key not in KEYS]
+    wrong += reviewed.unknown(entry, _LIST, KEYS)
     for key in ("op", "case", "variant", "reason"):
         value = entry.get(key, "x")
         if not isinstance(value, str) or not value.strip():

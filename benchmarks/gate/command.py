@@ -30,6 +30,7 @@ from benchmarks.gate.bisect import NothingToFind, bisect
 from benchmarks.gate.findings import Finding, worst_first
 from benchmarks.gate.junit import to_junit
 from benchmarks.gate.report import Report, clean, percent, show, to_json, to_markdown
+from benchmarks.gate.reviewed import ReviewedError
 from benchmarks.gate.stored import SUITES, judge
 from benchmarks.measure import device
 from benchmarks.measure.ahead import UnknownCommit
@@ -93,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report = _report(options)
     except GateError as error:
         report = Report(options.base, options.head, (), (), (), (str(error),))
-    except (acknowledged.AcknowledgedError, floors.FloorsError) as error:
+    except ReviewedError as error:
         report = Report(options.base, options.head, (), (), (), error.problems)
     report = _write(
         report, options.json, lambda: json.dumps(to_json(report), indent=1, allow_nan=False) + "\n"

@@ -7,7 +7,6 @@ parts, such as `kernl_graphs_only`, are nobody's opponents.
 
 import math
 import re
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -17,8 +16,10 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.cases import was_left_out
+from benchmarks.gate import reviewed
 from benchmarks.gate.findings import CONTROL, GATED, TIMED, Finding, Key, Outcome, Row, worst_first
 
+_LIST = "floor"
 PATH = Path(__file__).parents[1] / "floors.toml"
 NEEDED = ("suite", "op", "case", "over", "at_least", "reason")
 KEYS = (*NEEDED, "machine")
@@ -27,15 +28,6 @@ BEST = "best"
 _PART = f"{GATED}_"
 _MAX_SPEEDUP = 1e9
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_HEADER = re.compile(r"^\s*\[\[\s*floor\s*\]\]")
-
-
-class FloorsError(Exception):
-    """The file cannot be used. Each of `problems` says where, what was seen, what is allowed."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
 
 
 @dataclass(frozen=True)
@@ -106,44 +98,18 @@ def is_opponent(variant: str) -> bool:
 
 
 def load(path: Path) -> list[Floor]:
-    """Read the file.
-
-    Raises:
-        FloorsError: the file is missing, unreadable, no TOML, or holds a wrong entry.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise FloorsError([f"{path} cannot be read ({error}): give a UTF-8 TOML file"]) from error
-    try:
-        document = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise FloorsError([f"{path} is not TOML: {error}. {_allowed()}"]) from error
-    problems = [
-        f"{path}: unknown key {key!r} at the top. {_allowed()}"
-        for key in document
-        if key != "floor"
-    ]
-    entries = document.get("floor", [])
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise FloorsError([*problems, f"{path}: 'floor' is not a list of tables. {_allowed()}"])
-    lines = [n for n, line in enumerate(text.split("\n"), start=1) if _HEADER.match(line)]
-    floors: list[Floor] = []
+    """Read the file. Raises `benchmarks.gate.reviewed.ReviewedError` where it cannot be used."""
     first: dict[tuple[str, ...], str] = {}
-    for index, entry in enumerate(entries):
-        line = lines[index] if len(lines) == len(entries) else 0
-        where = f"line {line}" if line else f"entry {index + 1}"
-        wrong = _wrong(entry)
-        if not wrong:
-            floor = Floor(line=line, **{**entry, "at_least": float(entry["at_least"])})
-            floors.append(floor)
-            earlier = first.setdefault(floor.subject, where)
-            if earlier != where:
-                wrong = [f"the same cases and opponent as in {earlier}: keep one of them"]
-        problems += [f"{path}, {where}: {words}" for words in wrong]
-    if problems:
-        raise FloorsError(problems)
-    return floors
+
+    def wrong(entry: reviewed.Entry) -> list[str]:
+        words = _wrong(entry.table)
+        if not words:
+            earlier = first.setdefault(_floor(entry).subject, entry.where)
+            if earlier != entry.where:
+                return [f"the same cases and opponent as in {earlier}: keep one of them"]
+        return words
+
+    return [_floor(entry) for entry in reviewed.read(path, _LIST, KEYS, wrong)]
 
 
 def check(
@@ -289,14 +255,15 @@ def _why(row: Row) -> str:
     return f"{row['status']}, {_reason(row) or 'no reason recorded'}"
 
 
-def _allowed() -> str:
-    return f"Allowed: [[floor]] tables with the keys {', '.join(KEYS)}"
+def _floor(entry: reviewed.Entry) -> Floor:
+    table = entry.table
+    return Floor(line=entry.line, **{**table, "at_least": float(table["at_least"])})
 
 
 def _wrong(entry: dict[str, Any]) -> list[str]:
     """What is wrong with one table, in words."""
     wrong = [f"{key!r} is missing, it is needed" for key in NEEDED if key not in entry]
-    wrong += [f"unknown key {key!r}. {_allowed()}" for key in entry if key not in KEYS]
+    wrong += reviewed.unknown(entry, _LIST, KEYS)
     for key in ("case", "reason", "machine"):
         value = entry.get(key, "x")
         if not isinstance(value, str) or not value.strip():

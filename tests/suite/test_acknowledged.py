@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from benchmarks.gate import acknowledged
-from benchmarks.gate.acknowledged import Acknowledged, AcknowledgedError, load
+from benchmarks.gate.acknowledged import Acknowledged, load
+from benchmarks.gate.reviewed import ReviewedError
 from tests.suite.gate_rows import BASE, HEAD, OTHER, TODAY, count, gate, row, timing
 
 ENTRY = """
@@ -32,7 +33,7 @@ def read(tmp_path: Path, text: str) -> list[Acknowledged]:
 
 
 def problems(tmp_path: Path, text: str) -> list[str]:
-    with pytest.raises(AcknowledgedError) as refused:
+    with pytest.raises(ReviewedError) as refused:
         read(tmp_path, text)
     return refused.value.problems
 
@@ -132,10 +133,10 @@ def test_a_malformed_file_is_refused_in_words(tmp_path: Path, text: str, words: 
 
 
 def test_a_file_that_cannot_be_read_is_refused_in_words(tmp_path: Path) -> None:
-    with pytest.raises(AcknowledgedError, match="cannot be read"):
+    with pytest.raises(ReviewedError, match="cannot be read"):
         load(tmp_path / "none.toml")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(AcknowledgedError, match="cannot be read"):
+    with pytest.raises(ReviewedError, match="cannot be read"):
         load(tmp_path / "binary.toml")
 
 

@@ -14,9 +14,10 @@ from benchmarks.cases import NOT_SELECTED
 from benchmarks.gate import floors
 from benchmarks.gate.command import RESULTS
 from benchmarks.gate.findings import Finding
-from benchmarks.gate.floors import Floor, FloorsError, check, is_opponent, load, unmeasured
+from benchmarks.gate.floors import Floor, check, is_opponent, load, unmeasured
 from benchmarks.gate.junit import to_junit
 from benchmarks.gate.report import Report, show, to_json, to_markdown
+from benchmarks.gate.reviewed import ReviewedError
 from dashboards import summary
 from tests.suite.gate_rows import BASE, GPU_MACHINE, HEAD, Row, count, frame, row
 
@@ -45,7 +46,7 @@ def read(tmp_path: Path, text: str) -> list[Floor]:
 
 
 def problems(tmp_path: Path, text: str) -> list[str]:
-    with pytest.raises(FloorsError) as refused:
+    with pytest.raises(ReviewedError) as refused:
         read(tmp_path, text)
     assert str(refused.value) == "\n".join(refused.value.problems)
     return refused.value.problems
@@ -224,7 +225,7 @@ def test_a_malformed_file_is_refused_in_words(tmp_path: Path, text: str, words: 
 def test_a_file_that_cannot_be_read_is_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     for path in (tmp_path / "none.toml", tmp_path, tmp_path / "binary.toml", Path("a\0b")):
-        with pytest.raises(FloorsError, match=r"cannot be read .*: give a UTF-8 TOML file"):
+        with pytest.raises(ReviewedError, match=r"cannot be read .*: give a UTF-8 TOML file"):
             load(path)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks.measure import timing
+from benchmarks.measure.blocks import Converse, serve_blocks
 from benchmarks.measure.choosing import alone_once_kernl_times
 from benchmarks.measure.laboratory import (
     Laboratory,
@@ -58,8 +59,13 @@ class Shelf:
         return self._weights
 
 
-def measure(task: Task, shelf: Shelf, lab: Laboratory, stage: Stage) -> Iterator[Point]:
+def measure(
+    task: Task, shelf: Shelf, lab: Laboratory, stage: Stage, converse: Converse | None = None
+) -> Iterator[Point]:
     """One point for each implementation of the task, in the order in which they are decided.
+
+    With `converse` they are timed in blocks, as it asks for them, and the points have no times
+    (`benchmarks.measure.blocks`).
 
     Raises DeviceFault where the device does not answer any more.
     """
@@ -86,7 +92,7 @@ def measure(task: Task, shelf: Shelf, lab: Laboratory, stage: Stage) -> Iterator
         require_device(lab, reason)
         yield from points_of_all(task, "failed", reason)
         return
-    yield from _measured(task, weights, yard, timed, lab, stage)
+    yield from _measured(task, weights, yard, timed, lab, stage, converse)
     weights.forget_compiled()
     clear(lab)
 
@@ -98,6 +104,7 @@ def _measured(
     timed: Sequence[Sample],
     lab: Laboratory,
     stage: Stage,
+    converse: Converse | None,
 ) -> Iterator[Point]:
     running: dict[str, Running] = {}
     for name in task.implementations:
@@ -111,8 +118,11 @@ def _measured(
     stage("time", "")
     gc.collect()
     try:
-        with lab.alone("timing"):
-            taken, telemetry = _time(task, running, timed, lab) if running else ({}, {})
+        if converse is None:
+            with lab.alone("timing"):
+                taken, telemetry = _time(task, running, timed, lab) if running else ({}, {})
+        else:
+            taken, telemetry = {}, _in_blocks(running, timed, lab, stage, converse)
     except Exception as error:
         reason = f"timing failed: {describe(error)}"
         require_device(lab, reason)
@@ -121,7 +131,7 @@ def _measured(
         return
     for name, one in running.items():
         stage("check after timing", name)
-        yield _judged(name, one, taken[name], yard, lab, telemetry)
+        yield _judged(name, one, taken.get(name, ()), yard, lab, telemetry)
 
 
 def _ready(
@@ -164,11 +174,7 @@ def _time(
     time, and the host's noise is larger than what more of them would tell. Samples are taken again
     where those of a graph are noisy; the calmest attempt is kept, with its telemetry.
     """
-
-    def turn(call: Callable[[Sample], object], number: int) -> object:
-        return call(timed[number % len(timed)])
-
-    calls = {name: partial(turn, one.call) for name, one in running.items()}
+    calls = _calls(running, timed)
     seed = zlib.crc32(f"{task.op} {task.case}".encode())
     wait = partial(synchronize, lab)
     take = partial(timing.take_turns, calls, lead_in=True, seldom=BY_HOST, synchronize=wait)
@@ -196,6 +202,49 @@ def _time(
         gc.enable()
 
 
+def _in_blocks(
+    running: Mapping[str, Running],
+    timed: Sequence[Sample],
+    lab: Laboratory,
+    stage: Stage,
+    converse: Converse,
+) -> dict[str, Any]:
+    """Time blocks while asked to; the telemetry of all of them."""
+    calls = _calls(running, timed)
+
+    def block(rounds: int, seed: int) -> Mapping[str, Sequence[float]]:
+        with torch.inference_mode():
+            return timing.take_turns(
+                calls,
+                rounds,
+                seed,
+                lead_in=True,
+                synchronize=partial(synchronize, lab),
+                between=lab.telemetry.sample,
+            )
+
+    if not running:
+        return {}
+    synchronize(lab)
+    gc.disable()
+    try:
+        serve_blocks(list(running), block, lab, stage, converse)
+    finally:
+        gc.enable()
+    return lab.telemetry.summary()
+
+
+def _calls(
+    running: Mapping[str, Running], timed: Sequence[Sample]
+) -> dict[str, Callable[[int], object]]:
+    """What to call with the number of a round: all get the same inputs in one round."""
+
+    def turn(call: Callable[[Sample], object], number: int) -> object:
+        return call(timed[number % len(timed)])
+
+    return {name: partial(turn, one.call) for name, one in running.items()}
+
+
 def _judged(
     name: str,
     one: Running,
@@ -216,11 +265,12 @@ def _judged(
         reason = _seeded(f"after timing: {reason}", yard)
         require_device(lab, reason)
         return point(name, "failed", reason, error=error)
-    shares = {"time": 0.5, "p20": 0.2, "p80": 0.8}
+    shares = {"time": 0.5, "p20": 0.2, "p80": 0.8} if seconds else {}
+    noise = timing.noise(seconds) if seconds else ""
     return point(
         name,
         "ok",
-        "; ".join(filter(None, (one.remark, timing.noise(seconds) or throttled(telemetry)))),
+        "; ".join(filter(None, (one.remark, noise or throttled(telemetry)))),
         error=error,
         values={key: timing.percentile(seconds, share) for key, share in shares.items()},
         samples=[float(f"{sample:.6g}") for sample in seconds],

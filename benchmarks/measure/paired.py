@@ -2,6 +2,7 @@
 
     python -m benchmarks.measure.paired HEAD~1 HEAD --out pairs.jsonl --bench 'kernels.Linear'
     python -m benchmarks.measure.paired HEAD HEAD --out noise.jsonl --sessions 10
+    python -m benchmarks.measure.paired HEAD~1 HEAD --out pairs.jsonl --suite models
 
 Each case is held ready by two processes, one a commit, which time it in blocks that take turns on
 the GPU: base, head, head, base, or the other way round, by chance. What drifts meanwhile meets
@@ -28,13 +29,14 @@ import secrets
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks import cases as frozen_cases
 from benchmarks.measure import device
 from benchmarks.measure.ahead import UnknownCommit, checkout
+from benchmarks.measure.for_asv import MODELS
 from benchmarks.measure.measuring import (
     SUITE,
     Settings,
@@ -48,24 +50,29 @@ from benchmarks.measure.selection import matching, regular_expression
 from benchmarks.measure.telemetry import Telemetry
 
 
-def asked_for(bench: str, match: str, limit: int | None) -> list[Asked]:
-    """Cases of operators whose benchmark fits `bench`, and whose name contains `match`.
+def asked_for(bench: str, match: str, limit: int | None, suite: str = SUITE) -> list[Asked]:
+    """Cases of a suite's operators or models whose benchmark fits `bench`, by name `match`.
 
     `limit`: so many of them, spread evenly over all.
     """
     frozen = frozen_cases.load()
     found = []
-    for op in matching(frozen.ops, bench, SUITE):
+    for op in matching(frozen.ops if suite == SUITE else frozen.models, bench, suite):
         for name in frozen.kernel_cases(op):
             if re.search(match, name):
-                cost = frozen.cost(op, name)
+                cost = frozen.cost(op, name) if suite == SUITE else None
                 moved = cost.bytes if cost is not None else 0
                 dims, dtype = frozen.dims(op, name), frozen.dtype(op, name)
                 case = SweepCase(name, dims, dtype, bytes=moved)
-                found.append(Asked(op, frozen.version(op), case))
-    if limit is None or limit >= len(found):
-        return found
-    return [found[place * len(found) // limit] for place in range(limit)]
+                found.append(Asked(op, frozen.version(op), case, suite))
+    return spread(found, limit)
+
+
+def spread(asked: list[Asked], limit: int | None) -> list[Asked]:
+    """At most so many of them, spread evenly."""
+    if limit is None or limit >= len(asked):
+        return asked
+    return [asked[place * len(asked) // limit] for place in range(limit)]
 
 
 @dataclass(frozen=True)
@@ -80,15 +87,13 @@ class Bench:
     base: str
     head: str
     device: str
-    _sides: tuple[Side, Side]
+    _code: tuple[Path | None, Path | None]
 
     @classmethod
     def of(cls, base: str, head: str, device: str = "cuda") -> Bench:
         """Of two revisions, on `cuda`, or `cpu` for a dry run. Raises UnknownCommit."""
-        found = [checkout(name) for name in (base, head)]
-        command = [*worker_command(device), "--paired"]
-        older, newer = (Side(command, worker_environment(one.code)) for one in found)
-        return cls(found[0].commit, found[1].commit, device, (older, newer))
+        older, newer = checkout(base), checkout(head)
+        return cls(older.commit, newer.commit, device, (older.code, newer.code))
 
     def measure(self, asked: Sequence[Asked], plan: Plan, write: Write) -> None:
         """Write what is compared, and then what `benchmarks.measure.pairs.measure_pairs` does.
@@ -96,19 +101,24 @@ class Bench:
         Raises what that raises.
         """
         card = device.gpu() if self.device == "cuda" else None
-        seed = secrets.randbelow(1 << 31)
-        how = {name: value for name, value in asdict(plan).items() if name != "until"}
-        about = {"kind": "run", "base": self.base, "head": self.head, "seed": seed, "plan": how}
-        write({**about, "fingerprint": {**device.fingerprint(SUITE)}})
-        measure_pairs(
-            asked,
-            *self._sides,
-            plan,
-            write,
-            memory=Telemetry(card.uuid).memory if card else lambda: None,
-            seed=seed,
-            settings=Settings(device=self.device),
-        )
+        for suite in dict.fromkeys(one.suite for one in asked):
+            seed = secrets.randbelow(1 << 31)
+            how = {name: value for name, value in asdict(plan).items() if name != "until"}
+            about = {"kind": "run", "base": self.base, "head": self.head, "seed": seed, "plan": how}
+            write({**about, "fingerprint": {**device.fingerprint(suite)}})
+            command = [*worker_command(self.device, suite), "--paired"]
+            older, newer = (Side(command, worker_environment(code)) for code in self._code)
+            settings = Settings() if suite == SUITE else MODELS
+            measure_pairs(
+                [one for one in asked if one.suite == suite],
+                older,
+                newer,
+                plan,
+                write,
+                memory=Telemetry(card.uuid).memory if card else lambda: None,
+                seed=seed,
+                settings=replace(settings, device=self.device),
+            )
 
 
 @contextmanager
@@ -132,6 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("base", metavar="BASE", help="the older commit: any git revision")
     parser.add_argument("head", metavar="HEAD", help="the newer one; the same, to see the noise")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="it is added to")
+    parser.add_argument("--suite", choices=(SUITE, "models"), default=SUITE)
     parser.add_argument("--bench", type=regular_expression, default="", metavar="REGEX")
     parser.add_argument("--match", type=regular_expression, default="", metavar="REGEX")
     parser.add_argument("--limit", type=_positive, help="so many cases at most")
@@ -141,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.device == "cuda" and device.gpu() is None:
         parser.error("no NVIDIA GPU on this machine; --device cpu tries the machinery without one")
-    asked = asked_for(options.bench, options.match, options.limit)
+    asked = asked_for(options.bench, options.match, options.limit, options.suite)
     if not asked:
         parser.error(f"no case fits {options.bench!r} and contains {options.match!r}")
     plan = Plan(options.sessions, options.quads, options.rounds, options.pairs)

@@ -1,26 +1,14 @@
-"""One case of one op, held ready by its worker and timed in blocks, as whoever asks wants them.
-
-Another worker holds the same case of another commit ready. Blocks of the two take turns, so that
-what changes on the machine meanwhile meets both (`benchmarks.measure.paired`).
-
-After the points of what cannot be timed:
-
-    ← {"kind": "prepared", "names": […]}             what can; not sent where nothing can
-    → {"kind": "block", "rounds": …, "seed": …, "calm": …}     "calm": wait until the device rests
-    ← {"kind": "block", "taken": {name: [seconds, …]}}
-    → {"kind": "enough"}
-
-and then a point, without a time, of each that was timed, with the telemetry of all blocks.
-"""
+"""One case of one op, held ready by its worker and timed in `benchmarks.measure.blocks`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 
-from benchmarks.measure import graphs
+from benchmarks.measure.blocks import Converse, serve_blocks
 from benchmarks.measure.check import keep_passing, truth
 from benchmarks.measure.laboratory import (
     Laboratory,
@@ -35,9 +23,6 @@ from benchmarks.measure.laboratory import (
     synchronize,
 )
 from benchmarks.measure.measurement import Bench, resolve
-
-Converse = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-"""Sends a message and returns the answer to it."""
 
 
 def serve(
@@ -62,22 +47,9 @@ def serve(
         yield from bench.prepare(passed)
         if passed:
             synchronize(lab)  # whoever times now finds nothing of this worker's on the device
-            stage("block", "")
-            lab.telemetry.clear()
-            asked = converse({"kind": "prepared", "names": list(passed)})
-            while asked["kind"] == "block":
-                if asked["calm"]:
-                    _come_to_rest(lab)
-                taken = bench.block(passed, asked["rounds"], asked["seed"])
-                asked = converse({"kind": "block", "taken": taken})
+            serve_blocks(list(passed), partial(bench.block, passed), lab, stage, converse)
         for name, one in passed.items():
             seen = lab.telemetry.summary()
             yield point(name, "ok", "", error=one.error, telemetry=seen, dry=lab.device == "cpu")
         del bench
         clear(lab)
-
-
-def _come_to_rest(lab: Laboratory) -> None:
-    """Raises RuntimeError where the device does not: what is timed then would be wrong."""
-    if lab.device == "cuda" and not graphs.wait_for_calm():
-        raise RuntimeError("the device does not come to rest: another process uses it")

@@ -70,11 +70,12 @@ class Side:
 
 @dataclass(frozen=True)
 class Asked:
-    """One case, and of which version of its op."""
+    """One case, and of which version of its op: an operator, or a model of the suite `models`."""
 
     op: str
     version: int
     case: SweepCase
+    suite: str = SUITE
 
 
 Write = Callable[[Message], None]
@@ -199,7 +200,8 @@ class _Pair(threading.Thread):
                     self._stop()
                     self._session = session
                 need = 2 * self._run.settings.need(asked.case)
-                with self._run.room.place(need, long=False, unless=lambda: False):
+                long = asked.suite != SUITE
+                with self._run.room.place(need, long=long, unless=lambda: False):
                     self._run.done({**self._named(asked), **self._measured(asked)})
         except BaseException as error:
             self.error = error
@@ -211,15 +213,20 @@ class _Pair(threading.Thread):
                 turn.drop()
 
     def _named(self, asked: Asked) -> Message:
-        what = {"kind": "pair", "session": self._session, "control": self._control, "suite": SUITE}
-        return {**what, "op": asked.op, "version": asked.version, "case": asked.case.name}
+        what = {"kind": "pair", "session": self._session, "control": self._control}
+        case = {"op": asked.op, "version": asked.version, "case": asked.case.name}
+        return {**what, "suite": asked.suite, **case}
 
     def _measured(self, asked: Asked) -> Message:
         """Status of the case and of each side, reason, each side's telemetry, and blocks."""
         blocks: list[Message] = []
         try:
             self._start()
-            prepared = self._both(lambda one: one.prepare(self._task(asked), self._limit))
+            prepared = self._both(
+                lambda one: one.prepare(self._task(asked), self._limit),
+                # A model times what it may compute by while it is built: no partner beside it.
+                at_once=asked.suite == SUITE,
+            )
             if all("kernl" in names for names in prepared.values()):
                 blocks = self._blocks(asked)
             points = self._both(lambda one: one.finish(self._limit))
@@ -291,9 +298,19 @@ class _Pair(threading.Thread):
                 raise NoWorker(f"the worker of {name} does not start: {fault}") from fault
             raise
 
-    def _both(self, call: Callable[[Partner], Any]) -> dict[str, Any]:
-        """What both answer, asked at the same time. Raises what either raises, once both ended."""
-        return self._at_once({name: partial(call, self._workers[name]) for name in self._sides})
+    def _both(self, call: Callable[[Partner], Any], *, at_once: bool = True) -> dict[str, Any]:
+        """What both answer, asked at the same time or one after the other.
+
+        Raises what either raises, once both ended that were asked.
+        """
+        calls = {name: partial(call, self._workers[name]) for name in self._sides}
+        if at_once:
+            return self._at_once(calls)
+        return {
+            name: answer
+            for one, asked in calls.items()
+            for name, answer in self._at_once({one: asked}).items()
+        }
 
     def _at_once(self, calls: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
         asked = {name: self._hands.submit(call) for name, call in calls.items()}

@@ -18,8 +18,8 @@ with. Anything that a library prints goes to standard error instead.
                                      as this one keeps memory that it cannot give back
     ← {"kind": "fault", "reason": …}             the device is lost; the process ends
 
-With `--paired` a case of an operator is held ready and timed in blocks, as it is asked
-(`benchmarks.measure.paired_case` lists the messages).
+With `--paired` a case is held ready and timed in blocks, as it is asked. See
+`benchmarks.measure.blocks` for the messages.
 
 `--device cpu` runs the kernels under Triton's interpreter with wall-clock time: a dry run of the
 machinery, whose points carry `"dry": true`.
@@ -44,7 +44,7 @@ from benchmarks.measure.choosing import Alone, aside_while_compiling, choose_alo
 from benchmarks.measure.lifetime import die_with_parent
 
 if TYPE_CHECKING:
-    from benchmarks.measure.paired_case import Converse
+    from benchmarks.measure.blocks import Converse
 
 _FAULT_STATUS = 70
 
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.measure.worker")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--suite", choices=("kernels", "models"), default="kernels")
-    parser.add_argument("--paired", action="store_true", help="hold operators' cases ready")
+    parser.add_argument("--paired", action="store_true", help="hold cases ready")
     options = parser.parse_args(arguments)
     out = _take_standard_output()
     die_with_parent()
@@ -115,11 +115,11 @@ def prepare(
 ) -> tuple[Measure, dict[str, Any]]:
     """(what measures a case of this suite, fingerprint). Raises Refusal.
 
-    `tell` is told what is found out later. With `converse` an operator's case is held ready, and
-    timed in blocks as the answers say.
+    `tell` is told what is found out later. With `converse` a case is held ready, and timed in
+    blocks as the answers say.
     """
     if suite == "models":
-        return _prepare_models(device, alone)
+        return _prepare_models(device, alone, converse)
     return _prepare_kernels(device, alone, tell, converse)
 
 
@@ -218,7 +218,9 @@ def _prepare_kernels(
     return measuring(lab), figures
 
 
-def _prepare_models(device: str, alone: Alone) -> tuple[Measure, dict[str, Any]]:
+def _prepare_models(
+    device: str, alone: Alone, converse: Converse | None
+) -> tuple[Measure, dict[str, Any]]:
     """(what measures a model's case, fingerprint). Raises Refusal."""
     _prepared_ops(device)
 
@@ -229,7 +231,7 @@ def _prepare_models(device: str, alone: Alone) -> tuple[Measure, dict[str, Any]]
     lab = Laboratory(device, **telemetry, alone=alone)
     shelf = Shelf()
     figures = _figures(device, "models")
-    return lambda task, stage: measure(task, shelf, lab, stage), figures
+    return lambda task, stage: measure(task, shelf, lab, stage, converse), figures
 
 
 def _prepared_ops(device: str) -> dict[str, Any]:

@@ -92,14 +92,19 @@ class Tree:
 
 def touched(before: Tree, after: Tree, ops: Iterable[str]) -> set[str]:
     """Those of `ops` that the change from one tree to the other can have changed."""
-    paths = before.files.keys() | after.files.keys()
-    changed = {path for path in paths if _differ(path, before, after)}
-    if not changed:
+    paths = changed(before, after)
+    if not paths:
         return set()
-    known = {path for path in changed if path.endswith(".py") or path.startswith(_TABLES)}
-    if changed - known:
+    known = {path for path in paths if path.endswith(".py") or path.startswith(_TABLES)}
+    if paths - known:
         return set(ops)
-    return {op for op in ops if changed & (before.needed_by(op) | after.needed_by(op))}
+    return {op for op in ops if paths & (before.needed_by(op) | after.needed_by(op))}
+
+
+def changed(before: Tree, after: Tree) -> set[str]:
+    """Paths of what differs, by more than comments and docstrings."""
+    paths = before.files.keys() | after.files.keys()
+    return {path for path in paths if _differ(path, before, after)}
 
 
 def _differ(path: str, before: Tree, after: Tree) -> bool:

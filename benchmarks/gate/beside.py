@@ -20,7 +20,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks import compare
 from benchmarks.gate.findings import GATED, Finding, Key, Outcome, worst_first
@@ -29,8 +29,19 @@ from benchmarks.measure.telemetry import throttled
 from benchmarks.sessions import MIN_SESSIONS, SOUGHT, compare_sessions, confirms
 
 Record = Mapping[str, Any]
-Case = tuple[str, str]
-"""Operator and case."""
+
+
+class Case(NamedTuple):
+    """A case of an operator or a model."""
+
+    op: str
+    name: str
+    suite: str = "kernels"
+
+    def key(self, machine: str) -> Key:
+        """As the gate's findings name it."""
+        return Key(machine, self.suite, self.op, "time", self.name, GATED)
+
 
 _SAME = ("gpu", "driver", "torch", "triton")
 _ATTEMPTS = 2
@@ -73,7 +84,8 @@ class Evidence:
     def test(self, case: Case, known: KnownNoise) -> compare.SampleTest:
         """The t-test of its sessions."""
         drifts = [one.drift for one in self.sessions]
-        return compare_sessions([one.ratio for one in self.sessions], drifts, known.of(*case))
+        spread = known.of(case.op, case.name)
+        return compare_sessions([one.ratio for one in self.sessions], drifts, spread)
 
 
 @dataclass
@@ -95,7 +107,8 @@ class Gathered:
         into = self.controls if record["control"] else self.cases
         if record.get("stage") == "again":
             into = self.again
-        case = (str(record["op"]), str(record["case"]))
+        suite = str(record.get("suite", "kernels"))
+        case = Case(str(record["op"]), str(record["case"]), suite)
         into.setdefault(case, Evidence()).add(record)
 
     def unlike(self) -> str:
@@ -159,11 +172,6 @@ def judge(gathered: Gathered, known: KnownNoise, machine: str) -> Verdicts:
     )
 
 
-def _key(case: Case, machine: str) -> Key:
-    op, name = case
-    return Key(machine, "kernels", op, "time", name, GATED)
-
-
 def _broken(seen: Evidence) -> bool:
     return any(set(sides.values()) - {"ok"} for sides in seen.sides)
 
@@ -182,7 +190,7 @@ def _finding(
         reason = "; ".join(dict.fromkeys([test.problem, *seen.left_out]))
     base, head = (statistics.median(one) if one else math.nan for one in (seen.base, seen.head))
     return Finding(
-        _key(case, machine),
+        case.key(machine),
         outcome,
         base,
         head,
@@ -213,7 +221,7 @@ def _failed(case: Case, seen: Evidence, machine: str) -> Finding:
         outcome = "failed"
     elif seen.sessions:
         why = f"{len(seen.left_out)} of {len(seen.sides)} sessions failed: {why}"
-    return Finding(_key(case, machine), outcome, math.nan, math.nan, why)
+    return Finding(case.key(machine), outcome, math.nan, math.nan, why)
 
 
 def _confirmed(
@@ -237,7 +245,7 @@ def _alarms(controls: Mapping[Case, Evidence], known: KnownNoise) -> Iterable[st
     for (case, _), found in zip(tests.items(), compare.decide(list(tests.values())), strict=True):
         if found.verdict in ("regressed", "improved"):
             yield (
-                f"the control {' '.join(case)}, base beside base, differs by "
+                f"the control {case.op} {case.name}, base beside base, differs by "
                 f"{100 * (found.ratio - 1):+.1f} %: the run is void, measure again"
             )
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.compare import SampleTest
-from benchmarks.gate.beside import Evidence
+from benchmarks.gate.beside import Case, Evidence
 from benchmarks.known_noise import KnownNoise
 from benchmarks.measure.paired import Bench, asked_for
 from benchmarks.measure.pairs import Asked, Plan
@@ -141,7 +141,7 @@ def _timed(asked: Asked, bench: Bench, known: KnownNoise) -> tuple[SampleTest, s
             seen.add(record)
 
     bench.measure([asked], Plan(SESSIONS, pairs=_PAIRS, control=0.0), add)
-    test = seen.test((asked.op, asked.case.name), known)
+    test = seen.test(Case(asked.op, asked.case.name), known)
     return test, "; ".join(dict.fromkeys([test.problem, *seen.left_out]))
 
 

@@ -134,7 +134,7 @@ def _by_results(
         base,
         head,
         today=today,
-        suite=options.suite,
+        suite=options.suite or "all",
         machine=options.machine,
         entries=entries,
         commits=gated_commits(base, head),
@@ -151,7 +151,9 @@ def _promises(
     options: argparse.Namespace, rows: pd.DataFrame, head: str
 ) -> tuple[list[Finding], list[str]]:
     """What is to be said of the speeds that are promised."""
-    promised = [one for one in floors.load(options.floors) if options.suite in ("all", one.suite)]
+    promised = [
+        one for one in floors.load(options.floors) if options.suite in (None, "all", one.suite)
+    ]
     found = floors.check(rows, head, promised, options.machine)
     silent = floors.unmeasured(rows, head, promised, options.machine)
     if promised and not found:
@@ -165,7 +167,11 @@ def _measured(options: argparse.Namespace) -> Report:
             "--measure needs an NVIDIA GPU, and none answers here: leave it out to compare stored "
             "results, or give --pairs FILE to judge what was measured elsewhere"
         )
+    suites = {"all": ("kernels", "models"), None: ("kernels",)}.get(options.suite, (options.suite,))
+    if suites == ("codegen",):
+        raise GateError("--measure times: compile-only metrics are compared without it")
     wanted = measured.Wanted(
+        suites=suites,
         every=options.every,
         bench=options.bench,
         match=options.match,
@@ -258,7 +264,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("base", metavar="BASE", help="the older commit: any git revision")
     parser.add_argument("head", metavar="HEAD", help="the commit to judge")
     parser.add_argument("--results", type=Path, default=RESULTS, help="asv's results directory")
-    parser.add_argument("--suite", choices=(*SUITES, "all"), default="all")
+    parser.add_argument(
+        "--suite", choices=(*SUITES, "all"), help="default: all; with --measure kernels"
+    )
     parser.add_argument("--machine", default="", help="only this machine (default: all shared)")
     parser.add_argument("--acknowledged", type=Path, help=f"default: {acknowledged.PATH.name}")
     parser.add_argument(

@@ -20,13 +20,13 @@ from typing import Any
 
 from benchmarks import known_noise
 from benchmarks.gate.beside import Case, Gathered, Verdicts, judge
-from benchmarks.gate.findings import GATED, Finding, Key
+from benchmarks.gate.findings import Finding
 from benchmarks.gate.report import Report, share
 from benchmarks.measure.measuring import SUITE
-from benchmarks.measure.paired import Bench, asked_for
+from benchmarks.measure.paired import Bench, asked_for, spread
 from benchmarks.measure.pairs import Asked, Plan, Write
 from benchmarks.sessions import MIN_SESSIONS
-from benchmarks.touched import Tree, touched
+from benchmarks.touched import Tree, changed, touched
 
 ROOT = Path(__file__).resolve().parents[2]
 MORE = 2
@@ -41,6 +41,7 @@ class Wanted:
     """What is to be compared.
 
     Attributes:
+        suites: `kernels`, `models`.
         every: also what the change cannot have touched.
         bench: a regular expression of benchmarks, as asv's.
         match: one of case names.
@@ -49,6 +50,7 @@ class Wanted:
         sessions: in the first part.
     """
 
+    suites: Sequence[str] = (SUITE,)
     every: bool = False
     bench: str = ""
     match: str = ""
@@ -86,7 +88,7 @@ def measure(
             plan = Plan(sessions, pairs=_PAIRS, control=control, until=until)
             bench.measure(some, plan, collect)
 
-    by_case = {(one.op, one.case.name): one for one in asked}
+    by_case = {Case(one.op, one.case.name, one.suite): one for one in asked}
     stage = "first"
     take(asked, wanted.sessions, FIRST, Plan().control)
     stage = "more"
@@ -102,17 +104,21 @@ def measure(
     return report(bench.base, bench.head, found, known, machine, missed, untouched, [spent])
 
 
-def chosen(bench: Bench, wanted: Wanted) -> tuple[list[Asked], list[str]]:
-    """Cases to measure, and operators that the change cannot have touched."""
-    asked = asked_for(wanted.bench, wanted.match, None)
-    ops = list(dict.fromkeys(one.op for one in asked))
-    changed = set(ops)
-    if not wanted.every:
-        changed = touched(Tree.of(ROOT, bench.base), Tree.of(ROOT, bench.head), ops)
-    asked = [one for one in asked if one.op in changed]
-    if wanted.limit is not None and wanted.limit < len(asked):
-        asked = [asked[place * len(asked) // wanted.limit] for place in range(wanted.limit)]
-    return asked, [op for op in ops if op not in changed]
+def chosen(bench: Bench, wanted: Wanted) -> tuple[list[Asked], list[Case]]:
+    """Cases to measure, and operators and models that the change cannot have touched."""
+    asked = [
+        one for suite in wanted.suites for one in asked_for(wanted.bench, wanted.match, None, suite)
+    ]
+    if wanted.every:
+        return spread(asked, wanted.limit), []
+    trees = Tree.of(ROOT, bench.base), Tree.of(ROOT, bench.head)
+    ops = touched(*trees, {one.op for one in asked if one.suite == SUITE})
+    # A model may use any operator, and what joins them.
+    models = changed(*trees)
+    left = [one for one in asked if (one.op in ops if one.suite == SUITE else models)]
+    measured = {one.op for one in left}
+    others = {Case(one.op, "all cases", one.suite): None for one in asked if one.op not in measured}
+    return spread(left, wanted.limit), list(others)
 
 
 def replay(
@@ -138,7 +144,7 @@ def report(
     known: known_noise.KnownNoise,
     machine: str,
     missed: Sequence[Case] = (),
-    untouched: Sequence[str] = (),
+    untouched: Sequence[Case] = (),
     notes: Sequence[str] = (),
 ) -> Report:
     """What is said of the verdicts."""
@@ -147,11 +153,12 @@ def report(
     late = "the budget ended before it was measured"
     findings = [
         *found.findings,
-        *(Finding(_key(case, machine), "undecided", nan, nan, late) for case in missed),
-        *(Finding(_key((op, "all cases"), machine), "pass", nan, nan, same) for op in untouched),
+        *(Finding(case.key(machine), "undecided", nan, nan, late) for case in missed),
+        *(Finding(case.key(machine), "pass", nan, nan, same) for case in untouched),
     ]
     said = [power_line(found), *filter(None, [known.note]), *notes]
-    return Report(base, head, (SUITE,), (machine,), findings, found.blockers, said)
+    suites = tuple(sorted({one.key.suite for one in findings}))
+    return Report(base, head, suites, (machine,), findings, found.blockers, said)
 
 
 def power_line(found: Verdicts) -> str:
@@ -160,8 +167,3 @@ def power_line(found: Verdicts) -> str:
         return "power: nothing was timed often enough to tell"
     parts = [f"{share(seen)} if by {100 * by:g} %" for by, seen in sorted(found.power.items())]
     return f"power: a slowdown of one case would have been seen in {', '.join(parts)}"
-
-
-def _key(case: Case, machine: str) -> Key:
-    op, name = case
-    return Key(machine, SUITE, op, "time", name, GATED)

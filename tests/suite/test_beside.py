@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gate.beside import Gathered, Verdicts, judge
+from benchmarks.gate.beside import Case, Gathered, Verdicts, judge
 from benchmarks.gate.findings import Finding
 from tests.suite.pair_records import MACHINE, calm, failed, pair, run
 
@@ -55,7 +55,7 @@ def test_a_slowdown_that_is_not_confirmed_is_not_red(again: float, outcome: str)
 
 def test_a_suspect_that_nobody_measured_again_is_not_decided() -> None:
     verdicts = judged([run(), *three(0.05), *three(0.09, case="two.fp16")])
-    assert verdicts.suspects == [("softmax", "two.fp16"), ("softmax", "one.fp16")]
+    assert verdicts.suspects == [Case("softmax", "two.fp16"), Case("softmax", "one.fp16")]
     assert {one.outcome for one in verdicts.findings} == {"undecided"}
     assert "not measured again" in verdicts.findings[0].reason
 
@@ -135,7 +135,7 @@ def test_the_least_certain_cases_come_first() -> None:
     for name, wild in names.items():
         records += [pair(0, wild, case=name), pair(1, -wild, case=name), pair(2, case=name)]
     verdicts = judged(records)
-    assert verdicts.uncertain == [("softmax", "two.fp16"), ("softmax", "three.fp16")]
+    assert verdicts.uncertain == [Case("softmax", "two.fp16"), Case("softmax", "three.fp16")]
     assert verdicts.power[0.05] < 1.0
     assert 0 < verdicts.power[0.02] < verdicts.power[0.05]
 

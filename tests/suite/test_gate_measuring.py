@@ -80,6 +80,7 @@ def test_without_a_gpu_it_says_what_else_there_is(
     [
         (["HEAD", "HEAD"], "base and head are the same commit"),
         (["nowhere", "HEAD"], "there is no commit 'nowhere' here"),
+        (["HEAD~1", "HEAD", "--suite", "codegen"], "--measure times: compile-only metrics are"),
     ],
 )
 def test_what_cannot_be_measured_is_told(

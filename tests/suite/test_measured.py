@@ -43,7 +43,8 @@ class FakeBench:
                 self.now += self.cost_s
                 name = one.case.name
                 number = self._count[name] = self._count.get(name, -1) + 1
-                write(pair(session, self.changes(name, number), op=one.op, case=name))
+                change = self.changes(name, number)
+                write(pair(session, change, op=one.op, case=name, suite=one.suite))
 
 
 def changes(name: str, number: int) -> float:
@@ -62,7 +63,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
         for op, names in (("softmax", NAMES), ("rotary", ["same.fp16"]))
         for name in names
     ]
-    monkeypatch.setattr(measured, "asked_for", lambda *_: some)
+    models = [Asked("bert_base", 1, SweepCase("batch1.fp16", {"batch": 1}, "fp16"), "models")]
+    by_suite = {"kernels": some, "models": models}
+    monkeypatch.setattr(measured, "asked_for", lambda _, __, ___, suite: by_suite[suite])
+    monkeypatch.setattr(measured, "changed", lambda *_: {"kernl/ops/softmax.py"})
     monkeypatch.setattr("benchmarks.touched.Tree.of", lambda *_: None)
     monkeypatch.setattr(measured, "touched", lambda *_: {"softmax"})
     return some
@@ -121,6 +125,20 @@ def test_what_the_change_cannot_have_touched_passes_unmeasured() -> None:
     report = gate(bench, every=True)
     assert bench.taken[0][0] == [*NAMES, "same.fp16"]
     assert "all cases" not in outcomes(report)
+
+
+@pytest.mark.usefixtures("asked")
+def test_models_are_measured_where_anything_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = FakeBench(lambda *_: 0.0)
+    report = gate(bench, suites=("kernels", "models"))
+    assert bench.taken[0][0] == [*NAMES, "batch1.fp16"]
+    (found,) = (one for one in report.findings if one.key.op == "bert_base")
+    assert (found.key.suite, found.outcome) == ("models", "pass")
+    assert report.suites == ("kernels", "models")
+    monkeypatch.setattr(measured, "changed", lambda *_: set())
+    monkeypatch.setattr(measured, "touched", lambda *_: set())
+    report = gate(FakeBench(lambda *_: 0.0), suites=("models",))
+    assert [(one.key.suite, one.key.case) for one in report.findings] == [("models", "all cases")]
 
 
 @pytest.mark.usefixtures("asked")

@@ -77,6 +77,43 @@ def test_kernl_runs_by_its_graph_and_is_checked(shelf: Shelf) -> None:
     assert stages.index(("time", "")) < stages.index(("check after timing", "eager"))
 
 
+def test_a_model_is_held_ready_and_timed_in_blocks(shelf: Shelf) -> None:
+    said: list[Any] = []
+    asked = iter(
+        [
+            {"kind": "block", "rounds": 2, "seed": 1, "calm": True},
+            {"kind": "block", "rounds": 3, "seed": 2, "calm": False},
+            {"kind": "enough"},
+        ]
+    )
+
+    def converse(message: Any) -> Any:
+        said.append(message)
+        return next(asked)
+
+    names = ("eager", "autocast")
+    found = list(
+        measure(task("distilbert", names), shelf, Laboratory("cpu"), lambda *_: None, converse)
+    )
+    assert said[0] == {"kind": "prepared", "names": list(names)}
+    assert [one["kind"] for one in said[1:]] == ["block", "block"]
+    for block, rounds in zip(said[1:], (2, 3), strict=True):
+        # Each implementation in every round: whoever compares two commits wants pairs.
+        assert {name: len(seconds) for name, seconds in block["taken"].items()} == dict.fromkeys(
+            names, rounds
+        )
+    assert [(one["variant"], one["status"], one["values"]) for one in found] == [
+        (name, "ok", {}) for name in names
+    ]
+
+
+def test_a_model_that_cannot_run_is_not_held_ready(shelf: Shelf) -> None:
+    asked = task("distilbert", ("compile_cudagraph",))
+    refuse = lambda _: pytest.fail("nothing can be timed")  # noqa: E731
+    (found,) = measure(asked, shelf, Laboratory("cpu"), lambda *_: None, refuse)
+    assert found["status"] == "skipped"
+
+
 def test_a_fallback_is_skipped_with_its_reason(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:

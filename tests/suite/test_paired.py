@@ -53,6 +53,10 @@ for line in sys.stdin:
             send(kind="point", variant=name, status="skipped", reason="this commit has no op")
     if what == "dies" and side == "head":
         os._exit(9)
+    if what == "slow":
+        note("ready-begin")
+        time.sleep(0.2)
+        note("ready-end")
     if passed:
         send(kind="prepared", names=passed)
         asked = hear()
@@ -160,6 +164,30 @@ def test_a_limit_leaves_cases_of_every_operator() -> None:
     assert {one.op for one in some} == {one.op for one in every}
     assert some == [one for one in every if one in some]
     assert paired.asked_for("", "", 10**6) == every
+
+
+def test_models_are_a_suite_of_their_own() -> None:
+    found = paired.asked_for("models.BertBase", "^batch1_", None, "models")
+    assert {(one.op, one.suite) for one in found} == {("bert_base", "models")}
+    assert {"batch1_seq16.fp16", "batch1_seq128.fp16"} <= {one.case.name for one in found}
+    assert paired.asked_for("models", "", None) == []
+
+
+def test_of_a_model_one_side_is_made_ready_after_the_other(stand: Stand) -> None:
+    """It times what it may compute by meanwhile."""
+    asked = [Asked("bert_base", 1, SweepCase("slow.fp16", {"batch": 1}, "fp16"), "models")]
+    measure_pairs(
+        asked,
+        stand.side("base"),
+        stand.side("head"),
+        Plan(sessions=1, quads=1, rounds=2, pairs=1, control=0.0),
+        stand.written.append,
+        settings=Settings(case_timeout_s=5.0, start_timeout_s=20.0),
+    )
+    (one,) = stand.written
+    assert (one["status"], one["suite"]) == ("ok", "models")
+    ready = [line.split("-")[1] for line in stand.lines("ready-")]
+    assert ready == ["begin", "end", "begin", "end"]
 
 
 def test_controls_are_base_beside_base(stand: Stand) -> None:

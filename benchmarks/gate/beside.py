@@ -26,7 +26,7 @@ from benchmarks import compare
 from benchmarks.gate.findings import GATED, Finding, Key, Outcome, worst_first
 from benchmarks.known_noise import KnownNoise, Session, session
 from benchmarks.measure.telemetry import throttled
-from benchmarks.sessions import MIN_SESSIONS, SOUGHT, compare_sessions, confirms
+from benchmarks.sessions import SOUGHT, compare_sessions, confirms
 
 Record = Mapping[str, Any]
 
@@ -228,10 +228,11 @@ def _confirmed(
     found: Finding, seen: Evidence, again: Evidence | None, case: Case, known: KnownNoise
 ) -> Finding:
     """A suspect, once new processes measured it again."""
-    if again is None or len(again.sessions) < MIN_SESSIONS:
-        why = "; ".join(dict.fromkeys(again.left_out)) if again else "it was not measured again"
-        return replace(found, outcome="undecided", reason=f"{found.reason}, not confirmed: {why}")
+    again = again or Evidence()
     test = again.test(case, known)
+    if test.problem:
+        why = "; ".join(dict.fromkeys([f"measured again in {test.problem}", *again.left_out]))
+        return replace(found, outcome="undecided", reason=f"{found.reason}, not confirmed: {why}")
     change = f"{100 * math.expm1(test.log_effect):+.1f} %"
     whole = Evidence(sessions=[*seen.sessions, *again.sessions])
     if confirms(test, whole.test(case, known)):

@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.compare import SampleTest
 from benchmarks.gate.beside import Case, Evidence
 from benchmarks.known_noise import KnownNoise
-from benchmarks.measure.paired import Bench, asked_for
+from benchmarks.measure.paired import TwoCommits, asked_for
 from benchmarks.measure.pairs import Asked, Plan
 from benchmarks.sessions import CONFIRMED
 from benchmarks.touched import Tree, touched
@@ -83,7 +83,7 @@ def bisect(case: str, good: str, bad: str, known: KnownNoise, device: str, say: 
         benchmarks.measure.ahead.UnknownCommit: there is no such commit.
     """
     asked = _asked(case)
-    ends = Bench.of(good, bad, device)
+    ends = TwoCommits.of(good, bad, device)
     test, why = _timed(asked, ends, known)
     effect = test.log_effect
     if test.problem:
@@ -98,7 +98,7 @@ def bisect(case: str, good: str, bad: str, known: KnownNoise, device: str, say: 
     say(f"{len(commits)} commits between them can have changed {asked.op}")
 
     def slower(commit: str) -> float | None:
-        test, why = _timed(asked, Bench.of(ends.base, commit, device), known)
+        test, why = _timed(asked, TwoCommits.of(ends.base, commit, device), known)
         if test.problem:
             say(f"{_name(commit)} cannot be timed: {why}")
             return None
@@ -132,7 +132,7 @@ def _an_example() -> str:
     return f"{first.op} {first.case.name}"
 
 
-def _timed(asked: Asked, bench: Bench, known: KnownNoise) -> tuple[SampleTest, str]:
+def _timed(asked: Asked, bench: TwoCommits, known: KnownNoise) -> tuple[SampleTest, str]:
     """The test of some sessions, and why it has a problem where it has one."""
     seen = Evidence()
 

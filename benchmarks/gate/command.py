@@ -34,7 +34,7 @@ from benchmarks.gate.reviewed import ReviewedError
 from benchmarks.gate.stored import SUITES, judge
 from benchmarks.measure import device
 from benchmarks.measure.ahead import UnknownCommit
-from benchmarks.measure.paired import Bench, written_to
+from benchmarks.measure.paired import TwoCommits, written_to
 from benchmarks.measure.pairs import NoWorker
 from benchmarks.measure.process import WorkerRefusal
 from benchmarks.measure.selection import regular_expression
@@ -181,7 +181,7 @@ def _measured(options: argparse.Namespace) -> Report:
     )
     machine = device.machine_name()
     try:
-        bench = Bench.of(options.base, options.head, options.device)
+        bench = TwoCommits.of(options.base, options.head, options.device)
         if bench.base == bench.head and not options.every:
             raise GateError(
                 "base and head are the same commit: give two different ones, or --every to see "

@@ -23,7 +23,7 @@ from benchmarks.gate.beside import Case, Gathered, Verdicts, judge
 from benchmarks.gate.findings import Finding
 from benchmarks.gate.report import Report, share
 from benchmarks.measure.measuring import SUITE
-from benchmarks.measure.paired import Bench, asked_for, spread
+from benchmarks.measure.paired import TwoCommits, asked_for, spread
 from benchmarks.measure.pairs import Asked, Plan, Write
 from benchmarks.sessions import MIN_SESSIONS
 from benchmarks.touched import Tree, changed, touched
@@ -60,7 +60,7 @@ class Wanted:
 
 
 def measure(
-    bench: Bench,
+    bench: TwoCommits,
     wanted: Wanted,
     write: Write,
     known: known_noise.KnownNoise,
@@ -104,7 +104,7 @@ def measure(
     return report(bench.base, bench.head, found, known, machine, missed, untouched, [spent])
 
 
-def chosen(bench: Bench, wanted: Wanted) -> tuple[list[Asked], list[Case]]:
+def chosen(bench: TwoCommits, wanted: Wanted) -> tuple[list[Asked], list[Case]]:
     """Cases to measure, and operators and models that the change cannot have touched."""
     asked = [
         one for suite in wanted.suites for one in asked_for(wanted.bench, wanted.match, None, suite)

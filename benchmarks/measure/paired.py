@@ -76,7 +76,7 @@ def spread(asked: list[Asked], limit: int | None) -> list[Asked]:
 
 
 @dataclass(frozen=True)
-class Bench:
+class TwoCommits:
     """Two commits whose workers can be started here.
 
     Attributes:
@@ -90,7 +90,7 @@ class Bench:
     _code: tuple[Path | None, Path | None]
 
     @classmethod
-    def of(cls, base: str, head: str, device: str = "cuda") -> Bench:
+    def of(cls, base: str, head: str, device: str = "cuda") -> TwoCommits:
         """Of two revisions, on `cuda`, or `cpu` for a dry run. Raises UnknownCommit."""
         older, newer = checkout(base), checkout(head)
         return cls(older.commit, newer.commit, device, (older.code, newer.code))
@@ -157,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"no case fits {options.bench!r} and contains {options.match!r}")
     plan = Plan(options.sessions, options.quads, options.rounds, options.pairs)
     try:
-        bench = Bench.of(options.base, options.head, options.device)
+        bench = TwoCommits.of(options.base, options.head, options.device)
         with written_to(options.out) as write:
             bench.measure(asked, plan, write)
     except (UnknownCommit, WorkerRefusal, NoWorker, OSError) as error:

@@ -57,7 +57,7 @@ def test_a_suspect_that_nobody_measured_again_is_not_decided() -> None:
     verdicts = judged([run(), *three(0.05), *three(0.09, case="two.fp16")])
     assert verdicts.suspects == [Case("softmax", "two.fp16"), Case("softmax", "one.fp16")]
     assert {one.outcome for one in verdicts.findings} == {"undecided"}
-    assert "not measured again" in verdicts.findings[0].reason
+    assert "measured again in 0 sessions, at least 3 are needed" in verdicts.findings[0].reason
 
 
 def test_a_slowdown_below_the_limit_passes() -> None:

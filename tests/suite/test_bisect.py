@@ -109,7 +109,7 @@ class Stand:
                 for session in range(plan.sessions):
                     write(stand.record(session, self.head, culprit, effect))
 
-        monkeypatch.setattr(module, "Bench", FakeBench)
+        monkeypatch.setattr(module, "TwoCommits", FakeBench)
         monkeypatch.setattr(module, "changing", lambda *_: COMMITS)
 
     def record(self, session: int, head: str, culprit: int, effect: float) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from benchmarks.gate.measured import Wanted
 from benchmarks.gate.report import Report
 from benchmarks.known_noise import KnownNoise, Session
 from benchmarks.measure.measuring import SweepCase
-from benchmarks.measure.paired import Bench
+from benchmarks.measure.paired import TwoCommits
 from benchmarks.measure.pairs import Asked, Plan, Write
 from tests.suite.pair_records import BASE, HEAD, MACHINE, pair, run
 
@@ -32,6 +32,9 @@ class FakeBench:
     now: float = 1000.0
     taken: list[tuple[list[str], int, float]] = field(default_factory=list)
     _count: dict[str, int] = field(default_factory=dict)
+
+    def clock(self) -> float:
+        return self.now
 
     def measure(self, asked: Sequence[Asked], plan: Plan, write: Write) -> None:
         self.taken.append(([one.case.name for one in asked], plan.sessions, plan.control))
@@ -76,9 +79,8 @@ def gate(bench: FakeBench, written: list[Any] | None = None, **wanted: Any) -> R
     noise = [Session(0.002 * (-1) ** number, 0.0) for number in range(20)]
     known = KnownNoise({("softmax", name): noise for name in NAMES})
     write = (written if written is not None else []).append
-    clock = lambda: bench.now  # noqa: E731
     return measured.measure(
-        cast(Bench, bench), Wanted(**wanted), write, known, MACHINE, clock=clock
+        cast(TwoCommits, bench), Wanted(**wanted), write, known, MACHINE, clock=bench.clock
     )
 
 

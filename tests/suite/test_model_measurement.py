@@ -109,8 +109,11 @@ def test_a_model_is_held_ready_and_timed_in_blocks(shelf: Shelf) -> None:
 
 def test_a_model_that_cannot_run_is_not_held_ready(shelf: Shelf) -> None:
     asked = task("distilbert", ("compile_cudagraph",))
-    refuse = lambda _: pytest.fail("nothing can be timed")  # noqa: E731
-    (found,) = measure(asked, shelf, Laboratory("cpu"), lambda *_: None, refuse)
+
+    def converse(_: Any) -> Any:
+        pytest.fail("nothing can be timed")
+
+    (found,) = measure(asked, shelf, Laboratory("cpu"), lambda *_: None, converse)
     assert found["status"] == "skipped"
 
 

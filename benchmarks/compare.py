@@ -281,16 +281,29 @@ def _detectable(family: Sequence[SampleTest], rate: float) -> NDArray[np.float64
     return np.asarray(least + margin, dtype=np.float64)
 
 
+def least_found(
+    error: NDArray[np.float64],
+    degrees: NDArray[np.float64],
+    threshold: NDArray[np.float64],
+    cases: int,
+    rate: float = FALSE_DISCOVERY_RATE,
+) -> NDArray[np.float64]:
+    """The least log effects that count as found, were each the only one among so many cases.
+
+    The first discovery among them must pass rate / cases: the correction's hardest step.
+    """
+    needed = stats.t.isf(rate / cases, degrees) * error
+    return np.asarray(np.maximum(threshold, needed), dtype=np.float64)
+
+
 def _least_found(
     family: Sequence[SampleTest], rate: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Degrees of freedom, standard errors, and the least log effects that count as found."""
+    """Degrees of freedom, standard errors, and what `least_found` says of them."""
     degrees = np.array([test.degrees for test in family])
     error = np.array([test.standard_error for test in family])
     threshold = np.array([test.threshold for test in family])
-    # The first discovery among m cases must pass rate / m: the correction's hardest step.
-    needed = stats.t.isf(rate / len(family), degrees) * error
-    return degrees, error, np.maximum(threshold, needed)
+    return degrees, error, least_found(error, degrees, threshold, len(family), rate)
 
 
 def _undecidable(test: SampleTest) -> Comparison:

@@ -49,10 +49,6 @@ class KnownNoise:
         """What is known of a case."""
         return self._own.get((op, case)) or self._by_op.get(op) or self._all
 
-    def recorded(self, op: str, case: str) -> bool:
-        """Whether it was recorded itself."""
-        return (op, case) in self._own
-
 
 @dataclass(frozen=True)
 class Session:

@@ -181,6 +181,20 @@ def table(noises: Sequence[Noise]) -> list[str]:
     return lines
 
 
+def off_by(found: Mapping[str, Sequence[Record]], limit: float) -> str:
+    """How many sessions are off by more than `limit`, in words, and in how many cases."""
+    off = {
+        case: [abs(float(ratios(record, GATED).mean())) > limit for record in sessions]
+        for case, sessions in found.items()
+    }
+    every = [one for of_case in off.values() for one in of_case]
+    cases = sum(any(of_case) for of_case in off.values())
+    return (
+        f"{100 * sum(every) / len(every):.1f} % of {len(every)} sessions are off by more than "
+        f"{100 * limit:g} %, in {cases} of {len(off)} cases"
+    )
+
+
 def _heading(share: float) -> str:
     return {0.5: "median", 1.0: "most"}.get(share, f"{share:.0%}")
 
@@ -222,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     worst = sorted(noises, key=lambda noise: -np.nan_to_num(noise.spread["session"]))
     lines = [f"{100 * noise.spread['session']:9.3f}  {noise.case}" for noise in worst]
     try:
-        print("\n".join([*table(noises), *lines[: options.worst]]), flush=True)
+        print("\n".join([*table(noises), off_by(found, 0.02), *lines[: options.worst]]), flush=True)
     except BrokenPipeError:
         # The reader, such as `head`, has what it wanted; Python writes once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

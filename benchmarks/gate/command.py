@@ -37,7 +37,7 @@ from benchmarks.measure.ahead import UnknownCommit
 from benchmarks.measure.paired import TwoCommits, written_to
 from benchmarks.measure.pairs import NoWorker
 from benchmarks.measure.process import WorkerRefusal
-from benchmarks.measure.selection import regular_expression
+from benchmarks.measure.selection import regular_expression, whole_number
 from benchmarks.noise import NoiseError, read
 from benchmarks.sessions import MIN_SESSIONS
 
@@ -245,15 +245,6 @@ def _seconds(text: str) -> float:
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
-def _count(least: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least {least}")
-        return int(text)
-
-    return number
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gate",
@@ -281,9 +272,9 @@ def _parser() -> argparse.ArgumentParser:
     timing.add_argument("--every", action="store_true", help="also what HEAD cannot have changed")
     timing.add_argument("--bench", type=regular_expression, default="", metavar="REGEX")
     timing.add_argument("--match", type=regular_expression, default="", metavar="REGEX")
-    timing.add_argument("--limit", type=_count(1), help="so many cases, spread evenly")
+    timing.add_argument("--limit", type=whole_number(1), help="so many cases, spread evenly")
     timing.add_argument("--budget", type=_seconds, default=math.inf, help="such as 10m")
-    timing.add_argument("--sessions", type=_count(MIN_SESSIONS), default=MIN_SESSIONS)
+    timing.add_argument("--sessions", type=whole_number(MIN_SESSIONS), default=MIN_SESSIONS)
     timing.add_argument(
         "--bisect", metavar="CASE", help='"OP CASE": which commit made it slower, by measuring'
     )

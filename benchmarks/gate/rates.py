@@ -4,7 +4,8 @@ Draws runs of the gate from sessions of one commit beside itself (`benchmarks/re
 the gate's own test (`benchmarks.sessions`): of each case three sessions, three more where these do
 not suffice, three others to confirm, and from the rest what is known of its noise. Nothing of a run
 is known beforehand. Where a slowdown is planted, it is added to the log-ratios of one case of a
-run.
+run. Each case's sessions are drawn by themselves: what moves many cases of one session at once is
+not in these figures; the controls of a real run are there for that.
 
 It prints what part of the cases is flagged before it is confirmed and in what part of the runs
 one is confirmed, where nothing changed, and what part is unstable; and of each slowdown, in what
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from benchmarks.compare import FALSE_DISCOVERY_RATE, MAX_DETECTABLE, POWER
+from benchmarks.compare import FALSE_DISCOVERY_RATE, MAX_DETECTABLE, POWER, least_found
 from benchmarks.known_noise import MOST_DEGREES, RECORDED, Session, sessions_of
 from benchmarks.noise import NoiseError, read
 from benchmarks.sessions import CONFIRMED, MIN_SESSIONS, SOUGHT, moderated
@@ -145,8 +146,8 @@ class _Tested:
     @classmethod
     def of(cls, observed: Array, known: Array, degrees: Array) -> _Tested:
         effect, error, freedom, threshold = moderated(observed, known, degrees)
-        needed = stats.t.isf(FALSE_DISCOVERY_RATE / observed.shape[-2], freedom) * error
-        detectable = np.maximum(threshold, needed) + stats.t.isf(1 - POWER, freedom) * error
+        least = least_found(error, freedom, threshold, observed.shape[-2])
+        detectable = least + stats.t.isf(1 - POWER, freedom) * error
         p = np.asarray(stats.t.sf(effect / error, freedom))
         return cls(effect, threshold, p, np.expm1(detectable))
 

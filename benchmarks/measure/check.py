@@ -50,7 +50,8 @@ def truth(task: Task, op: Any, case: Any, lab: Laboratory, stage: Stage) -> Trut
     return reason
 
 
-def check_all(
+def keep_passing(
+    passed: dict[str, Passed],
     names: Iterable[str],
     task: Task,
     op: Any,
@@ -58,8 +59,8 @@ def check_all(
     lab: Laboratory,
     truth: Truth,
     stage: Stage,
-) -> Iterator[tuple[str, Passed | Point]]:
-    """What became of each implementation named: passed, or a point that says why not.
+) -> Iterator[Point]:
+    """Put those that pass into `passed`; a point of each of the others, that says why not.
 
     Raises DeviceFault where the device does not answer any more.
     """
@@ -71,28 +72,13 @@ def check_all(
             synchronize(lab)
         except Exception as error:
             outcome = point(name, "failed", f"the check failed: {describe(error)}")
-        if not isinstance(outcome, Passed) and outcome["status"] == "failed":
-            outcome["reason"] += f" (inputs of seed {task.seed})"
-            require_device(lab, outcome["reason"])
-        yield name, outcome
-
-
-def keep_passing(
-    passed: dict[str, Passed],
-    names: Iterable[str],
-    task: Task,
-    op: Any,
-    case: Any,
-    lab: Laboratory,
-    truth: Truth,
-    stage: Stage,
-) -> Iterator[Point]:
-    """Put those that pass into `passed`; a point of each of the others. As `check_all` else."""
-    for name, outcome in check_all(names, task, op, case, lab, truth, stage):
         if isinstance(outcome, Passed):
             passed[name] = outcome
-        else:
-            yield outcome
+            continue
+        if outcome["status"] == "failed":
+            outcome["reason"] += f" (inputs of seed {task.seed})"
+            require_device(lab, outcome["reason"])
+        yield outcome
 
 
 def _mutates(op: Any) -> tuple[str, ...]:

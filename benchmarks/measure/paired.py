@@ -46,7 +46,7 @@ from benchmarks.measure.measuring import (
 )
 from benchmarks.measure.pairs import Asked, NoWorker, Plan, Side, Write, measure_pairs
 from benchmarks.measure.process import Message, WorkerRefusal
-from benchmarks.measure.selection import matching, regular_expression
+from benchmarks.measure.selection import matching, regular_expression, whole_number
 from benchmarks.measure.telemetry import Telemetry
 
 
@@ -145,9 +145,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--suite", choices=(SUITE, "models"), default=SUITE)
     parser.add_argument("--bench", type=regular_expression, default="", metavar="REGEX")
     parser.add_argument("--match", type=regular_expression, default="", metavar="REGEX")
-    parser.add_argument("--limit", type=_positive, help="so many cases at most")
+    parser.add_argument("--limit", type=whole_number(1), help="so many cases at most")
     for name in ("sessions", "quads", "rounds", "pairs"):
-        parser.add_argument(f"--{name}", type=_positive, default=getattr(Plan(), name))
+        parser.add_argument(f"--{name}", type=whole_number(1), default=getattr(Plan(), name))
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a dry run")
     options = parser.parse_args(arguments)
     if options.device == "cuda" and device.gpu() is None:
@@ -164,13 +164,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"paired: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is below 1")
-    return number
 
 
 def _short(value: Any) -> Any:

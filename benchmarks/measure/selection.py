@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from benchmarks import cases as frozen_cases
 from benchmarks.asv_file import METRICS
@@ -68,6 +68,17 @@ def regular_expression(text: str) -> str:
     except re.error as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from error
     return text
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """For the command line: a whole number of at least so much, or an error in words."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least {least}")
+        return int(text)
+
+    return number
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -4,6 +4,7 @@ import gzip
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +105,19 @@ def test_a_case_that_eager_does_not_run_has_no_drift() -> None:
     assert found["session"] == noise.noise_of("softmax one.fp16", made_up(3)).spread["session"]
 
 
+def test_sessions_that_are_far_off_are_counted() -> None:
+    found = {"calm": made_up(3, seed=2), "wild": made_up(2)}
+    for record, slower in ((found["wild"][0], 1.1), (found["wild"][1], 1.0)):
+        for block in record["blocks"]:
+            seconds = 1e-5 * (slower if block["side"] == "head" else 1.0)
+            block["taken"]["kernl"] = [seconds]
+    for record in found["calm"]:
+        for block in record["blocks"]:
+            block["taken"]["kernl"] = [1e-5]
+    said = noise.off_by(found, 0.02)
+    assert said == "20.0 % of 5 sessions are off by more than 2 %, in 1 of 2 cases"
+
+
 def test_what_is_kept_tells_the_same(tmp_path: Path) -> None:
     run = {"kind": "run", "base": "a", "head": "a"}
     whole = _written(tmp_path / "whole.jsonl", [run, *made_up(4, drift=DRIFT)])
@@ -136,8 +150,11 @@ def test_the_command_prints_the_kinds_and_the_worst(
     assert lines[0] == "2 cases, 4 to 4 sessions each"
     assert [line[:24].strip() for line in lines[2:7]] == list(noise.KINDS)
     assert lines[1].split()[-4:] == ["median", "90%", "99%", "most"]
-    assert len(lines) == 8
-    assert lines[7].endswith("softmax one.fp16")
+    assert re.fullmatch(
+        r"\d+\.\d % of 8 sessions are off by more than 2 %, in [01] of 2 cases", lines[7]
+    )
+    assert len(lines) == 9
+    assert lines[8].endswith("softmax one.fp16")
 
 
 def test_a_reader_that_stops_early_sees_no_traceback(tmp_path: Path) -> None:

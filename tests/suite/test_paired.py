@@ -292,7 +292,7 @@ def test_the_command_times_the_real_workers_of_a_commit_dry(tmp_path: Path) -> N
     ("asked", "words"),
     [
         (["--device", "cpu", "--match", "rows0_"], "no case fits"),
-        (["--device", "cpu", "--sessions", "0"], "0 is below 1"),
+        (["--device", "cpu", "--sessions", "0"], "'0' is no whole number of at least 1"),
         ([], "no NVIDIA GPU on this machine"),
     ],
 )

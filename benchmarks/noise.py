@@ -213,6 +213,16 @@ def read(path: Path) -> Iterator[Record]:
         raise NoiseError(f"{path}: {error}") from error
 
 
+def print_lines(lines: Iterable[str]) -> None:
+    """Print each as it comes, for as long as anybody reads."""
+    try:
+        for line in lines:
+            print(line, flush=True)
+    except BrokenPipeError:
+        # The reader, such as `head`, has what it wanted; Python writes once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; exit code 2 and a message where there is none."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.noise", description=__doc__)
@@ -235,11 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     worst = sorted(noises, key=lambda noise: -np.nan_to_num(noise.spread["session"]))
     lines = [f"{100 * noise.spread['session']:9.3f}  {noise.case}" for noise in worst]
-    try:
-        print("\n".join([*table(noises), off_by(found, 0.02), *lines[: options.worst]]), flush=True)
-    except BrokenPipeError:
-        # The reader, such as `head`, has what it wanted; Python writes once more when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print_lines([*table(noises), off_by(found, 0.02), *lines[: options.worst]])
     return 0
 
 

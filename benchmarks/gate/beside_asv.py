@@ -28,7 +28,7 @@ from benchmarks import known_noise
 from benchmarks.gate.beside import Gathered, judge
 from benchmarks.gate.findings import GATED
 from benchmarks.measure.device import slug
-from benchmarks.noise import NoiseError, read
+from benchmarks.noise import NoiseError, print_lines, read
 
 FACTORS = (1.1, 1.05, 1.02)
 BINS = (-math.inf, 0.01, 0.02, 0.03, 0.05, 0.1, math.inf)
@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (NoiseError, KeyError, TypeError, ValueError, StopIteration) as error:
             print(f"beside_asv: {path}: {type(error).__name__}: {error}", file=sys.stderr)
             return 2
-        print(path.name, *lines(told), sep="\n")
+        print_lines([path.name, *lines(told)])
     return 0
 
 

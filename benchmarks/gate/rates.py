@@ -26,7 +26,7 @@ from scipy import stats
 
 from benchmarks.compare import FALSE_DISCOVERY_RATE, MAX_DETECTABLE, POWER, least_found
 from benchmarks.known_noise import MOST_DEGREES, RECORDED, Session, sessions_of
-from benchmarks.noise import NoiseError, read
+from benchmarks.noise import NoiseError, print_lines, read
 from benchmarks.sessions import CONFIRMED, MIN_SESSIONS, SOUGHT, moderated
 
 Array = NDArray[np.float64]
@@ -221,8 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         needed = 3 * MIN_SESSIONS + _LEAST_KNOWN
         print(f"rates: no case has {needed} sessions beside itself", file=sys.stderr)
         return 2
-    for line in lines(recorded, max(1, options.runs)):
-        print(line, flush=True)
+    print_lines(lines(recorded, max(1, options.runs)))
     return 0
 
 

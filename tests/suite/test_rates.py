@@ -1,5 +1,9 @@
 """The gate's error rates, by drawing its runs from recorded noise. Seconds on a CPU."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -9,6 +13,7 @@ from benchmarks.gate.rates import Recorded
 from benchmarks.known_noise import RECORDED, KnownNoise, Session, sessions_of
 from benchmarks.noise import read
 from benchmarks.sessions import compare_sessions
+from tests.suite.fake_worker import ROOT
 
 RUNS = 400
 
@@ -78,3 +83,14 @@ def test_the_command_says_what_it_lacks(
     assert "no case has 12 sessions" in capsys.readouterr().err
     assert rates.main([str(empty.with_name("none.jsonl"))]) == 2
     assert "none.jsonl" in capsys.readouterr().err
+
+
+def test_a_reader_that_stops_early_sees_no_traceback() -> None:
+    closed, out = os.pipe()
+    os.close(closed)
+    command = [sys.executable, "-m", "benchmarks.gate.rates", "--runs", "1"]
+    done = subprocess.run(
+        command, cwd=ROOT, stdout=out, stderr=subprocess.PIPE, text=True, check=False, timeout=60
+    )
+    os.close(out)
+    assert (done.returncode, done.stderr) == (0, "")

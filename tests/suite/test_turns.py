@@ -1,270 +1,137 @@
-"""Who has a device alone has it alone, nobody waits for ever, and who is aside goes on."""
+"""Whole models take turns in rounds: who is called when, how often, and which attempt is kept."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
+import torch
 
-from benchmarks.measure.process import WorkerFault, WorkerProcess
-from benchmarks.measure.turns import RESTING, Turns
-
-WORKER = """
-import json, sys, time
-def send(kind, quiet=False):
-    print(json.dumps({"kind": kind, "what": "timing", "quiet": quiet}), flush=True)
-def work(what, seconds, log=open(sys.argv[1], "w")):
-    end = time.monotonic() + float(seconds)
-    while time.monotonic() < end:
-        print(what, time.monotonic(), file=log, flush=True)
-        time.sleep(0.001)
-send("back")
-sys.stdin.readline()
-send("ready")
-for line in sys.stdin:
-    for step in json.loads(line)["steps"]:
-        if step in ("alone", "together", "back"):
-            send(step)
-            sys.stdin.readline()
-        elif step == "alone quietly":
-            send("alone", quiet=True)
-            sys.stdin.readline()
-        elif step in ("aside", "rested"):
-            send(step)
-        elif step == "die":
-            sys.exit(3)
-        else:
-            work(*step.split())
-    send("done")
-"""
-BESIDE, ALONE = "beside 0.03", ["alone", "rested", "itself 0.03", "together"]
-COMPILING = ["aside", "compile 0.05", "back"]
-_SIGNAL_S = 0.005
-"""A process may go on for so long after it was told to stop."""
-
-Marks = dict[str, list[float]]
+from benchmarks.measure import model_measurement, timing
+from benchmarks.measure.laboratory import Laboratory, Task
+from benchmarks.measure.model_calls import Running
+from benchmarks.measure.model_check import Yardstick
+from benchmarks.measure.telemetry import Telemetry
+from benchmarks.model import Sample
 
 
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator["Processes"]:
-    found = Processes(tmp_path)
-    yield found
-    found.stop()
-
-
-class Processes:
-    """Real processes that note what they do at each millisecond."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.turns = Turns()
-        self.all: list[WorkerProcess] = []
-
-    def start(self, *, quiet: bool = False) -> WorkerProcess:
-        log = self.directory / f"{len(self.all)}.log"
-        command = [sys.executable, "-S", "-c", WORKER, str(log)]
-        turn = self.turns.turn(quiet=quiet)
-        self.all.append(WorkerProcess(command, dict(os.environ), self.directory, 20.0, turn))
-        return self.all[-1]
-
-    def marks(self, number: int) -> Marks:
-        found: Marks = {"beside": [], "itself": [], "compile": []}
-        for line in (self.directory / f"{number}.log").read_text().splitlines():
-            what, at = line.split()
-            found[what].append(float(at))
-        return found
-
-    def stop(self) -> None:
-        for process in self.all:
-            process.stop()
-
-
-def do(process: WorkerProcess, steps: list[str], timeout_s: float = 20.0) -> None:
-    for _ in process.measure({"steps": steps}, timeout_s):
-        pass
-
-
-def at_once(*jobs: tuple[WorkerProcess, list[str]]) -> None:
-    threads = [threading.Thread(target=do, args=job, daemon=True) for job in jobs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
-        assert not thread.is_alive(), "somebody waits for ever"
-
-
-def stretches(times: list[float]) -> list[tuple[float, float]]:
-    """First and last moment of each stretch in which a mark followed the other."""
-    found: list[tuple[float, float]] = []
-    for at in times:
-        if found and at - found[-1][1] < 0.02:
-            found[-1] = found[-1][0], at
-        else:
-            found.append((at, at))
-    return found
-
-
-def inside(times: list[float], alone: list[tuple[float, float]]) -> int:
-    """How many moments lie within, but for what a signal takes to arrive."""
-    return sum(first + _SIGNAL_S < at < last for at in times for first, last in alone)
-
-
-def test_one_is_alone_or_many_are_together(processes: Processes) -> None:
-    workers = [processes.start() for _ in range(4)]
-    steps = [BESIDE, *ALONE, BESIDE, *COMPILING, BESIDE] * 4
-    at_once(*((worker, steps) for worker in workers))
-    marks = [processes.marks(number) for number in range(4)]
-    for number, own in enumerate(marks):
-        alone = stretches(own["itself"])
-        assert len(alone) >= 4
-        for other in marks[:number] + marks[number + 1 :]:
-            assert inside(other["beside"], alone) == 0
-            assert inside(other["itself"], alone) == 0
-    assert processes.turns.taken == 16
-    assert set(processes.turns.alone_s) == {RESTING, "timing"}
-    assert 16 * 0.03 <= processes.turns.alone_s["timing"] < 10.0
-    assert processes.turns.held_s > 0.0
-
-
-def test_who_is_in_the_middle_of_its_work_stands_still(processes: Processes) -> None:
-    holder, other = processes.start(), processes.start()
-    at_once((holder, [BESIDE, *ALONE] * 6), (other, ["beside 0.6"]))
-    alone = stretches(processes.marks(0)["itself"])
-    beside = processes.marks(1)["beside"]
-    assert len(alone) == 6
-    assert inside(beside, alone) == 0
-    assert any(beside[0] < first for first, _ in alone)
-    assert any(last < beside[-1] for _, last in alone)
-
-
-@pytest.mark.parametrize("quiet", [True, False])
-def test_who_is_aside_goes_on_unless_the_host_has_to_be_quiet(
-    processes: Processes, quiet: bool
-) -> None:
-    holder, other = processes.start(quiet=quiet), processes.start()
-    at_once((holder, [BESIDE, *ALONE] * 6), (other, ["aside", "compile 0.5", "back"]))
-    alone = stretches(processes.marks(0)["itself"])
-    assert (inside(processes.marks(1)["compile"], alone) == 0) == quiet
-    assert processes.marks(1)["compile"]
-
-
-def test_a_worker_can_ask_for_a_quiet_host_once(processes: Processes) -> None:
-    holder, other = processes.start(), processes.start()
-    steps = [BESIDE, "alone quietly", "itself 0.05", "together", BESIDE, *ALONE]
-    at_once((holder, steps), (other, ["aside", "compile 0.4", "back"]))
-    quiet, plain = stretches(processes.marks(0)["itself"])
-    assert inside(processes.marks(1)["compile"], [quiet]) == 0
-    assert inside(processes.marks(1)["compile"], [plain]) > 0
-
-
-def test_standing_still_is_not_a_process_s_own_time(processes: Processes) -> None:
-    holder, other = processes.start(), processes.start()
-    at_once((holder, ["alone", "itself 1.2", "together"]), (other, ["beside 0.5"]))
-    started = time.monotonic()
-    thread = threading.Thread(target=do, args=(holder, ["alone", "itself 1.2", "together"]))
-    thread.start()
-    time.sleep(0.1)
-    do(other, ["beside 0.05"], timeout_s=0.8)  # it was stopped for longer than that
-    thread.join()
-    assert time.monotonic() - started > 1.2
-    with pytest.raises(WorkerFault, match=r"no answer within 0\.3 s"):
-        do(other, ["beside 5"], timeout_s=0.3)
-
-
-def test_who_waits_and_is_stopped_is_held_up_once(processes: Processes) -> None:
-    workers = [processes.start() for _ in range(3)]
-    begun, before = time.monotonic(), processes.turns.held_s
-    at_once(*((worker, [BESIDE, *ALONE] * 8) for worker in workers))
-    taken = time.monotonic() - begun
-    # One of the three has the device at any time, so two are held up at the most.
-    assert 0.0 < processes.turns.held_s - before <= 2.0 * taken
-    assert all(turn.stopped_s + turn.waited_s <= taken + 1.0 for turn in processes.turns._turns)
-
-
-def test_who_ends_gives_the_device_back(processes: Processes) -> None:
-    holder, other = processes.start(), processes.start()
-    thread = threading.Thread(target=do, args=(other, ["beside 0.2", *ALONE]))
-    thread.start()
-    with pytest.raises(WorkerFault, match="ended with status 3"):
-        do(holder, ["alone", "itself 0.1", "die"])
-    thread.join(timeout=20)
-    assert not thread.is_alive()
-    assert processes.marks(1)["itself"]
-
-
-def test_a_process_that_stands_still_can_be_ended(
-    processes: Processes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("benchmarks.measure.process._STOP_S", 0.5)
-    holder, other = processes.start(), processes.start()
-    thread = threading.Thread(target=do, args=(holder, ["alone", "itself 4", "together"]))
-    thread.start()
-    time.sleep(0.2)
-    started = time.monotonic()
-    other.stop()
-    assert 0.4 < time.monotonic() - started < 3.0
-    thread.join(timeout=20)
-
-
-def test_what_for_is_told_apart() -> None:
-    turns = Turns()
-    turn = turns.turn()
-    turn.take("timing")
-    time.sleep(0.02)
-    turn.rested()
-    time.sleep(0.02)
-    turn.tell("ceilings")
-    time.sleep(0.02)
-    turn.give_back()
-    turn.tell("nobody counts this")
-    turn.rested()
-    assert set(turns.alone_s) == {RESTING, "timing", "ceilings"}
-    assert all(seconds >= 0.02 for seconds in turns.alone_s.values())
-
-
-def test_who_never_had_it_gives_nothing_back() -> None:
-    turns = Turns()
-    first, second = turns.turn(), turns.turn()
-    first.drop()
-    first.give_back()
-    second.take("timing")
-    second.drop()
-    first.take("timing")
-    first.drop()
-    assert turns.taken == 2
-
-
-def test_a_stopped_process_dies_with_its_parent(tmp_path: Path) -> None:
-    """What is killed with SIGKILL need not be running: nothing stopped is left behind."""
-    program = (
-        "import json, os, signal, subprocess, sys, time\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'from benchmarks.measure.lifetime import "
-        "die_with_parent; die_with_parent(); print(1, flush=True); import time; time.sleep(60)'],"
-        " stdout=subprocess.PIPE)\n"
-        "child.stdout.readline()\n"
-        "os.kill(child.pid, signal.SIGSTOP)\n"
-        "print(json.dumps(child.pid), flush=True)\n"
-        "time.sleep(60)\n"
+def task(names: tuple[str, ...], samples: int = 3, budget_s: float = 0.1) -> Task:
+    dims = {"batch": 2, "seq": 16, "ragged": False}
+    return Task(
+        "distilbert", "batch2_seq16.fp16", dims, "fp16", 1, names, samples, budget_s, seed=11
     )
-    root = Path(__file__).parents[2]
-    parent = subprocess.Popen(
-        [sys.executable, "-c", program], cwd=root, stdout=subprocess.PIPE, text=True
+
+
+def test_turns_are_timed_from_a_quiet_device_to_a_quiet_device() -> None:
+    """A fake clock that only calls and waiting move: 3 s for A, 5 s for B, wherever they wait."""
+    now, pending = 0.0, 0.0
+    heard: list[str] = []
+
+    def call(name: str, seconds: float) -> Callable[[int], None]:
+        def run(number: int) -> None:
+            nonlocal pending
+            heard.append(f"{name}{number}")
+            pending += seconds
+
+        return run
+
+    def synchronize() -> None:
+        nonlocal now, pending
+        now, pending = now + pending, 0.0
+
+    def rest() -> None:
+        nonlocal now
+        now += 100.0
+        heard.append("rest")
+
+    taken = timing.take_turns(
+        {"a": call("a", 3.0), "b": call("b", 5.0)},
+        3,
+        seed=0,
+        lead_in=True,
+        synchronize=synchronize,
+        between=rest,
+        clock=lambda: now,
     )
-    assert parent.stdout is not None
-    child = json.loads(parent.stdout.readline())
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
-        state = Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[-1].split()[0]
-        if state == "Z":
-            break
-        time.sleep(0.02)
-    else:
-        assert not Path(f"/proc/{child}").exists()
+    assert taken == {"a": (3.0, 3.0, 3.0), "b": (5.0, 5.0, 5.0)}
+    assert heard.count("rest") == 3
+    first = heard[: heard.index("rest")]
+    assert sorted(first) == ["a0", "a1", "b0", "b1"]  # the lead-in gets other inputs
+    assert heard[-1] == "rest"
+
+
+def test_some_are_called_in_one_round_of_three() -> None:
+    heard: list[str] = []
+
+    def call(name: str, number: int) -> None:
+        heard.append(f"{name}{number}")
+
+    calls = {name: partial(call, name) for name in "abc"}
+    taken = timing.take_turns(calls, 7, seed=0, seldom={"a", "unknown"})
+    assert {name: len(seconds) for name, seconds in taken.items()} == {"a": 3, "b": 7, "c": 7}
+    assert [one for one in heard if one[0] == "a"] == ["a0", "a3", "a6"]
+
+
+def test_calls_by_the_host_count_a_third_of_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, Any]] = []
+
+    def take_turns(calls: Any, rounds: int, **rest: Any) -> dict[str, tuple[float, ...]]:
+        asked.append((rounds, rest["seldom"]))
+        return {name: (0.003 if name == "eager" else 0.001,) * rounds for name in calls}
+
+    monkeypatch.setattr(timing, "take_turns", take_turns)
+    monkeypatch.setattr(model_measurement, "synchronize", lambda _: None)
+    running = {name: Running(lambda sample: sample.half["x"]) for name in ("eager", "kernl")}
+    case = task(tuple(running), samples=10, budget_s=0.2)
+    lab = Laboratory("a device", telemetry=Telemetry(""))
+    model_measurement._time(case, running, [Sample({"x": torch.ones(1)}, {}, None)], lab)
+    assert [rounds for rounds, _ in asked] == [2, 50]  # of 2 × (1 + 3 / 3) ms, with lead-in
+    assert all("eager" in seldom and "kernl" not in seldom for _, seldom in asked)
+
+
+def test_noisy_samples_are_taken_again_and_the_calmer_attempt_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calm, drifting = (1.0,) * 20, (1.0,) * 10 + (2.0,) * 10
+    clocks = iter(range(10))
+    attempts: list[dict[str, tuple[float, ...]]] = []
+    seeds: list[int] = []
+
+    class Readings(Telemetry):
+        def summary(self) -> dict[str, Any]:
+            return {"attempt": next(clocks)}
+
+    def take_turns(calls: Any, rounds: int, seed: int, **_: object) -> dict[str, tuple[float, ...]]:
+        if rounds == 2:  # the trial
+            return dict.fromkeys(calls, (1.0, 1.0))
+        seeds.append(seed)
+        return attempts[len(seeds) - 1]
+
+    monkeypatch.setattr(timing, "take_turns", take_turns)
+    monkeypatch.setattr(model_measurement, "synchronize", lambda _: None)
+    lab = Laboratory("a device", telemetry=Readings(""))
+    running = {name: Running(lambda sample: sample.half["x"]) for name in ("eager", "kernl")}
+    sample = Sample({"x": torch.ones(1)}, {}, None)
+
+    def time() -> tuple[dict[str, tuple[float, ...]], dict[str, Any]]:
+        seeds.clear()
+        asked = task(tuple(running))
+        return model_measurement._time(asked, running, [sample], lab)
+
+    attempts[:] = [{"eager": calm, "kernl": calm}]
+    assert time() == (attempts[0], {"attempt": 0})
+    attempts[:] = [{"eager": drifting, "kernl": drifting}, {"eager": drifting, "kernl": calm}]
+    assert time() == (attempts[1], {"attempt": 2})
+    assert seeds[0] != seeds[1]
+    attempts[:] = [{"eager": calm, "kernl": drifting}, {"eager": drifting, "kernl": drifting}]
+    assert time() == (attempts[0], {"attempt": 3})
+    attempts[:] = [{"eager": drifting, "kernl": calm}]  # the host's noise would be there again
+    assert time() == (attempts[0], {"attempt": 5})
+
+    yard = Yardstick([], [], 1e-4, 0)
+    monkeypatch.setattr(Yardstick, "judge", lambda *_: (1e-4, ""))
+    marked = model_measurement._judged("eager", running["eager"], drifting, yard, lab, {})
+    assert (marked["status"], marked["reason"]) == (
+        "ok",
+        "noisy: the second half of the samples takes +100%",
+    )

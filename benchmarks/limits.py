@@ -18,7 +18,8 @@ from typing import Any
 
 from benchmarks import store
 from benchmarks.cases import was_left_out
-from benchmarks.gate.command import RESULTS, GateError, resolve
+from benchmarks.gate.command import RESULTS
+from benchmarks.gate.revisions import GateError, resolve
 from kernl.ops.tile import shared_memory_limit
 
 EXCUSED = Path(__file__).parent / "excused_spills.toml"

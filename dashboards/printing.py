@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
-from benchmarks.gate.command import GateError, resolve
 from benchmarks.gate.report import escape
+from benchmarks.gate.revisions import GateError, resolve
 from dashboards import views
 from dashboards.history import Commit
 from dashboards.source import Source

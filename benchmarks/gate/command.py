@@ -14,9 +14,8 @@ import json
 import logging
 import math
 import re
-import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -31,6 +30,7 @@ from benchmarks.gate.findings import Finding, worst_first
 from benchmarks.gate.junit import to_junit
 from benchmarks.gate.report import Report, clean, percent, show, to_json, to_markdown
 from benchmarks.gate.reviewed import ReviewedError
+from benchmarks.gate.revisions import GateError, gated_commits, resolve, title
 from benchmarks.gate.stored import SUITES, judge
 from benchmarks.measure import device
 from benchmarks.measure.ahead import UnknownCommit
@@ -43,42 +43,6 @@ from benchmarks.sessions import MIN_SESSIONS
 
 RESULTS = Path(__file__).parents[1] / "results"
 MAX_PROBLEMS = 5
-_HASH = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
-_SHORT_HASH = re.compile(r"[0-9a-f]{4,64}")
-
-
-class GateError(Exception):
-    """The comparison cannot begin; the message says what was seen and what to do."""
-
-
-def resolve(revision: str, known: Iterable[str]) -> str:
-    """Full hash of a revision, from git or, where git does not know it, from the results' commits.
-
-    Raises:
-        GateError: it names no commit, or several.
-    """
-    found = _git("rev-parse", "--verify", "--quiet", "--end-of-options", revision + "^{commit}")
-    if found is not None and _HASH.fullmatch(found.strip()):
-        return found.strip()
-    prefix = revision.lower()
-    matches = sorted(
-        {commit for commit in known if commit.startswith(prefix)}
-        if _SHORT_HASH.fullmatch(prefix)
-        else ()
-    )
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        raise GateError(f"{revision!r} begins {len(matches)} commits: give more digits")
-    raise GateError(
-        f"{revision!r} is no commit that git or the results know: give a branch, a tag or a hash"
-    )
-
-
-def gated_commits(base: str, head: str) -> list[str]:
-    """`head` and, where git knows both, all commits of base..head."""
-    found = _git("rev-list", "--end-of-options", f"{base}..{head}")
-    return [head, *(found or "").split()]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -229,7 +193,7 @@ def _bisect(options: argparse.Namespace) -> int:
         subject += f"; one of {len(found.commits)} commits, the others could not be timed"
     print(subject)
     for commit in found.commits:
-        print(clean((_git("log", "-1", "--format=%H %s", commit) or commit).strip()))
+        print(clean(title(commit)))
     return 0
 
 
@@ -280,15 +244,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     timing.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a dry run")
     return parser
-
-
-def _git(*arguments: str) -> str | None:
-    """What git prints; None where there is no git, no repository, or git refuses."""
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-    except (OSError, ValueError):
-        return None
-    return done.stdout if done.returncode == 0 else None
 
 
 def _write(report: Report, path: Path | None, text: Callable[[], str]) -> Report:

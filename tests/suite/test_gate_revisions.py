@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gate.command import GateError, gated_commits, main, resolve
+from benchmarks.gate.command import main
+from benchmarks.gate.revisions import GateError, gated_commits, resolve
 from tests.suite.gate_rows import BASE, HEAD, make_repository
 
 

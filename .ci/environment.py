@@ -29,7 +29,7 @@ OLDEST = (3, 11)
 STAMP = ".kernl-ready"
 NEEDED = (
     *("torch", "triton", "transformers", "numpy"),
-    *("asv", "asv_runner", "scipy", "pandas", "plotly", "jinja2", "rich"),
+    *("asv", "asv_runner", "scipy", "ruptures", "pandas", "plotly", "jinja2", "rich"),
     *("pytest", "xdist", "hypothesis"),
 )
 

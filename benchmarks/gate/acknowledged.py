@@ -90,7 +90,7 @@ def acknowledge(
     for entry in entries:
         if entry.expires < today:
             words.append(f"{entry} expired on {entry.expires.isoformat()}: take it out")
-        elif not any(commit.startswith(entry.commit) for commit in gated):
+        elif not _is_of(entry, gated):
             words.append(f"{entry} is stale: {entry.commit} is not among the gated commits")
         else:
             valid.append(entry)
@@ -112,11 +112,17 @@ def _acknowledged(finding: Finding, entries: list[Acknowledged], used: set[int])
     for index, entry in enumerate(entries):
         if not entry.matches(key.suite, key.op, key.metric, key.case, key.variant):
             continue
+        if finding.commits and not _is_of(entry, finding.commits):
+            continue
         used.add(index)
         if finding.worse <= entry.limit:
             return replace(finding, outcome="acknowledged", reason=f"accepted: {entry.reason}")
         reasons.append(f"accepted only up to {entry.limit:g} times, is {finding.worse:.4g} times")
     return replace(finding, reason="; ".join([finding.reason, *reasons]))
+
+
+def _is_of(entry: Acknowledged, commits: Iterable[str]) -> bool:
+    return any(commit.startswith(entry.commit) for commit in commits)
 
 
 def _entry(line: int, entry: dict[str, Any]) -> Acknowledged:

@@ -1,8 +1,9 @@
 """`python -m benchmarks.gate BASE HEAD`: is HEAD worse than BASE?
 
-By their stored results (`benchmarks.gate.stored`); with `--measure` by timing both beside each
-other on this machine's GPU (`benchmarks.gate.measured`); with `--pairs FILE` alone by what an
-earlier `--measure` wrote there.
+By their stored results (`benchmarks.gate.stored`); with `--history` by what moved between them in
+all that is stored (`benchmarks.gate.history`); with `--measure` by timing both beside each other on
+this machine's GPU (`benchmarks.gate.measured`); with `--pairs FILE` alone by what an earlier
+`--measure` wrote there.
 
 Exit codes: 0 pass; 1 at least one regression that was not acknowledged; 2 could not decide.
 """
@@ -24,14 +25,13 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks import known_noise, store
-from benchmarks.gate import acknowledged, floors, measured
+from benchmarks.gate import acknowledged, floors, history, measured, stored
 from benchmarks.gate.bisect import NothingToFind, bisect
 from benchmarks.gate.findings import Finding, worst_first
 from benchmarks.gate.junit import to_junit
 from benchmarks.gate.report import Report, clean, percent, show, to_json, to_markdown
 from benchmarks.gate.reviewed import ReviewedError
 from benchmarks.gate.revisions import GateError, gated_commits, resolve, title
-from benchmarks.gate.stored import SUITES, judge
 from benchmarks.measure import device
 from benchmarks.measure.ahead import UnknownCommit
 from benchmarks.measure.paired import TwoCommits, written_to
@@ -47,7 +47,11 @@ MAX_PROBLEMS = 5
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    ways = [f"--{way}" for way in ("history", "measure", "bisect") if getattr(options, way)]
+    if options.history and (ways[1:] or options.pairs):
+        parser.error(f"--history goes without {(*ways, '--pairs')[1]}: give one of them")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     # The problems it warns about are part of the report.
@@ -74,7 +78,7 @@ def _report(options: argparse.Namespace) -> Report:
     if options.acknowledged is not None or acknowledged.PATH.exists():
         entries = acknowledged.load(options.acknowledged or acknowledged.PATH)
     today = datetime.datetime.now(datetime.UTC).date()
-    if not (options.measure or options.pairs):
+    if options.history or not (options.measure or options.pairs):
         return _by_results(options, entries, today)
     report = _measured(options) if options.measure else _replayed(options)
     commits = gated_commits(report.base, report.head)
@@ -89,26 +93,31 @@ def _by_results(
 ) -> Report:
     if not options.results.is_dir():
         raise GateError(f"{options.results} is no directory: run the benchmarks or give --results")
-    stored = store.load(options.results)
-    known = set(stored.rows["commit"])
+    results = store.load(options.results)
+    known = set(results.rows["commit"])
     base, head = resolve(options.base, known), resolve(options.head, known)
+    if options.history:
+        judge = partial(history.judge, bench=options.bench)
+    else:
+        judge = partial(stored.judge, commits=gated_commits(base, head))
     report = judge(
-        stored.rows,
-        stored.runs,
+        results.rows,
+        results.runs,
         base,
         head,
         today=today,
         suite=options.suite or "all",
         machine=options.machine,
         entries=entries,
-        commits=gated_commits(base, head),
     )
-    findings, notes = _promises(options, stored.rows, head)
-    problems = [f"{problem.path}: {problem.reason}" for problem in stored.problems]
+    if not options.history:
+        findings, notes = _promises(options, results.rows, head)
+        findings = sorted([*report.findings, *findings], key=worst_first)
+        report = replace(report, findings=findings, notes=[*report.notes, *notes])
+    problems = [f"{problem.path}: {problem.reason}" for problem in results.problems]
     if len(problems) > MAX_PROBLEMS:
         problems[MAX_PROBLEMS:] = [f"{len(problems) - MAX_PROBLEMS} more problems in the results"]
-    findings = sorted([*report.findings, *findings], key=worst_first)
-    return replace(report, findings=findings, notes=[*report.notes, *notes, *problems])
+    return replace(report, notes=[*report.notes, *problems])
 
 
 def _promises(
@@ -220,9 +229,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("head", metavar="HEAD", help="the commit to judge")
     parser.add_argument("--results", type=Path, default=RESULTS, help="asv's results directory")
     parser.add_argument(
-        "--suite", choices=(*SUITES, "all"), help="default: all; with --measure kernels"
+        "--suite", choices=(*stored.SUITES, "all"), help="default: all; with --measure kernels"
     )
     parser.add_argument("--machine", default="", help="only this machine (default: all shared)")
+    parser.add_argument(
+        "--history", action="store_true", help="what moved between them, by all stored commits"
+    )
     parser.add_argument("--acknowledged", type=Path, help=f"default: {acknowledged.PATH.name}")
     parser.add_argument(
         "--floors", type=Path, default=floors.PATH, help=f"promised speeds: {floors.PATH.name}"

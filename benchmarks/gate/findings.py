@@ -66,7 +66,9 @@ class Finding:
     """What the gate says about one measurement.
 
     `base` and `head` are values in the metric's unit, NaN where there is none. `ratio` is
-    head / base with its 99 % interval `low` to `high`, NaN where nothing was compared.
+    head / base with its 99 % interval `low` to `high`, which are equal where nothing tells one, NaN
+    where nothing was compared. `commits` are full hashes, one or several of which brought the
+    change; empty where any may have.
     """
 
     key: Key
@@ -78,6 +80,7 @@ class Finding:
     low: float = math.nan
     high: float = math.nan
     drift_removed: bool = False
+    commits: tuple[str, ...] = ()
 
     @property
     def worse(self) -> float:

@@ -163,7 +163,7 @@ def sentence(of: Group) -> str:
         several = f" ({len(of.findings)} measurements)" if len(of.findings) > 1 else ""
         return f"{subject}{several} {first.outcome}: {clean(first.reason)}"
     interval = ""
-    if first.low != first.high:
+    if first.low < first.high:
         interval = f", 99 % interval {percent(first.low)} to {percent(first.high)}"
     values = f"{amount(first.base, key.metric)} → {amount(first.head, key.metric)}"
     values += UNITS.get(key.metric, "")

@@ -4,8 +4,8 @@ Draws runs of the gate from sessions of one commit beside itself (`benchmarks/re
 the gate's own test (`benchmarks.sessions`): of each case three sessions, three more where these do
 not suffice, three others to confirm, and from the rest what is known of its noise. Nothing of a run
 is known beforehand. Where a slowdown is planted, it is added to the log-ratios of one case of a
-run. Each case's sessions are drawn by themselves: what moves many cases of one session at once is
-not in these figures; the controls of a real run are there for that.
+run. Each case's sessions are drawn by themselves, so that a run can have any number of cases; runs
+of the recorded cases are also drawn by whole sessions, which keep what moves many cases at once.
 
 It prints what part of the cases is flagged before it is confirmed and in what part of the runs
 one is confirmed, where nothing changed, and what part is unstable; and of each slowdown, in what
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.compare import FALSE_DISCOVERY_RATE, MAX_DETECTABLE, POWER, least_found
-from benchmarks.known_noise import MOST_DEGREES, RECORDED, Session, sessions_of
-from benchmarks.noise import NoiseError, print_lines, read
+from benchmarks.known_noise import MOST_DEGREES, RECORDED, session
+from benchmarks.noise import NoiseError, Record, print_lines, read, same_on_both_sides
 from benchmarks.sessions import CONFIRMED, MIN_SESSIONS, SOUGHT, moderated
 
 Array = NDArray[np.float64]
@@ -42,23 +42,30 @@ class Recorded:
     Attributes:
         ratio: (cases, sessions), log-ratios of kernl; NaN where there are no more sessions.
         drift: the same of eager; NaN besides where it does not run.
+        session: the number of the session that each is of. A control, which is a second measurement
+            of some cases in a session, has a negative one.
     """
 
     ratio: Array
     drift: Array
+    session: NDArray[np.intp]
 
     @classmethod
-    def of(cls, sessions: Mapping[tuple[str, str], Sequence[Session]]) -> Recorded:
-        """Of cases that have enough of them for a run and to know their noise besides."""
+    def of(cls, records: Iterable[Record]) -> Recorded:
+        """Of cases that have enough sessions for a run and to know their noise besides."""
         enough = 3 * MIN_SESSIONS + _LEAST_KNOWN
-        several = [one for _, one in sorted(sessions.items()) if len(one) >= enough]
+        by_case = sorted(same_on_both_sides(_numbered(records)).items())
+        several = [measured for _, measured in by_case if len(measured) >= enough]
         shape = (len(several), max(map(len, several), default=0))
         ratio, drift = np.full(shape, np.nan), np.full(shape, np.nan)
+        number = np.zeros(shape, np.intp)
         for row, of_case in enumerate(several):
-            ratio[row, : len(of_case)] = [one.ratio for one in of_case]
-            drifts = np.array([one.drift for one in of_case])
+            sessions = [session(record) for record in of_case]
+            ratio[row, : len(of_case)] = [one.ratio for one in sessions]
+            drifts = np.array([one.drift for one in sessions])
             drift[row, : len(of_case)] = drifts if np.isfinite(drifts).all() else np.nan
-        return cls(ratio, drift)
+            number[row, : len(of_case)] = [record["number"] for record in of_case]
+        return cls(ratio, drift, number)
 
 
 @dataclass(frozen=True)
@@ -100,10 +107,21 @@ def draw(
     rows: NDArray[np.intp],
     slowdown: Array | float,
     chance: np.random.Generator,
+    *,
+    together: bool = False,
 ) -> Run:
-    """Runs over the cases of `rows` (runs, cases); `slowdown` is added to their log-ratios."""
-    order = chance.random((*rows.shape, recorded.ratio.shape[1]))
-    order[np.isnan(recorded.ratio[rows])] = 2.0  # what was not measured comes last
+    """Runs over the cases of `rows` (runs, cases); `slowdown` is added to their log-ratios.
+
+    With `together` a run has the same sessions of all its cases.
+    """
+    if together:
+        numbers = recorded.session[rows]
+        of_session = chance.random((len(rows), int(numbers.max()) + 1, 1))
+        order = np.take_along_axis(of_session, np.maximum(numbers, 0).reshape(len(rows), -1, 1), 1)
+        order = order.reshape(numbers.shape) + (numbers < 0)
+    else:
+        order = chance.random((*rows.shape, recorded.ratio.shape[1]))
+    order[np.isnan(recorded.ratio[rows])] = 3.0  # what was not measured comes last
     places = np.argsort(order, axis=-1)
     ratio = np.take_along_axis(recorded.ratio[rows], places, axis=-1)
     drift = np.take_along_axis(recorded.drift[rows], places, axis=-1)
@@ -164,10 +182,24 @@ class _Tested:
 def unchanged(recorded: Recorded, cases: int, runs: int, seed: int) -> Unchanged:
     """Runs where nothing changed, each case's sessions drawn by themselves."""
     chance = np.random.default_rng(seed)
-    some = [
+    return _said(
         draw(recorded, _rows(recorded, (size, cases), chance), 0.0, chance)
         for size in _batches(runs, cases)
-    ]
+    )
+
+
+def unchanged_together(recorded: Recorded, runs: int, seed: int) -> Unchanged:
+    """Runs of all recorded cases where nothing changed, by whole sessions."""
+    chance = np.random.default_rng(seed)
+    cases = recorded.ratio.shape[0]
+    return _said(
+        draw(recorded, np.tile(np.arange(cases), (size, 1)), 0.0, chance, together=True)
+        for size in _batches(runs, cases)
+    )
+
+
+def _said(drawn: Iterable[Run]) -> Unchanged:
+    some = list(drawn)
     return Unchanged(
         float(np.concatenate([one.flagged for one in some]).mean()),
         int(np.concatenate([one.red for one in some]).any(axis=-1).sum()),
@@ -193,15 +225,19 @@ def lines(recorded: Recorded, runs: int, seed: int = 0) -> Iterator[str]:
     cases, sessions = recorded.ratio.shape
     yield f"{cases} cases, up to {sessions} sessions each; {runs} runs of each kind"
     for size in (300, 5000):
-        seen = unchanged(recorded, size, runs, seed)
-        yield (
-            f"nothing changed, {size} cases: {100 * seen.flagged:.4f} % flagged before they are "
-            f"confirmed, {seen.red} runs red; {100 * seen.unsure:.1f} % of the cases need "
-            f"three more sessions, {100 * seen.unstable:.1f} % are unstable after these"
-        )
+        yield _line(f"{size} cases", unchanged(recorded, size, runs, seed))
+    yield _line(f"{cases} cases by whole sessions", unchanged_together(recorded, runs, seed))
     for slowdown in SLOWDOWNS:
         part = found(recorded, 300, slowdown, runs, seed)
         yield f"one of 300 slower by {100 * slowdown:g} %: found in {100 * part:.1f} % of the runs"
+
+
+def _line(what: str, seen: Unchanged) -> str:
+    return (
+        f"nothing changed, {what}: {100 * seen.flagged:.4f} % flagged before they are confirmed, "
+        f"{seen.red} runs red; {100 * seen.unsure:.1f} % of the cases need three more sessions, "
+        f"{100 * seen.unstable:.1f} % are unstable after these"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -213,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         records = (record for path in options.files for record in read(path))
-        recorded = Recorded.of(sessions_of(records))
+        recorded = Recorded.of(records)
     except (NoiseError, KeyError, TypeError, ValueError) as error:
         print(f"rates: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
@@ -223,6 +259,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     print_lines(lines(recorded, max(1, options.runs)))
     return 0
+
+
+def _numbered(records: Iterable[Record]) -> Iterator[Record]:
+    """With the number of the session, counted through all runs; below zero for a control."""
+    run = 0
+    numbers: dict[tuple[int, int, bool], int] = {}
+    for record in records:
+        run += record.get("kind") == "run"
+        control = bool(record.get("control"))
+        at = numbers.setdefault((run, record.get("session", 0), control), len(numbers))
+        yield {**record, "number": -1 if control else at}
 
 
 def _rows(

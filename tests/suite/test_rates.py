@@ -10,7 +10,7 @@ import pytest
 from benchmarks import compare
 from benchmarks.gate import rates
 from benchmarks.gate.rates import Recorded
-from benchmarks.known_noise import RECORDED, KnownNoise, Session, sessions_of
+from benchmarks.known_noise import RECORDED, KnownNoise, Session
 from benchmarks.noise import read
 from benchmarks.sessions import compare_sessions
 from tests.suite.fake_worker import ROOT
@@ -21,7 +21,7 @@ RUNS = 400
 @pytest.fixture(scope="module")
 def recorded() -> Recorded:
     records = (one for path in sorted(RECORDED.glob("*.gz")) for one in read(path))
-    return Recorded.of(sessions_of(records))
+    return Recorded.of(records)
 
 
 def test_enough_was_recorded(recorded: Recorded) -> None:
@@ -42,6 +42,26 @@ def test_of_five_thousand_cases_one_run_in_a_hundred_is_red_at_most(recorded: Re
     assert seen.flagged <= 0.0002
     assert seen.red <= 2
     assert seen.unstable <= 0.05
+
+
+def test_by_whole_sessions_no_run_is_red_either(recorded: Recorded) -> None:
+    seen = rates.unchanged_together(recorded, RUNS, seed=4)
+    assert seen.flagged <= 0.0002
+    assert seen.red <= 0.01 * RUNS
+    assert seen.unstable <= 0.05
+
+
+def test_a_whole_session_is_the_same_of_all_cases() -> None:
+    """Two of fourteen sessions are far off: all cases of a run have drawn them, or none has."""
+    ratio = np.full((5, 14), 0.001) * np.where(np.arange(14) % 2, 1, -1)
+    ratio[:, :2] = 0.5
+    together = Recorded(ratio, np.full_like(ratio, np.nan), np.tile(np.arange(14), (5, 1)))
+    rows = np.tile(np.arange(5), (50, 1))
+    chance = np.random.default_rng(7)
+    seen = rates.draw(together, rows, 0.0, chance, together=True).unstable.sum(axis=1)
+    assert set(seen) == {0, 5}
+    apart = rates.draw(together, rows, 0.0, chance).unstable.sum(axis=1)
+    assert set(apart) - {0, 5}
 
 
 @pytest.mark.parametrize(("slowdown", "least"), [(0.03, 0.90), (0.05, 0.95), (0.10, 0.99)])

@@ -137,6 +137,10 @@ gate: environment ## Compare the results of two commits: make gate BASE=… HEAD
 gate-gpu: environment ## Time two commits beside each other on the NVIDIA GPU, and judge
 	@env -u TRITON_INTERPRET $(RUN) -m benchmarks.gate --measure $(GATE_ARGS) "$(BASE)" "$(HEAD)"
 
+.PHONY: gate-history
+gate-history: environment ## Find what moved in BASE..HEAD by all stored commits, slow creep too
+	@$(RUN) -m benchmarks.gate --history $(GATE_ARGS) "$(BASE)" "$(HEAD)"
+
 .PHONY: limits
 limits: environment ## Name kernels that spill or ask for too much shared memory: make limits HEAD=…
 	@$(RUN) -m benchmarks.limits "$(HEAD)"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 PATH = Path(__file__).parent / "suite" / "cases.json"
-FORMAT = 7
+FORMAT = 8
 
 PROFILES = ("full", "quick")
 NOT_SELECTED = "left out of this run"
@@ -78,6 +78,10 @@ class Frozen:
     def _selected(self, op: str, kind: str) -> set[str]:
         entry = self._entries[op]
         return set(entry[f"quick_{kind}"] if profile() == "quick" else entry[kind])
+
+    def operators(self, model: str) -> tuple[str, ...]:
+        """The operators that rewriting puts into a model's graph."""
+        return tuple(self._entries[model]["operators"])
 
     def implementations(self, op: str) -> tuple[str, ...]:
         """What is timed beside each other, such as `eager`."""

@@ -176,6 +176,7 @@ def _case(op: Op, case: Case) -> dict[str, Any]:
 def _model_entry(model: Model) -> dict[str, Any]:
     return {
         "version": model.version,
+        "operators": list(model.operators),
         "implementations": list(models.IMPLEMENTATIONS),
         "left_out": list(models.LEFT_OUT),
         "quick_left_out": list(models.QUICK_LEFT_OUT),
@@ -231,7 +232,7 @@ def differences(frozen: dict[str, Any], current: dict[str, Any]) -> list[str]:
         if old.get("implementations") != new["implementations"]:
             found.append(f"{name}: timed in {', '.join(new['implementations'])}")
         found += _costs_that_differ(name, old.get("kernels", {}), new["kernels"])
-        for setting in ("opt_in", "left_out", "quick_left_out", "arithmetic"):
+        for setting in ("opt_in", "left_out", "quick_left_out", "arithmetic", "operators"):
             if old.get(setting) != new.get(setting):
                 found.append(f"{name}: {setting} is now {new.get(setting)}")
         if old["version"] != new["version"]:

@@ -73,6 +73,7 @@ class Model:
         cases: the shapes that it is called with.
         make: from its configuration to the module.
         inputs: makes the arguments of a call from configuration, case and generator.
+        operators: those that rewriting puts into its graph.
         quick: those of the cases that the quick profile measures.
         dry_seq: the length that the tiny model insists on; 0 for any.
         version: raise it when weights or inputs change their meaning.
@@ -85,6 +86,7 @@ class Model:
     cases: tuple[ModelCase, ...]
     make: Callable[[Any], torch.nn.Module]
     inputs: Callable[[Any, ModelCase, torch.Generator], dict[str, torch.Tensor]]
+    operators: tuple[str, ...]
     quick: tuple[ModelCase, ...] = ()
     dry_seq: int = 0
     version: int = 1

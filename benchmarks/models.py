@@ -59,6 +59,8 @@ _TINY_ENCODER = {
     "vocab_size": 200,
 }
 _TINY_DECODER = {**_TINY_ENCODER, "num_key_value_heads": 2, "head_dim": 16}
+_LIKE_BERT = ("attention", "embedding_layer_norm", "linear", "linear_layer_norm")
+_LIKE_LLAMA = ("attention", "linear", "linear_glu", "linear_rms_norm", "rms_norm", "rotary")
 _BATCHES = (1, 8, 32)
 _SEQS = (16, 32, 64, 128, 256, 384, 512)
 
@@ -73,6 +75,7 @@ BERT_BASE = Model(
     ),
     make=whole,
     inputs=text,
+    operators=_LIKE_BERT,
     quick=(
         ModelCase(1, 128),
         ModelCase(8, 128),
@@ -87,6 +90,7 @@ ROBERTA_BASE = Model(
     cases=_grid(_BATCHES, _SEQS),
     make=whole,
     inputs=text,
+    operators=_LIKE_BERT,
 )
 DISTILBERT = Model(
     name="distilbert",
@@ -96,6 +100,7 @@ DISTILBERT = Model(
     cases=_grid((1, 8), (128,)),
     make=whole,
     inputs=text,
+    operators=_LIKE_BERT,
 )
 MODERNBERT_BASE = Model(
     name="modernbert_base",
@@ -110,6 +115,13 @@ MODERNBERT_BASE = Model(
     cases=(ModelCase(1, 128), ModelCase(8, 512)),
     make=whole,
     inputs=text,
+    operators=(
+        "attention",
+        "layer_norm",
+        "linear",
+        "linear_glu",
+        "rotary",
+    ),
 )
 T5_BASE_ENCODER = Model(
     name="t5_base_encoder",
@@ -126,6 +138,12 @@ T5_BASE_ENCODER = Model(
     cases=(ModelCase(1, 128), ModelCase(8, 256)),
     make=t5_encoder,
     inputs=text,
+    operators=(
+        "attention",
+        "linear",
+        "linear_rms_norm",
+        "rms_norm",
+    ),
     quick=(ModelCase(8, 256),),
 )
 WHISPER_BASE_ENCODER = Model(
@@ -148,6 +166,14 @@ WHISPER_BASE_ENCODER = Model(
     cases=(ModelCase(1, 3000),),
     make=whisper_encoder,
     inputs=sound,
+    operators=(
+        "attention",
+        "conv1d",
+        "layer_norm",
+        "linear",
+        "linear_add_layer_norm",
+        "linear_layer_norm",
+    ),
     quick=(ModelCase(1, 3000),),
     dry_seq=60,
 )
@@ -163,6 +189,13 @@ VIT_BASE = Model(
     cases=(ModelCase(1, 196),),
     make=whole,
     inputs=picture,
+    operators=(
+        "attention",
+        "layer_norm",
+        "linear",
+        "linear_add_layer_norm",
+        "linear_layer_norm",
+    ),
     dry_seq=16,
 )
 GPT2 = Model(
@@ -173,6 +206,13 @@ GPT2 = Model(
     cases=(ModelCase(1, 128),),
     make=whole,
     inputs=text,
+    operators=(
+        "attention",
+        "layer_norm",
+        "linear",
+        "linear_add_layer_norm",
+        "linear_layer_norm",
+    ),
 )
 TINY_LLAMA = Model(
     name="tiny_llama",
@@ -190,6 +230,7 @@ TINY_LLAMA = Model(
     cases=_grid((1,), (128, 512)),
     make=whole,
     inputs=text,
+    operators=_LIKE_LLAMA,
     quick=(ModelCase(1, 128),),
 )
 QWEN2 = Model(
@@ -208,6 +249,7 @@ QWEN2 = Model(
     cases=(ModelCase(1, 128),),
     make=whole,
     inputs=text,
+    operators=_LIKE_LLAMA,
 )
 
 MODELS: tuple[Model, ...] = (

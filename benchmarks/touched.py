@@ -1,4 +1,4 @@
-"""Which operators a change of `kernl/` can have changed, read from the files of two commits.
+"""Which operators and models a change of `kernl/` can have changed, by the files of two commits.
 
 An operator depends on the modules of `kernl/ops` that name it, on every module of kernl that these
 import, directly or by others, and on the tables in `kernl/tuned` that one of them names. Nothing is
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ast
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
@@ -99,6 +99,29 @@ def touched(before: Tree, after: Tree, ops: Iterable[str]) -> set[str]:
     if paths - known:
         return set(ops)
     return {op for op in ops if paths & (before.needed_by(op) | after.needed_by(op))}
+
+
+def touched_models(
+    before: Tree, after: Tree, models: Mapping[str, Collection[str]], ops: Collection[str]
+) -> set[str]:
+    """Those of `models` that the change can have changed.
+
+    A change that none of the operators depends on, such as one of rewriting, may reach any model.
+
+    Args:
+        before: the older commit's files.
+        after: the newer one's.
+        models: by name, the operators that are put into its graph.
+        ops: all operators there are.
+    """
+    paths = changed(before, after)
+    if not paths:
+        return set()
+    needed = {path for op in ops for tree in (before, after) for path in tree.needed_by(op)}
+    if paths - needed:
+        return set(models)
+    reached = touched(before, after, ops)
+    return {name for name, used in models.items() if reached.intersection(used)}
 
 
 def changed(before: Tree, after: Tree) -> set[str]:

@@ -6,8 +6,8 @@ run, which the machine's drift leaves alone, over the commits in the order of gi
 case, a benchmark version and a set of library versions make a series (`benchmarks.gate.moves`).
 
 No regression, but said: what came back since; where eager's time moved and not kernl's; where no
-file that the operator depends on changed (`benchmarks.touched`), so that the measurement did. What
-the newest two commits did is for the gate between two commits: a level needs three.
+file that the operator or model depends on changed (`benchmarks.touched`), so that the measurement
+did. What the newest two commits did is for the gate between two commits: a level needs three.
 """
 
 import datetime
@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks import cases as frozen_cases
 from benchmarks.compare import MIN_EFFECT
 from benchmarks.gate import acknowledged
 from benchmarks.gate.findings import (
@@ -37,7 +38,7 @@ from benchmarks.gate.moves import LEAST, Array, Move, find_moves, largest_steps
 from benchmarks.gate.report import Report, percent
 from benchmarks.gate.revisions import ancestry, gated_commits
 from benchmarks.measure.selection import matching
-from benchmarks.touched import Tree, touched
+from benchmarks.touched import Tree, touched, touched_models
 
 ROOT = Path(__file__).resolve().parents[2]
 MIN_COMMITS = 8
@@ -223,7 +224,7 @@ def _meaning(
     whole = move.new - move.old
     if own * math.copysign(1, whole) < abs(whole) / 2:
         return "pass", f"eager's time moved, kernl's own by {percent(math.exp(own))}"
-    if key.suite == "kernels" and not _possible(key.op, tree, old, last):
+    if not _possible(key, tree, old, last):
         return "pass", "no file that it depends on changed: the measurement did"
     if whole < 0:
         return "improved", ""
@@ -232,13 +233,17 @@ def _meaning(
     return "regressed", ""
 
 
-def _possible(op: str, tree: Trees, old: str, last: str) -> bool:
-    """Whether commits can have changed an operator; they can where their files do not tell."""
+def _possible(key: Key, tree: Trees, old: str, last: str) -> bool:
+    """Whether commits can have changed what was measured; they can where files do not tell."""
+    frozen = frozen_cases.load()
     try:
         before, behind = tree(old), tree(last)
     except (ValueError, OSError):
         return True
-    return not behind.needed_by(op) or op in touched(before, behind, [op])
+    if key.suite == "models":
+        known = {key.op: frozen.operators(key.op)} if key.op in frozen.models else {}
+        return not known or bool(touched_models(before, behind, known, frozen.ops))
+    return not behind.needed_by(key.op) or key.op in touched(before, behind, [key.op])
 
 
 def _where(series: Series, move: Move) -> str:

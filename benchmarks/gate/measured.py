@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import cases as frozen_cases
 from benchmarks import known_noise
 from benchmarks.gate.beside import Case, Gathered, Verdicts, judge
 from benchmarks.gate.findings import Finding
@@ -26,7 +27,7 @@ from benchmarks.measure.measuring import SUITE
 from benchmarks.measure.paired import TwoCommits, asked_for, spread
 from benchmarks.measure.pairs import Asked, Plan, Write
 from benchmarks.sessions import MIN_SESSIONS
-from benchmarks.touched import Tree, changed, touched
+from benchmarks.touched import Tree, touched, touched_models
 
 ROOT = Path(__file__).resolve().parents[2]
 MORE = 2
@@ -112,10 +113,10 @@ def chosen(bench: TwoCommits, wanted: Wanted) -> tuple[list[Asked], list[Case]]:
     if wanted.every:
         return spread(asked, wanted.limit), []
     trees = Tree.of(ROOT, bench.base), Tree.of(ROOT, bench.head)
-    ops = touched(*trees, {one.op for one in asked if one.suite == SUITE})
-    # A model may use any operator, and what joins them.
-    models = changed(*trees)
-    left = [one for one in asked if (one.op in ops if one.suite == SUITE else models)]
+    frozen = frozen_cases.load()
+    models = {name: frozen.operators(name) for name in frozen.models}
+    reached = touched(*trees, frozen.ops) | touched_models(*trees, models, frozen.ops)
+    left = [one for one in asked if one.op in reached]
     measured = {one.op for one in left}
     others = {Case(one.op, "all cases", one.suite): None for one in asked if one.op not in measured}
     return spread(left, wanted.limit), list(others)

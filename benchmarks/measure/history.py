@@ -8,8 +8,8 @@ Commits that have all are named on standard error. Commits are measured with the
 now: `kernl/` alone comes from the commit, and what the commit does not have is n/a there. What
 was measured once, also in a part of the cases, counts as measured.
 
-`--changed` leaves out the operators that a commit cannot have changed (`benchmarks.touched`), and
-models where it changes nothing of `kernl/`: the commit before it speaks for them.
+`--changed` leaves out the operators and models that a commit cannot have changed
+(`benchmarks.touched`): the commit before it speaks for them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from benchmarks.measure.device import COMPILE_ONLY, machine_name
 from benchmarks.measure.measuring import ROOT
 from benchmarks.measure.selection import class_name, matching, regular_expression
 from benchmarks.measure.sweep import RESULTS
-from benchmarks.touched import Tree, touched
+from benchmarks.touched import Tree, touched, touched_models
 from benchmarks.worktree import NAME
 
 
@@ -80,9 +80,10 @@ def changed_by(commit: str, asked: Sequence[tuple[str, str]]) -> list[tuple[str,
         before = Tree.of(ROOT, f"{commit}^")
     except ValueError:
         before = Tree({})
-    ops = touched(before, after, {op for suite, op in asked if suite != "models"})
-    anything = before.files != after.files
-    return [one for one in asked if (anything if one[0] == "models" else one[1] in ops)]
+    frozen = frozen_cases.load()
+    models = {name: frozen.operators(name) for name in frozen.models}
+    reached = touched(before, after, frozen.ops) | touched_models(before, after, models, frozen.ops)
+    return [one for one in asked if one[1] in reached]
 
 
 def to_measure(

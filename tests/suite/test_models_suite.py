@@ -1,12 +1,15 @@
 """From a model's frozen cases to asv's samples, to the store's rows, and to a table for people."""
 
 import datetime
+import json
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import kernl
 from benchmarks import cases as frozen_cases
 from benchmarks import freeze, store
 from benchmarks.asv_file import METRICS
@@ -17,7 +20,7 @@ from benchmarks.measure.journal import Journal, Record
 from benchmarks.measure.model_table import standing, table
 from benchmarks.measure.points import read_point
 from benchmarks.measure.selection import class_name, matching
-from benchmarks.model import DTYPE
+from benchmarks.model import DTYPE, Model
 from benchmarks.models import IMPLEMENTATIONS, LEFT_OUT, MODELS, QUICK_LEFT_OUT
 from tests.suite.asv_results import COMMIT as STORED
 from tests.suite.asv_results import OTHER, write_results
@@ -85,9 +88,22 @@ def test_the_quick_profile_leaves_cases_and_implementations_out(
     }
 
 
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_a_model_names_the_operators_in_its_graph(
+    model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = model.case_of(model.cases[0].dims, dry=True)
+    (sample,) = model.samples(case, [0], "cpu", dry=True)
+    module: Any = model.build(dry=True)
+    report = kernl.explain(module, **sample.full)
+    assert sorted(report.fused) == sorted(model.operators)
+    assert frozen_cases.load().operators(model.name) == model.operators
+    capsys.readouterr()
+
+
 def test_a_stale_model_is_named() -> None:
-    current = freeze.document()
-    stale = freeze.document()
+    current = json.loads(frozen_cases.PATH.read_text())
+    stale = deepcopy(current)
     stale["models"]["gpt2"]["version"] = 0
     stale["models"]["bert_base"]["kernels"].pop("batch1_seq16.fp16")
     stale["models"]["bert_base"]["left_out"] = []

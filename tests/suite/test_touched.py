@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import cases
-from benchmarks.touched import Tree, touched
+from benchmarks.touched import Tree, touched, touched_models
 
 ROOT = Path(__file__).parents[2]
 OPS = ("softmax", "linear", "glu", "gelu")
@@ -30,7 +30,7 @@ def tree(**changes: str | None) -> Tree:
     files: dict[str, str | None] = dict(FILES)
     for name, text in changes.items():
         path = f"kernl/{name.replace('__', '/')}"
-        files[path if path in FILES or "_csv" in path else f"{path}.py"] = text
+        files[path if path in FILES or ".csv" in path else f"{path}.py"] = text
     return Tree({path: text.encode() for path, text in files.items() if text is not None})
 
 
@@ -62,6 +62,31 @@ def test_an_operator_needs_what_its_modules_import_and_its_tables() -> None:
 def test_a_change_reaches_who_depends_on_it(changed: str, text: str | None, ops: set[str]) -> None:
     assert touched(tree(), tree(**{changed: text}), OPS) == ops
     assert touched(tree(**{changed: text}), tree(), OPS) == ops
+
+
+@pytest.mark.parametrize(
+    ("changed", "text", "models"),
+    [
+        ("ops__softmax", "SOFTMAX = Op(name='softmax', version=2)", {"one"}),
+        ("tuned__softmax_csv", "1,3", {"one"}),
+        ("ops__gated", "NAMES = ('gelu', 'glu')", {"two"}),
+        ("ops__tile", "ROWS = 4", {"two", "both"}),
+        ("rewrite__patterns", "pass", {"one", "two", "both"}),
+        ("runtime__graphs", "pass", {"one", "two", "both"}),
+        ("ops__unused", "pass", {"one", "two", "both"}),
+        ("ops__tile", "import kernl.errors  # as before", set()),
+    ],
+)
+def test_a_change_reaches_the_models_that_use_it(changed: str, text: str, models: set[str]) -> None:
+    used = {"one": ("softmax",), "two": ("glu",), "both": ("linear",)}
+    after = tree(**{changed.replace("_csv", ".csv"): text})
+    assert touched_models(tree(), after, used, OPS) == models
+    assert touched_models(after, tree(), used, OPS) == models
+
+
+def test_an_operator_of_no_model_reaches_none() -> None:
+    after = tree(ops__softmax="SOFTMAX = Op(name='softmax', version=2)")
+    assert touched_models(tree(), after, {"two": ("glu",)}, OPS) == set()
 
 
 def test_comments_and_docstrings_change_nothing() -> None:

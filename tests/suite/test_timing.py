@@ -1,6 +1,5 @@
 """What is timed, in which order, and what is refused; CUDA is a fake clock here."""
 
-import math
 import statistics
 import time
 from collections import Counter
@@ -139,78 +138,6 @@ def test_wall_clock_takes_turns() -> None:
     assert Counter(calls) == {"slow": 4, "fast": 4}
     assert all({*calls[n : n + 2]} == {"slow", "fast"} for n in range(0, 8, 2))
     assert min(taken["slow"].cold) >= 0.002 > timing.median(taken["fast"].cold)
-
-
-# --- the check before timing ---
-
-
-def test_error_is_relative_l2_in_float64() -> None:
-    ref = torch.tensor([3.0, 4.0], dtype=torch.float64)
-    assert accuracy.relative_l2(torch.tensor([3.0, 4.5]), ref) == pytest.approx(0.1)
-    assert accuracy.relative_l2(torch.zeros(2), torch.zeros(2)) == 0.0
-    assert accuracy.relative_l2(torch.ones(2), torch.zeros(2)) == math.inf
-
-
-def test_disagreement_in_words() -> None:
-    ref = torch.ones(4, dtype=torch.float64)
-    assert accuracy.disagreement((torch.ones(4),), (ref,), 1e-6) == (0.0, "")
-    error, reason = accuracy.disagreement((torch.full((4,), 1.5),), (ref,), 0.1)
-    assert error == pytest.approx(0.5)
-    assert reason == "relative L2 error 0.5 against float64, allowed is 0.1"
-    holes = torch.tensor([1.0, math.nan, 1.0, math.inf])
-    error, reason = accuracy.disagreement((torch.ones(4), holes), (ref, ref), math.inf)
-    assert error is None
-    assert "2 of 8 output elements are NaN or infinite" in reason
-    _, reason = accuracy.disagreement((torch.ones(2, 2),), (ref,), 1.0)
-    assert reason == "outputs of shapes [(2, 2)], the reference gives [(4,)]"
-
-
-def test_new_memory_is_poisoned_only_inside() -> None:
-    settings = torch.are_deterministic_algorithms_enabled()
-    with accuracy.poisoned():
-        assert torch.isnan(torch.empty(1000)).all()
-        assert torch.isnan(torch.empty_like(torch.ones(10, dtype=torch.float16))).all()
-        assert torch.isnan(torch.ones(3).new_empty(10)).all()
-    assert torch.are_deterministic_algorithms_enabled() == settings
-
-
-def test_a_call_that_writes_to_its_inputs_is_found() -> None:
-    inputs = {"x": torch.ones(3), "weight": torch.ones(3), "eps": 1e-5, "bias": None}
-    pristine = accuracy.copies(inputs)
-    assert accuracy.changed_inputs(inputs, pristine) == ""
-    inputs["weight"][1] = 2.0  # type: ignore[index]
-    assert accuracy.changed_inputs(inputs, pristine) == "the call changed its inputs: weight"
-
-
-def test_the_truth_is_computed_in_float64() -> None:
-    inputs = {"x": torch.ones(3, dtype=torch.float16), "index": torch.arange(3), "flag": True}
-    lifted = accuracy.upcast(inputs)
-    assert lifted["x"].dtype == torch.float64
-    assert lifted["index"].dtype == torch.int64
-    assert lifted["flag"] is True
-    (out,) = accuracy.truth(lambda x, index, flag: x[index] / 3 if flag else x, inputs)
-    assert out.dtype == torch.float64
-    assert out[0].item() == 1 / 3
-
-
-def test_the_truth_goes_on_the_cpu_where_the_device_has_no_memory_and_it_may(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    tries: list[int] = []
-
-    def crowded(x: torch.Tensor) -> torch.Tensor:
-        tries.append(1)
-        if len(tries) == 1:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return x / 3
-
-    inputs = {"x": torch.ones(3)}
-    with pytest.raises(torch.OutOfMemoryError):
-        accuracy.truth(crowded, inputs, on_cpu=False)
-    tries.clear()
-    assert accuracy.truth(crowded, inputs)[0][0].item() == 1 / 3
-    assert len(tries) == 2
 
 
 # --- CUDA graphs, on a fake device ---

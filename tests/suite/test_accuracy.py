@@ -1,0 +1,111 @@
+"""The check before timing: the error of an output, what it may be, and what is wrong in words."""
+
+import math
+
+import pytest
+import torch
+
+from benchmarks.measure import accuracy
+
+
+def test_error_is_relative_l2_in_float64() -> None:
+    ref = torch.tensor([3.0, 4.0], dtype=torch.float64)
+    assert accuracy.relative_l2(torch.tensor([3.0, 4.5]), ref) == pytest.approx(0.1)
+    assert accuracy.relative_l2(torch.zeros(2), torch.zeros(2)) == 0.0
+    assert accuracy.relative_l2(torch.ones(2), torch.zeros(2)) == math.inf
+
+
+def test_disagreement_in_words() -> None:
+    ref = torch.ones(4, dtype=torch.float64)
+    assert accuracy.disagreement((torch.ones(4),), (ref,), 1e-6) == (0.0, "")
+    error, reason = accuracy.disagreement((torch.full((4,), 1.5),), (ref,), 0.1)
+    assert error == pytest.approx(0.5)
+    assert reason == "relative L2 error 0.5 against float64, allowed is 0.1"
+    holes = torch.tensor([1.0, math.nan, 1.0, math.inf])
+    error, reason = accuracy.disagreement((torch.ones(4), holes), (ref, ref), math.inf)
+    assert error is None
+    assert "2 of 8 output elements are NaN or infinite" in reason
+    _, reason = accuracy.disagreement((torch.ones(2, 2),), (ref,), 1.0)
+    assert reason == "outputs of shapes [(2, 2)], the reference gives [(4,)]"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_what_is_rounded_rightly_is_right_whatever_the_limit(dtype: torch.dtype) -> None:
+    """One number may be off by more than what a limit for many allows."""
+    chance = torch.Generator().manual_seed(1)
+    limit = torch.finfo(dtype).eps / 4
+    beyond = 0
+    for _ in range(200):
+        exact = torch.randn(1, 1, generator=chance, dtype=torch.float64)
+        beyond += accuracy.relative_l2(exact.to(dtype), exact) > limit
+        assert accuracy.disagreement((exact.to(dtype),), (exact,), limit)[1] == ""
+        step = torch.finfo(dtype).eps * exact.abs()
+        assert (
+            "allowed is" in accuracy.disagreement(((exact + step).to(dtype),), (exact,), limit)[1]
+        )
+    assert beyond > 20
+
+
+def test_what_a_dtype_can_hardly_hold_is_held_against_nobody() -> None:
+    tiny = torch.full((8,), 3.3e-8, dtype=torch.float64)  # between nothing and fp16's least
+    assert accuracy.relative_l2(tiny.half(), tiny) > 0.5
+    assert accuracy.disagreement((tiny.half(),), (tiny,), 4e-4)[1] == ""
+    assert accuracy.disagreement((tiny.float(),), (tiny,), 1e-6)[1] == ""
+    assert accuracy.disagreement((torch.zeros(8),), (tiny,), 1e-6)[1] != ""
+    wrong = torch.full((8,), 3e-7, dtype=torch.float16)
+    assert "allowed is" in accuracy.disagreement((wrong,), (tiny,), 4e-4)[1]
+
+
+def test_the_limit_for_many_numbers_is_as_it_was() -> None:
+    exact = torch.randn(4096, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    assert accuracy.rounding(exact, torch.float16) < 4e-4
+    off = exact * (1 + 4.2e-4)
+    assert "allowed is 0.0004" in accuracy.disagreement((off.half(),), (exact,), 4e-4)[1]
+
+
+def test_new_memory_is_poisoned_only_inside() -> None:
+    settings = torch.are_deterministic_algorithms_enabled()
+    with accuracy.poisoned():
+        assert torch.isnan(torch.empty(1000)).all()
+        assert torch.isnan(torch.empty_like(torch.ones(10, dtype=torch.float16))).all()
+        assert torch.isnan(torch.ones(3).new_empty(10)).all()
+    assert torch.are_deterministic_algorithms_enabled() == settings
+
+
+def test_a_call_that_writes_to_its_inputs_is_found() -> None:
+    inputs = {"x": torch.ones(3), "weight": torch.ones(3), "eps": 1e-5, "bias": None}
+    pristine = accuracy.copies(inputs)
+    assert accuracy.changed_inputs(inputs, pristine) == ""
+    inputs["weight"][1] = 2.0  # type: ignore[index]
+    assert accuracy.changed_inputs(inputs, pristine) == "the call changed its inputs: weight"
+
+
+def test_the_truth_is_computed_in_float64() -> None:
+    inputs = {"x": torch.ones(3, dtype=torch.float16), "index": torch.arange(3), "flag": True}
+    lifted = accuracy.upcast(inputs)
+    assert lifted["x"].dtype == torch.float64
+    assert lifted["index"].dtype == torch.int64
+    assert lifted["flag"] is True
+    (out,) = accuracy.truth(lambda x, index, flag: x[index] / 3 if flag else x, inputs)
+    assert out.dtype == torch.float64
+    assert out[0].item() == 1 / 3
+
+
+def test_the_truth_goes_on_the_cpu_where_the_device_has_no_memory_and_it_may(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    tries: list[int] = []
+
+    def crowded(x: torch.Tensor) -> torch.Tensor:
+        tries.append(1)
+        if len(tries) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return x / 3
+
+    inputs = {"x": torch.ones(3)}
+    with pytest.raises(torch.OutOfMemoryError):
+        accuracy.truth(crowded, inputs, on_cpu=False)
+    tries.clear()
+    assert accuracy.truth(crowded, inputs)[0][0].item() == 1 / 3
+    assert len(tries) == 2

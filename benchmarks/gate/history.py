@@ -12,7 +12,7 @@ did. What the newest two commits did is for the gate between two commits: a leve
 
 import datetime
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import chain
@@ -110,9 +110,9 @@ def judge(
     newer = after(base, head, order)
     long = [one for one in every if len(one.commits) >= MIN_COMMITS]
     judged = [one for one in long if not newer.isdisjoint(one.commits)]
-    trees = lru_cache(maxsize=None)(partial(Tree.of, repository))
-    findings = list(chain.from_iterable(_findings(one, newer, trees) for one in judged))
-    findings, words = acknowledged.acknowledge(findings, entries, newer, today)
+    findings, words = acknowledged.acknowledge(
+        moved(judged, newer, repository), entries, newer, today
+    )
     notes = [
         f"{len(judged)} of {len(every)} series were judged; {len(every) - len(long)} have fewer "
         f"than {MIN_COMMITS} commits up to {head[:12]}, {len(long) - len(judged)} none after "
@@ -129,7 +129,19 @@ def judge(
             "(`make history`), or give an older base"
         )
     machines = tuple(sorted({one.key.machine for one in judged}))
-    return Report(base, head, suites, machines, sorted(findings, key=worst_first), blockers, notes)
+    return Report(base, head, suites, machines, findings, blockers, notes)
+
+
+def moved(
+    series: Iterable[Series], newer: Collection[str], repository: Path = ROOT
+) -> list[Finding]:
+    """A finding for each move by a commit of `newer`, or a pass where there is none, worst first.
+
+    `repository` is where the commits' files are.
+    """
+    trees = lru_cache(maxsize=None)(partial(Tree.of, repository))
+    found = chain.from_iterable(_findings(one, newer, trees) for one in series)
+    return sorted(found, key=worst_first)
 
 
 def in_order(rows: pd.DataFrame, head: str) -> list[str]:
@@ -183,7 +195,7 @@ def series_of(rows: pd.DataFrame, runs: pd.DataFrame, order: Sequence[str]) -> l
     return found
 
 
-def _findings(series: Series, newer: set[str], tree: Trees) -> Iterator[Finding]:
+def _findings(series: Series, newer: Collection[str], tree: Trees) -> Iterator[Finding]:
     """One for each move by a newer commit; where there is none, a pass."""
     found = find_moves(series.ratios)
     of_newer = [move for move in found if series.commits[move.last] in newer]

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 import ruptures
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -111,13 +112,13 @@ def without_outliers(values: Array) -> Array:
     """
     limit = _OUTLIER * spread(values)
     kept = values.copy()
-    for at in range(1, len(values) - 1):
-        sides = values[max(0, at - LEAST) : at], values[at + 1 : at + 1 + LEAST]
-        low, high = sorted(float(np.median(side)) for side in sides)
-        if values[at] < low - limit:
-            kept[at] = low
-        elif values[at] > high + limit:
-            kept[at] = high
+    edge = np.full(LEAST, np.nan)
+    windows = sliding_window_view(np.concatenate([edge, values, edge]), LEAST)
+    inner = slice(1, len(values) - 1)
+    sides = [np.nanmedian(some[inner], axis=1) for some in (windows, windows[LEAST + 1 :])]
+    low, high = np.minimum(*sides), np.maximum(*sides)
+    beyond = (values[inner] < low - limit) | (values[inner] > high + limit)
+    kept[inner] = np.where(beyond, np.clip(values[inner], low, high), values[inner])
     return kept
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from benchmarks import cases, roofline
 from benchmarks.cases import Frozen
+from benchmarks.gate import acknowledged
+from benchmarks.gate.reviewed import ReviewedError
 from dashboards import pages
 from dashboards.source import Source
 
@@ -103,6 +105,15 @@ def frozen_cases() -> Frozen | None:
         return None
 
 
+def accepted_regressions() -> list[acknowledged.Acknowledged]:
+    """What a review accepted. Where that cannot be read none, and a word on stderr."""
+    try:
+        return acknowledged.load(acknowledged.PATH)
+    except ReviewedError as error:
+        print(f"dashboard: no regression counts as acknowledged: {error}", file=sys.stderr)
+        return []
+
+
 def read(results: Path) -> Source:
     """Reads the result files below `results`.
 
@@ -117,8 +128,9 @@ def read(results: Path) -> Source:
             "holds asv's result files"
         )
     frozen = frozen_cases()
+    accepted = accepted_regressions()
     if frozen is None:
-        return Source.of(store.load(results), results)
+        return Source.of(store.load(results), results, accepted=accepted)
     return Source.of(
         store.load(results),
         results,
@@ -126,6 +138,7 @@ def read(results: Path) -> Source:
         opt_in=filter(frozen.opt_in, frozen.ops),
         frozen_models={model: frozen.kernel_cases(model) for model in frozen.models},
         costs=roofline.costs(frozen),
+        accepted=accepted,
     )
 
 

@@ -5,7 +5,7 @@ Speedup axes are logarithmic, so that 2× and 0.5× lie equally far from 1×.
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -15,6 +15,10 @@ from dashboards.history import Change, Commit
 from dashboards.suites import KERNELS, Suite
 
 ALL = "all cases"
+MOVED = "moved"
+"""The line of marks where a case moved."""
+Marks = Mapping[str, Mapping[str, str]]
+"""Case → commit → what moved there, in words."""
 
 
 def mean_trend(
@@ -64,6 +68,7 @@ def case_trend(
     order: Sequence[Commit],
     changes: Sequence[Change] = (),
     suite: Suite = KERNELS,
+    marks: Marks | None = None,
 ) -> Drawing:
     """Latency of every implementation across commits; choices: the cases, those that most
     commits timed first.
@@ -73,7 +78,9 @@ def case_trend(
         order: the machine's commits, oldest first.
         changes: where the machine's environment changed.
         suite: what the rows are of.
+        marks: where a case moved, and how, in words.
     """
+    marks = marks or {}
     variants = ordered_variants(rows["variant"].unique())
     known = _known_times(rows)
     commits: dict[str, set[str]] = defaultdict(set)
@@ -84,7 +91,14 @@ def case_trend(
         (case, [_time_series(known, case, variant, order, suite.unit) for variant in variants])
         for case in sorted(cases, key=lambda case: -len(commits[case]))
     ]
+    if marks:
+        for case, series in choices:
+            series.append(_marked(series, order, marks.get(case, {})))
     figure = lines(order, choices[0][1], changes)
+    if marks:
+        figure.data[len(variants)].update(
+            mode="markers", marker={"size": 17, "symbol": "circle-open", "line": {"width": 2.5}}
+        )
     figure.update_yaxes(type="log", title_text=f"{suite.time} ({suite.unit}, log)", tickformat="~g")
     return Drawing(
         figure=figure,
@@ -122,6 +136,16 @@ def _time_series(
         for seconds, least, most in times
     )
     return Series(variant, value, notes, low, high)
+
+
+def _marked(series: Sequence[Series], order: Sequence[Commit], moved: Mapping[str, str]) -> Series:
+    """Rings around kernl's times where a case moved."""
+    ours = next((line.values for line in series if line.name == summary.OURS), ())
+    values, notes = [], []
+    for commit, value in zip(order, ours or [None] * len(order), strict=True):
+        values.append(value if commit.id in moved else None)
+        notes.append(text.figure_text(moved.get(commit.id, "")))
+    return Series(MOVED, tuple(values), tuple(notes))
 
 
 def codegen_trend(rows: pd.DataFrame, metric: str, order: Sequence[Commit]) -> Drawing:

@@ -13,8 +13,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
-from dashboards import drawing, machines, text, theme, views
+from benchmarks.gate.history import MIN_COMMITS
+from dashboards import drawing, machines, regressions, text, theme, views
 from dashboards.drawing import Drawing
+from dashboards.figures import Marks
 from dashboards.source import Source
 from dashboards.suites import MODELS
 
@@ -52,6 +54,7 @@ def files(source: Source) -> dict[str, bytes]:
         site.add_operator(op)
     for model in models:
         site.add_model(model)
+    site.add_regressions()
     site.add_machines()
     return site.files
 
@@ -65,6 +68,7 @@ class _Site:
         self.source = source
         self.hrefs = hrefs
         self.model_hrefs = model_hrefs
+        self.moves = regressions.find(source)
         self.files: dict[str, bytes] = {}
         self.environment = Environment(
             loader=FileSystemLoader(_HERE / "templates"),
@@ -107,7 +111,7 @@ class _Site:
         self.files[name] = page.encode("utf-8", "replace")
 
     def add_overview(self) -> None:
-        """`index.html`."""
+        """`index.html`, and `losses.html` with the whole lists of losses."""
         gpus = self.source.machine_names("kernels")
         compilers = self.source.machine_names("codegen")
         drawings: list[Drawing] = []
@@ -125,7 +129,17 @@ class _Site:
             models=[(view, place(view.drawings, drawings)) for view in models if view],
             compiled=[view for view in compiled if view],
             problems=len(self.source.problems),
+            open_moves=len(self.moves.open),
             empty=self.source.rows.empty,
+        )
+        self.add_page(
+            "losses.html",
+            "losses.html",
+            [],
+            parts=[
+                (kind, [view for view in some if view])
+                for kind, some in (("operators", speeds), ("models", models))
+            ],
         )
 
     def add_operator(self, op: str) -> None:
@@ -133,7 +147,10 @@ class _Site:
         gpus = self.source.machine_names("kernels")
         compilers = self.source.machine_names("codegen")
         drawings: list[Drawing] = []
-        speeds = [views.speed(self.source, machine, self.hrefs, op) for machine in gpus]
+        speeds = [
+            views.speed(self.source, machine, self.hrefs, op, marks=self._marks(machine, op))
+            for machine in gpus
+        ]
         compiled = [views.codegen(self.source, machine, self.hrefs, op) for machine in compilers]
         placed_speeds = [(view, place(view.drawings, drawings)) for view in speeds if view]
         placed_compiled = [(view, place(view.drawings, drawings)) for view in compiled if view]
@@ -152,7 +169,14 @@ class _Site:
         """The page of one model."""
         drawings: list[Drawing] = []
         speeds = [
-            views.speed(self.source, machine, self.model_hrefs, model, MODELS)
+            views.speed(
+                self.source,
+                machine,
+                self.model_hrefs,
+                model,
+                MODELS,
+                marks=self._marks(machine, model),
+            )
             for machine in self.source.machine_names(MODELS.name)
         ]
         self.add_page(
@@ -162,6 +186,26 @@ class _Site:
             model=model,
             speeds=[(view, place(view.drawings, drawings)) for view in speeds if view],
         )
+
+    def _marks(self, machine: str, op: str) -> Marks:
+        return regressions.marks(self.moves.of(machine, op))
+
+    def add_regressions(self) -> None:
+        """`regressions.html`, and its feed."""
+        hrefs = {**self.hrefs, **self.model_hrefs}
+        self.add_page(
+            "regressions.html",
+            "regressions.html",
+            [],
+            views=regressions.views(self.source, self.moves, hrefs),
+            moves=self.moves,
+            least=MIN_COMMITS,
+        )
+        feed = self.environment.get_template("regressions.xml").render(
+            feed=regressions.feed_values(self.source.commits),
+            entries=regressions.entries(self.moves, self.source.commits, hrefs),
+        )
+        self.files["regressions.xml"] = feed.encode("utf-8", "replace")
 
     def add_machines(self) -> None:
         """`machines.html`."""

@@ -9,6 +9,7 @@ import pandas as pd
 
 from benchmarks import roofline
 from benchmarks.cases import Cost
+from benchmarks.gate.acknowledged import Acknowledged
 from dashboards import history, summary, text
 from dashboards.history import Commit
 from dashboards.suites import MODELS, Suite
@@ -59,6 +60,7 @@ class Source:
         frozen_models: the same of models.
         opt_in: operators that round more than their dtype does; the overview reports them apart.
         costs: what the frozen cases of operators cost at least.
+        accepted: regressions that a review accepted.
     """
 
     rows: pd.DataFrame
@@ -70,6 +72,7 @@ class Source:
     opt_in: frozenset[str] = frozenset()
     frozen_models: summary.FrozenCases | None = None
     costs: Mapping[roofline.Key, Cost] = field(default_factory=dict)
+    accepted: tuple[Acknowledged, ...] = ()
 
     @classmethod
     def of(
@@ -80,6 +83,7 @@ class Source:
         opt_in: Iterable[str] = (),
         frozen_models: summary.FrozenCases | None = None,
         costs: Mapping[roofline.Key, Cost] | None = None,
+        accepted: Iterable[Acknowledged] = (),
     ) -> "Source":
         """Cleans the rows of a store; `results` is where its files lie, for git and for names."""
         rows = _clean_frame(store.rows)
@@ -98,6 +102,7 @@ class Source:
             opt_in=frozenset(text.clean(op) for op in opt_in),
             frozen_models=frozen_models,
             costs=costs or {},
+            accepted=tuple(accepted),
         )
 
     def ops(self, *, opt_in: bool = True) -> list[str]:

@@ -67,14 +67,16 @@ def ratio_cell(ratio: float) -> Cell:
     return Cell(text.ratio(ratio), text.number(ratio, 6), tone)
 
 
-def _time_cell(
+def duration_cell(
     value: float, low: float = math.nan, high: float = math.nan, unit: str = "µs"
 ) -> Cell:
+    """A time, with its interval where one is known."""
     note = text.interval(low, high).removesuffix(" µs") if math.isfinite(low + high) else ""
     return Cell(text.duration(value, unit), text.number(value, 6), note=note)
 
 
-def _case_href(hrefs: Mapping[str, str], op: str, case: str) -> str:
+def case_href(hrefs: Mapping[str, str], op: str, case: str) -> str:
+    """The address of a case on the page of its operator or model."""
     return f"{hrefs[op]}#{text.query({'case': case})}"
 
 
@@ -91,11 +93,11 @@ def losses(
         rows.append(
             (
                 _op_cell(op, hrefs, opt_in),
-                word(case, 80, href=_case_href(hrefs, op, case)),
+                word(case, 80, href=case_href(hrefs, op, case)),
                 ratio_cell(row["over_best"]),
-                _time_cell(row["kernl"], unit=suite.unit),
+                duration_cell(row["kernl"], unit=suite.unit),
                 word(row["best_name"], 40),
-                _time_cell(row["best"], unit=suite.unit),
+                duration_cell(row["best"], unit=suite.unit),
             )
         )
     subject, unit = suite.subject.capitalize(), suite.unit
@@ -122,7 +124,7 @@ def unmeasured(
         rows.append(
             (
                 _op_cell(op, hrefs, opt_in),
-                word(case, 80, href=_case_href(hrefs, op, case)),
+                word(case, 80, href=case_href(hrefs, op, case)),
                 word(said, tone=tone),
                 word(row["reason"] or "no reason recorded"),
             )
@@ -171,7 +173,7 @@ def _variant_cell(times: pd.DataFrame, case: str, variant: str) -> Cell:
     row = times.loc[key]
     if row["status"] != "ok":
         return Cell(str(row["status"]), None)
-    return _time_cell(float(row["value"]), float(row["low"]), float(row["high"]))
+    return duration_cell(float(row["value"]), float(row["low"]), float(row["high"]))
 
 
 def _delta(metric: str, step: float | None) -> tuple[str, str]:

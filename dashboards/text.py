@@ -20,6 +20,8 @@ LONGEST = 160
 """Characters of a foreign string that a page shows."""
 
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+_NO_CHARACTERS = "\ufffe\uffff"
+"""What XML cannot hold either."""
 _METRIC_UNITS = {
     "time": "µs",
     "registers": "registers per thread",
@@ -48,7 +50,9 @@ def clean(value: object) -> str:
     text = "" if value is None or value != value else str(value)
     if text.isascii() and text.isprintable():
         return text
-    spaced = (" " if unicodedata.category(c) in _INVISIBLE else c for c in text)
+    spaced = (
+        " " if unicodedata.category(c) in _INVISIBLE or c in _NO_CHARACTERS else c for c in text
+    )
     return " ".join("".join(spaced).split())
 
 

@@ -63,6 +63,7 @@ ROLES = {
     "sm_86": "green",
     "sm_90": "blue",
     "sm_100": "purple",
+    "moved": "vermillion",
     "reference": "neutral",
 }
 """What a trace shows → its colour."""

@@ -86,8 +86,12 @@ def speed(
     hrefs: Mapping[str, str],
     op: str | None = None,
     suite: Suite = KERNELS,
+    marks: figures.Marks | None = None,
 ) -> SpeedView | None:
-    """Speed on `machine`, over a whole suite or of `op`; None where nothing was measured."""
+    """Speed on `machine`, over a whole suite or of `op`; None where nothing was measured.
+
+    `marks` says where cases of `op` moved.
+    """
     order = source.measured_commits(suite.name, machine, op)
     if not order:
         return None
@@ -112,7 +116,8 @@ def speed(
     )
     changes = history.environment_changes(source.runs, machine, order)
     if op is not None:
-        trend = figures.case_trend(summary.timings(rows, suite.name), order, changes, suite)
+        timed = summary.timings(rows, suite.name)
+        trend = figures.case_trend(timed, order, changes, suite, marks)
         rows = rows[rows["commit"] == order[-1].id]
         return _of_one(view, source, rows, newest, trend, suite)
     return replace(

@@ -27,7 +27,10 @@ ARGUMENTS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-PLOTS = {"index.html": 2, "op-softmax.html": 8, "model-bert_base.html": 3, "machines.html": 0}
+PLOTS = {
+    "index.html": 2, "op-softmax.html": 8, "model-bert_base.html": 3, "machines.html": 0,
+    "losses.html": 0, "regressions.html": 0,
+}  # fmt: skip
 """Page → how many figures it has."""
 DRAWN = """() => [...document.querySelectorAll('.plot')].every(p => p.querySelector('.main-svg'))"""
 SCROLL = """async () => {

@@ -131,15 +131,15 @@ def _moves(
                 word(state, tone=tone),
                 Cell(percent(one.ratio), text.number(one.ratio, 6), tone),
                 word(one.key.op, 60, href=hrefs[one.key.op]),
+                _commit_cell(one.commits[0], known),
                 word(one.key.case, 80, href=case_href(hrefs, one.key.op, one.key.case)),
-                word(_label(one.commits[0], known), 72),
                 duration_cell(one.base, unit=unit),
                 duration_cell(one.head, unit=unit),
                 word(unit),
                 word(one.reason, 400),
             )
         )
-    headings = ("State", "Change", "Measured", "Case", "By, or up to, commit")
+    headings = ("State", "Change", "Measured", "By, or up to, commit", "Case")
     return Table((*headings, "Before", "After", "Unit", "What was seen"), tuple(rows))
 
 
@@ -212,6 +212,7 @@ def _moment(commit: Commit | None) -> str:
     return f"{day}T00:00:00Z"
 
 
-def _label(commit: str, known: Mapping[str, Commit]) -> str:
+def _commit_cell(commit: str, known: Mapping[str, Commit]) -> Cell:
+    """A commit's hash, and the beginning of its subject where git knows it."""
     found = known.get(commit)
-    return found.label if found is not None else commit[:8]
+    return word(commit[:8], note=text.short(found.subject, 40) if found is not None else "")

@@ -1,11 +1,15 @@
 """What the pages are made from: the store's rows with foreign text cleaned, commits in order."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from benchmarks import roofline
 from benchmarks.cases import Cost
@@ -125,21 +129,31 @@ class Source:
         """What a suite asks for."""
         return self.frozen_models if suite is MODELS else self.frozen
 
+    def part(self, suite: str, machine: str, op: str | None = None) -> pd.DataFrame:
+        """The rows of a suite on a machine, or of one operator or model of it, in their order."""
+        places = self._places.get((suite, machine), {})
+        wanted = places.values() if op is None else [places[op]] if op in places else []
+        return self.rows.iloc[np.sort(np.concatenate([*wanted, np.array([], np.intp)]))]
+
+    @cached_property
+    def _places(self) -> dict[tuple[str, str], dict[str, NDArray[np.intp]]]:
+        found: dict[tuple[str, str], dict[str, NDArray[np.intp]]] = defaultdict(dict)
+        groups = self.rows.groupby(["suite", "machine", "op"], sort=True).indices
+        for (suite, machine, op), places in groups.items():
+            found[suite, machine][op] = places
+        return dict(found)
+
     def machine_names(self, suite: str) -> list[str]:
         """Machines on which anything of `suite` was measured."""
-        rows = self.rows
-        measured = (rows["suite"] == suite) & (rows["status"] == "ok")
-        return sorted(rows.loc[measured, "machine"].unique())
+        names = sorted(machine for of_suite, machine in self._places if of_suite == suite)
+        return [name for name in names if (self.part(suite, name)["status"] == "ok").any()]
 
     def measured_commits(
         self, suite: str, machine: str, op: str | None = None
     ) -> tuple[Commit, ...]:
         """Commits with anything measured, oldest first."""
-        rows = self.rows
-        wanted = (rows["suite"] == suite) & (rows["machine"] == machine) & (rows["status"] == "ok")
-        if op is not None:
-            wanted &= rows["op"] == op
-        names = set(rows.loc[wanted, "commit"])
+        rows = self.part(suite, machine, op)
+        names = set(rows.loc[rows["status"] == "ok", "commit"])
         return tuple(commit for commit in self.commits if commit.id in names)
 
 

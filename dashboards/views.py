@@ -95,8 +95,7 @@ def speed(
     order = source.measured_commits(suite.name, machine, op)
     if not order:
         return None
-    rows = source.rows[source.rows["machine"] == machine]
-    rows = rows[rows["op"] == op] if op is not None else rows
+    rows = source.part(suite.name, machine, op)
     rows = rows[rows["commit"].isin([commit.id for commit in order])]
     frame = summary.speedups(rows, suite.name)
     last = frame["commit"] == order[-1].id
@@ -182,9 +181,8 @@ def codegen(
     order = source.measured_commits("codegen", machine, op)
     if not order:
         return None
-    rows = summary.codegen(source.rows)
-    rows = rows[(rows["machine"] == machine) & rows["commit"].isin([c.id for c in order])]
-    rows = rows[rows["op"] == op] if op is not None else rows
+    rows = summary.codegen(source.part("codegen", machine, op))
+    rows = rows[rows["commit"].isin([c.id for c in order])]
     newest, previous = order[-1], order[-2] if len(order) > 1 else None
     known = set(rows["metric"])
     drawings = (

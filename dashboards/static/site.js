@@ -85,6 +85,26 @@
     });
   }
 
+  /* ---- what the address says ---- */
+
+  function state() {
+    return new URLSearchParams(window.location.hash.slice(1));
+  }
+
+  function remember(key, value) {
+    var kept = state();
+    if (value === "") {
+      kept.delete(key);
+    } else {
+      kept.set(key, value);
+    }
+    try {
+      window.history.replaceState(null, "", "#" + kept.toString());
+    } catch (refused) {
+      /* Some browsers refuse this on file://; the choice still holds. */
+    }
+  }
+
   /* ---- choosing a case ---- */
 
   function fillTable(plot, choice) {
@@ -121,21 +141,15 @@
     select.addEventListener("change", function () {
       choose(select);
       if (select.dataset.key) {
-        var state = new URLSearchParams(window.location.hash.slice(1));
-        state.set(select.dataset.key, select.value);
-        try {
-          window.history.replaceState(null, "", "#" + state.toString());
-        } catch (refused) {
-          /* Some browsers refuse this on file://; the choice still holds. */
-        }
+        remember(select.dataset.key, select.value);
       }
     });
   });
 
   function readHash() {
-    var state = new URLSearchParams(window.location.hash.slice(1));
+    var kept = state();
     selects.forEach(function (select) {
-      var wanted = select.dataset.key && state.get(select.dataset.key);
+      var wanted = select.dataset.key && kept.get(select.dataset.key);
       if (wanted === null || wanted === undefined) {
         return;
       }
@@ -194,8 +208,8 @@
     return String(a).localeCompare(String(b), "en", { numeric: true });
   }
 
-  function sortBy(table, heading, column) {
-    var up = heading.getAttribute("aria-sort") !== "ascending";
+  function sortBy(table, column, up) {
+    var heading = table.tHead.rows[0].cells[column];
     var body = table.tBodies[0];
     var rows = Array.prototype.slice.call(body.rows);
     rows.sort(function (a, b) {
@@ -212,7 +226,8 @@
   }
 
   Array.prototype.forEach.call(document.querySelectorAll("table.sortable"), function (table) {
-    Array.prototype.forEach.call(table.tHead.rows[0].cells, function (heading, column) {
+    var headings = table.tHead.rows[0].cells;
+    Array.prototype.forEach.call(headings, function (heading, column) {
       var button = document.createElement("button");
       button.type = "button";
       button.className = "sort";
@@ -220,27 +235,96 @@
         button.appendChild(heading.firstChild);
       }
       button.addEventListener("click", function () {
-        sortBy(table, heading, column);
+        var up = heading.getAttribute("aria-sort") !== "ascending";
+        sortBy(table, column, up);
+        if (table.id) {
+          remember("sort-" + table.id, column + (up ? "" : "-"));
+        }
       });
       heading.appendChild(button);
     });
+    var wanted = /^(\d+)(-?)$/.exec((table.id && state().get("sort-" + table.id)) || "");
+    if (wanted && headings[Number(wanted[1])]) {
+      sortBy(table, Number(wanted[1]), wanted[2] === "");
+    }
   });
 
-  Array.prototype.forEach.call(document.querySelectorAll("input[data-filter]"), function (input) {
+  function filterRows(input) {
     var table = document.getElementById(input.dataset.filter);
     var said = document.getElementById(input.dataset.filter + "-count");
+    var words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+    var shown = 0;
+    Array.prototype.forEach.call(table.tBodies[0].rows, function (row) {
+      var text = row.textContent.toLowerCase();
+      row.hidden = !words.every(function (word) {
+        return text.indexOf(word) >= 0;
+      });
+      shown += row.hidden ? 0 : 1;
+    });
+    said.textContent = shown + " of " + table.tBodies[0].rows.length + " rows";
+  }
+
+  Array.prototype.forEach.call(document.querySelectorAll("input[data-filter]"), function (input) {
+    var key = "filter-" + input.dataset.filter;
     input.closest(".filter").hidden = false;
     input.addEventListener("input", function () {
-      var words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-      var shown = 0;
-      Array.prototype.forEach.call(table.tBodies[0].rows, function (row) {
-        var text = row.textContent.toLowerCase();
-        row.hidden = !words.every(function (word) {
-          return text.indexOf(word) >= 0;
-        });
-        shown += row.hidden ? 0 : 1;
-      });
-      said.textContent = shown + " of " + table.tBodies[0].rows.length + " rows";
+      filterRows(input);
+      remember(key, input.value);
+    });
+    if (state().get(key)) {
+      input.value = state().get(key);
+      filterRows(input);
+    }
+  });
+
+  /* ---- keyboard ---- */
+
+  document.addEventListener("keydown", function (event) {
+    var first = document.querySelector(".filter:not([hidden]) input[data-filter]");
+    var typing = /^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement.tagName);
+    if (event.key === "/" && first && !typing && !event.ctrlKey && !event.metaKey) {
+      event.preventDefault();
+      first.focus();
+    }
+  });
+
+  /* ---- downloads ---- */
+
+  function csvCell(cell) {
+    var number = cell.dataset.value;
+    if (number !== undefined) {
+      return number;
+    }
+    var text = cell.textContent.trim().replace(/\s+/g, " ");
+    /* A spreadsheet would run a text that begins like a formula. */
+    if (/^[=+\-@]/.test(text)) {
+      text = "'" + text;
+    }
+    return /[",]/.test(text) ? '"' + text.replace(/"/g, '""') + '"' : text;
+  }
+
+  function csvOf(table) {
+    var rows = Array.prototype.filter.call(table.rows, function (row) {
+      return !row.hidden;
+    });
+    var lines = rows.map(function (row) {
+      return Array.prototype.map.call(row.cells, csvCell).join(",");
+    });
+    return lines.join("\r\n") + "\r\n";
+  }
+
+  Array.prototype.forEach.call(document.querySelectorAll("button[data-csv]"), function (button) {
+    button.hidden = false;
+    button.addEventListener("click", function () {
+      var table = document.getElementById(button.dataset.csv);
+      var link = document.createElement("a");
+      var page = window.location.pathname.split("/").pop().replace(/\.html$/, "") || "index";
+      link.href = window.URL.createObjectURL(new Blob(["\ufeff", csvOf(table)], { type: "text/csv" }));
+      link.download = "kernl-" + page + "-" + table.id + ".csv";
+      link.click();
+      window.setTimeout(function () {
+        window.URL.revokeObjectURL(link.href);
+      }, 10000);
     });
   });
 })();

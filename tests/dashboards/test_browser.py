@@ -1,7 +1,9 @@
 """The built site in a real browser, over file://, as a person would open it."""
 
+import csv
 import functools
 import http.server
+import io
 import shutil
 import threading
 from collections.abc import Iterator
@@ -194,6 +196,82 @@ def test_tables_sort_and_filter_with_the_keyboard(browser: Any, site: Path) -> N
     assert rows.filter(visible=True).count() == 4
     assert page.locator("#cases-1-count").text_content() == "4 of 12 rows"
     assert opened.said == []
+    opened.close()
+
+
+def test_filters_and_order_are_kept_in_the_address(browser: Any, site: Path) -> None:
+    opened = Opened(browser, (site / "op-softmax.html").as_uri())
+    page = opened.page
+    page.keyboard.press("/")
+    page.keyboard.type("bf16")
+    page.locator("#cases-1 thead th", has_text="over eager").locator("button").click()
+    page.locator("#cases-1 thead th", has_text="over eager").locator("button").click()
+    page.locator("select[data-key=case]").select_option(index=2)
+    address = page.url
+    names = page.locator("#cases-1 tbody tr").filter(visible=True).all_text_contents()
+    opened.close()
+    again = Opened(browser, address)
+    rows = again.page.locator("#cases-1 tbody tr").filter(visible=True)
+    assert rows.all_text_contents() == names
+    assert again.page.locator("input[data-filter=cases-1]").input_value() == "bf16"
+    heading = again.page.locator("#cases-1 thead th", has_text="over eager")
+    assert heading.get_attribute("aria-sort") == "descending"
+    assert again.page.locator("select[data-key=case]").evaluate("e => e.selectedIndex") == 2
+    again.page.locator("input[data-filter=cases-1]").fill("")
+    assert "filter-" not in again.page.url
+    assert again.said == []
+    again.close()
+
+
+@pytest.mark.parametrize("junk", ["sort-cases-1=99", "sort-cases-1=x", "filter-cases-1=%00<b>&=&"])
+def test_a_spoilt_address_does_no_harm(browser: Any, site: Path, junk: str) -> None:
+    opened = Opened(browser, f"{(site / 'op-softmax.html').as_uri()}#{junk}")
+    assert opened.page.locator("#cases-1 tbody tr").count() == 12
+    assert opened.said == []
+    opened.close()
+
+
+def test_what_is_shown_can_be_had_as_csv(browser: Any, site: Path, tmp_path: Path) -> None:
+    opened = Opened(browser, (site / "op-softmax.html").as_uri())
+    page = opened.page
+    page.locator("input[data-filter=cases-1]").fill("bf16")
+    with page.expect_download() as caught:
+        page.locator("button[data-csv=cases-1]").click()
+    caught.value.save_as(tmp_path / "cases.csv")
+    assert caught.value.suggested_filename == "kernl-op-softmax-cases-1.csv"
+    text = (tmp_path / "cases.csv").read_text(encoding="utf-8-sig")
+    lines = list(csv.reader(io.StringIO(text)))
+    assert len(lines) == 5
+    assert {len(line) for line in lines} == {len(lines[0])}
+    assert lines[0][0] == "Case"
+    assert all("bf16" in line[0] for line in lines[1:])
+    assert all(float(line[1]) > 0 for line in lines[1:])  # full figures, not what is rounded
+    page.locator("details summary").first.click()
+    with page.expect_download() as caught:
+        page.locator("details button[data-csv]").first.click()
+    assert caught.value.suggested_filename.endswith("-table.csv")
+    assert opened.said == []
+    opened.close()
+
+
+def test_a_downloaded_name_is_no_formula(browser: Any, tmp_path: Path) -> None:
+    attack = '=HYPERLINK("http://x","y"),1'
+    rows = [
+        synthetic.row(op="softmax", case=f"{attack}{number}", variant=variant, value=1e-6)
+        for number in range(6)
+        for variant in ("eager", "kernl")
+    ]
+    build.build(
+        Source.of(synthetic.Store(synthetic.frame(rows), synthetic.runs_frame([]))),
+        tmp_path / "site",
+    )
+    opened = Opened(browser, (tmp_path / "site" / "op-softmax.html").as_uri())
+    with opened.page.expect_download() as caught:
+        opened.page.locator("button[data-csv=cases-1]").click()
+    caught.value.save_as(tmp_path / "cases.csv")
+    lines = list(csv.reader((tmp_path / "cases.csv").open(encoding="utf-8-sig")))
+    assert {line[0][0] for line in lines[1:]} == {"'"}
+    assert lines[1][0].startswith(f"'{attack}")
     opened.close()
 
 

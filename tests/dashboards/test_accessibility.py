@@ -1,0 +1,82 @@
+"""Every kind of page, looked at by axe: nothing that keeps a reader out, in either theme."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from dashboards import build
+from dashboards.source import Source
+from tests.dashboards import synthetic
+from tests.dashboards.test_browser import ARGUMENTS, CHROMIUM
+from tests.dashboards.test_regressions import STEP, measured
+
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed: pip install 'kernl[browser]'"
+)
+axe = pytest.importorskip(
+    "axe_playwright_python.sync_playwright",
+    reason="axe-playwright-python is not installed: pip install 'kernl[browser]'",
+)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH: install it to run these"),
+]
+PAGES = (
+    "index.html",
+    "op-softmax.html",
+    "model-bert_base.html",
+    "losses.html",
+    "regressions.html",
+    "machines.html",
+)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two machines of each kind, and a case that moved."""
+    store = synthetic.with_models(synthetic.store(ops=("softmax",), count=12))
+    moved = synthetic.frame(measured(STEP, case="rows9_cols9.fp16"))
+    others = store.rows.assign(machine=store.rows["machine"] + "-second")
+    rows = pd.concat([store.rows, others, moved], ignore_index=True)
+    both = synthetic.Store(rows, store.runs, store.machines, store.problems)
+    folder = tmp_path_factory.mktemp("dashboard") / "site"
+    build.build(Source.of(both), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield found
+        found.close()
+
+
+def violations(browser: Any, address: str, scheme: str) -> list[str]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(address)
+    page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
+    found = axe.Axe().run(page).response["violations"]
+    context.close()
+    return [
+        f"{one['impact']} {one['id']}: {node['html'][:200]}"
+        for one in found
+        for node in one["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_axe_finds_nothing(browser: Any, site: Path, name: str, scheme: str) -> None:
+    assert violations(browser, (site / name).as_uri(), scheme) == []
+
+
+def test_axe_does_find_what_is_wrong(browser: Any, tmp_path: Path) -> None:
+    (tmp_path / "bad.html").write_text("<title>x</title><img src='x'><input>")
+    said = violations(browser, (tmp_path / "bad.html").as_uri(), "light")
+    assert any("image-alt" in one for one in said)
+    assert any("critical" in one for one in said)

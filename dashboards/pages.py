@@ -14,11 +14,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from benchmarks.gate.history import MIN_COMMITS
-from dashboards import drawing, machines, regressions, text, theme, views
+from dashboards import drawing, figures, machines, regressions, text, theme, views
 from dashboards.drawing import Drawing
 from dashboards.figures import Marks
 from dashboards.source import Source
-from dashboards.suites import MODELS
+from dashboards.suites import MODELS, SUITES
 
 _HERE = Path(__file__).parent
 POLICY = (
@@ -85,10 +85,27 @@ class _Site:
     def add_assets(self) -> None:
         """Plotly, the style sheet, the scripts and the themes."""
         self.files["assets/plotly.min.js"] = get_plotlyjs().encode()
-        for name in ("style.css", "site.js", "theme-start.js"):
+        for name in ("style.css", "site.js", "search.js", "theme-start.js"):
             self.files[f"assets/{name}"] = (_HERE / "static" / name).read_bytes()
         themes = text.script_json(theme.themes())
         self.files["assets/themes.js"] = f"window.KERNL_THEMES={themes};\n".encode()
+        names = text.script_json(self._cases())
+        self.files["data/cases.js"] = f"window.KERNL_CASES={names};\n".encode()
+
+    def _cases(self) -> list[dict[str, Any]]:
+        """What the search finds: the timed cases of each operator and model, and its page."""
+        rows = self.source.rows
+        timed = rows[rows["suite"].isin(SUITES)].groupby("op")["case"].unique()
+        hrefs = {**self.hrefs, **self.model_hrefs}
+        return [
+            {
+                "name": text.short(name, 60),
+                "href": hrefs[name],
+                "cases": [text.short(case) for case in sorted(timed[name], key=figures.natural)],
+            }
+            for name in sorted(hrefs)
+            if name in timed.index
+        ]
 
     def add_page(self, name: str, template: str, drawings: list[Drawing], **values: Any) -> None:
         """One page, and its figures' data if it has any."""

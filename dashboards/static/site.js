@@ -277,17 +277,6 @@
     }
   });
 
-  /* ---- keyboard ---- */
-
-  document.addEventListener("keydown", function (event) {
-    var first = document.querySelector(".filter:not([hidden]) input[data-filter]");
-    var typing = /^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement.tagName);
-    if (event.key === "/" && first && !typing && !event.ctrlKey && !event.metaKey) {
-      event.preventDefault();
-      first.focus();
-    }
-  });
-
   /* ---- downloads ---- */
 
   function csvCell(cell) {

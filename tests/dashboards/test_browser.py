@@ -199,11 +199,38 @@ def test_tables_sort_and_filter_with_the_keyboard(browser: Any, site: Path) -> N
     opened.close()
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_any_case_is_found_by_a_few_keys(browser: Any, site: Path, width: int) -> None:
+    opened = Opened(browser, (site / "index.html").as_uri(), width)
+    page = opened.page
+    page.keyboard.press("/")
+    page.keyboard.type("soft bf16")
+    page.locator("#search li a").first.wait_for()
+    assert page.locator("#search li a").count() == 4
+    assert page.locator("#search [role=status]").text_content() == "4 cases"
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    wanted = page.evaluate("document.activeElement.textContent")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/op-softmax.html#case=*")
+    chosen = page.locator("select[data-key=case]").evaluate("e => e.value")
+    assert wanted == f"softmax {chosen}"
+    page.keyboard.press("/")
+    page.keyboard.type("nothing of that name")
+    assert page.locator("#search li").count() == 0
+    page.keyboard.press("Escape")
+    page.locator("#search input").fill("linear")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/op-linear.html#case=*")
+    assert opened.said == []
+    opened.close()
+
+
 def test_filters_and_order_are_kept_in_the_address(browser: Any, site: Path) -> None:
     opened = Opened(browser, (site / "op-softmax.html").as_uri())
     page = opened.page
-    page.keyboard.press("/")
-    page.keyboard.type("bf16")
+    page.locator("input[data-filter=cases-1]").fill("bf16")
     page.locator("#cases-1 thead th", has_text="over eager").locator("button").click()
     page.locator("#cases-1 thead th", has_text="over eager").locator("button").click()
     page.locator("select[data-key=case]").select_option(index=2)

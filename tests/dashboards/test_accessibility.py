@@ -1,6 +1,5 @@
 """Every kind of page, looked at by axe: nothing that keeps a reader out, in either theme."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +9,14 @@ import pytest
 from dashboards import build
 from dashboards.source import Source
 from tests.dashboards import synthetic
-from tests.dashboards.test_browser import ARGUMENTS, CHROMIUM
+from tests.dashboards.chromium import MARKS
 from tests.dashboards.test_regressions import STEP, measured
 
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="playwright is not installed: pip install 'kernl[browser]'"
-)
 axe = pytest.importorskip(
     "axe_playwright_python.sync_playwright",
     reason="axe-playwright-python is not installed: pip install 'kernl[browser]'",
 )
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH: install it to run these"),
-]
+pytestmark = MARKS
 PAGES = (
     "index.html",
     "op-softmax.html",
@@ -45,14 +38,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dashboard") / "site"
     build.build(Source.of(both), folder)
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield found
-        found.close()
 
 
 def violations(browser: Any, address: str, scheme: str) -> list[str]:

@@ -4,9 +4,7 @@ import csv
 import functools
 import http.server
 import io
-import shutil
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +14,9 @@ from benchmarks.cases import Cost
 from dashboards import build, text
 from dashboards.source import Source
 from tests.dashboards import hostile, synthetic
+from tests.dashboards.chromium import MARKS
 
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="playwright is not installed: pip install 'kernl[browser]'"
-)
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH: install it to run these"),
-]
-ARGUMENTS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
+pytestmark = MARKS
 PLOTS = {
     "index.html": 2, "op-softmax.html": 8, "model-bert_base.html": 3, "machines.html": 0,
     "losses.html": 0, "regressions.html": 0,
@@ -49,14 +37,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = synthetic.with_models(synthetic.store(ops=("softmax", "linear"), count=12))
     build.build(Source.of(store), folder)
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield found
-        found.close()
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
@@ -208,6 +188,9 @@ def test_any_case_is_found_by_a_few_keys(browser: Any, site: Path, width: int) -
     page.locator("#search li a").first.wait_for()
     assert page.locator("#search li a").count() == 4
     assert page.locator("#search [role=status]").text_content() == "4 cases"
+    list_of_cases = page.locator("#search ul").bounding_box()
+    assert list_of_cases["x"] >= 0
+    assert list_of_cases["x"] + list_of_cases["width"] <= width
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")

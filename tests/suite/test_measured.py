@@ -69,7 +69,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
     models = [Asked("bert_base", 1, SweepCase("batch1.fp16", {"batch": 1}, "fp16"), "models")]
     by_suite = {"kernels": some, "models": models}
     monkeypatch.setattr(measured, "asked_for", lambda _, __, ___, suite: by_suite[suite])
-    monkeypatch.setattr(measured, "changed", lambda *_: {"kernl/ops/softmax.py"})
+    monkeypatch.setattr(measured, "touched_models", lambda *_: {"bert_base"})
     monkeypatch.setattr("benchmarks.touched.Tree.of", lambda *_: None)
     monkeypatch.setattr(measured, "touched", lambda *_: {"softmax"})
     return some
@@ -130,15 +130,16 @@ def test_what_the_change_cannot_have_touched_passes_unmeasured() -> None:
 
 
 @pytest.mark.usefixtures("asked")
-def test_models_are_measured_where_anything_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_are_measured_where_the_change_can_have_touched_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     bench = FakeBench(lambda *_: 0.0)
     report = gate(bench, suites=("kernels", "models"))
     assert bench.taken[0][0] == [*NAMES, "batch1.fp16"]
     (found,) = (one for one in report.findings if one.key.op == "bert_base")
     assert (found.key.suite, found.outcome) == ("models", "pass")
     assert report.suites == ("kernels", "models")
-    monkeypatch.setattr(measured, "changed", lambda *_: set())
-    monkeypatch.setattr(measured, "touched", lambda *_: set())
+    monkeypatch.setattr(measured, "touched_models", lambda *_: set())
     report = gate(FakeBench(lambda *_: 0.0), suites=("models",))
     assert [(one.key.suite, one.key.case) for one in report.findings] == [("models", "all cases")]
 

@@ -209,7 +209,7 @@ def _findings(series: Series, newer: Collection[str], tree: Trees) -> Iterator[F
 
 def _finding(series: Series, move: Move, now: float, tree: Trees) -> Finding:
     old, last = series.commits[move.first - 1], series.commits[move.last]
-    commits = gated_commits(old, last)
+    commits = dict.fromkeys(gated_commits(old, last))  # git names the last one too
     ratio = math.exp(move.new - move.old)
     base, head = _seconds(series.times[move.before]), _seconds(series.times[move.after])
     outcome, why = _meaning(series.key, move, now, math.log(head / base), old, last, tree)

@@ -70,11 +70,8 @@ class Planted:
             return f"one commit {each} off"
         if self.steps == 1:
             return f"a step of {each}"
-        return (
-            f"{self.steps} steps of {each}, every {self.apart}"
-            if self.apart > 1
-            else (f"{self.steps} steps of {each} in a row")
-        )
+        how = f", every {self.apart}" if self.apart > 1 else " in a row"
+        return f"{self.steps} steps of {each}{how}"
 
     @property
     def length(self) -> int:

@@ -216,7 +216,7 @@ def test_what_no_file_of_an_operator_can_have_moved(
             repository=tmp_path,
         )
         found = only(shown)
-        assert found.commits[0] == hashes[at]
+        assert found.commits == (hashes[at],)
         return found.outcome
 
     assert told(5) == "regressed"

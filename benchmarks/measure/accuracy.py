@@ -16,6 +16,8 @@ import torch
 
 _TIES = 1.001
 """What lies near the middle of two numbers may be rounded to the other one."""
+_FEW = 64
+"""Of so many numbers, one or two can decide what the limit for many is about."""
 
 Inputs = dict[str, Any]
 Outputs = tuple[torch.Tensor, ...]
@@ -87,14 +89,16 @@ def rounding(ref: torch.Tensor, dtype: torch.dtype) -> float:
     """What rounding `ref` to a dtype may cost at most, relative: half a step of each element.
 
     Of many numbers that is less than what an operator is allowed; of one, or of numbers that the
-    dtype can hardly hold, it may be more.
+    dtype can hardly hold, it may be more. Few numbers may cost it twice: an operator may round what
+    it computes them from as well, such as a sum before its norm, which the limit for many allows.
     """
     exact, kind = ref.double(), torch.finfo(dtype)
     _, exponent = torch.frexp(exact)
     half_steps = torch.ldexp(torch.full_like(exact, kind.eps / 4), exponent)
     half_steps.clamp_(min=kind.smallest_normal * kind.eps / 2)
     size = torch.linalg.vector_norm(exact).item()
-    return torch.linalg.vector_norm(half_steps).item() / size if size else math.inf
+    times = 2 if exact.numel() <= _FEW else 1
+    return times * torch.linalg.vector_norm(half_steps).item() / size if size else math.inf
 
 
 def disagreement(outputs: Outputs, expected: Outputs, limit: float) -> tuple[float | None, str]:

@@ -1,4 +1,4 @@
-"""What a figure is made of: lines along commits, choices of a drop-down list, a text alternative.
+"""What a figure is made of: lines along commits, or marks; choices of a list, a text alternative.
 
 No input or output. A trace carries `meta.role`, and the page's script gives it that role's
 colour in the light or the dark theme.
@@ -31,13 +31,15 @@ class Choice:
 class Drawing:
     """A figure, its text alternative in one sentence, and what its drop-down list offers.
 
-    `unit` is what the table beside the figure says its numbers are in.
+    `unit` is what the table beside the figure says its numbers are in. `rows` are that table where
+    a row is not a commit; the first names the columns.
     """
 
     figure: go.Figure
     label: str
     unit: str
     choices: tuple[Choice, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
 
     def payload(self) -> dict[str, Any]:
         """JSON-ready data, layout and choices."""
@@ -153,7 +155,9 @@ def speedup_axis(figure: go.Figure, title: str, places: int) -> None:
 
 
 def table(drawing: Drawing) -> list[list[str]]:
-    """The lines of a figure as rows of text, a commit a row; the first row names the columns."""
+    """A figure as rows of text: its own, or a commit a row; the first row names the columns."""
+    if drawing.rows:
+        return [list(row) for row in drawing.rows]
     shown = [trace for trace in drawing.figure.data if trace.customdata is not None]
     names = [str(trace.meta["role"]) for trace in shown]
     rows = [["Commit", *names]]

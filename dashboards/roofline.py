@@ -20,15 +20,22 @@ DERIVED = {
     "case": object,
     "variant": object,
     "seconds": float,
+    "low": float,
+    "high": float,
+    "bytes": float,
+    "flops": float,
+    "unit": object,
     "bytes_per_s": float,
     "flops_per_s": float,
     "share": float,
     "bound": object,
 }
-"""Columns of `derived` and their types; bound is `memory`, `compute`, or empty where unknown."""
+"""Columns of `derived` and their types. `low` and `high` are the ends of the time's interval;
+bytes, flops and unit are what `Cost` says; bound is `memory`, `compute`, or empty where unknown."""
 
 ABOVE = "above the roofline"
-_UNITS = ("fp16", "bf16", "fp32", "fp8")
+UNITS = ("fp16", "bf16", "fp32", "fp8")
+"""What a case may compute in, each with a ceiling of its own."""
 
 
 def derived(
@@ -48,8 +55,10 @@ def derived(
         if cost is not None:
             seconds = float(row["value"])
             found = roofline.achieved(seconds, cost, by_run.get(_run(row), Ceilings.of({})))
+            key = (row["op"], row["case"], row["variant"])
+            time = (seconds, float(row["low"]), float(row["high"]))
             rates = (found.bytes_per_s, found.flops_per_s, found.share, found.bound)
-            body.append((row["op"], row["case"], row["variant"], seconds, *rates))
+            body.append((*key, *time, cost.bytes, cost.flops, cost.unit, *rates))
     return pd.DataFrame(body, columns=list(DERIVED)).astype(DERIVED)
 
 
@@ -62,7 +71,8 @@ def timed(rows: pd.DataFrame) -> pd.DataFrame:
     """The times of operators among the rows of a store, as far as they are needed here."""
     times = summary.timings(rows)
     good = times[(times["status"] == "ok") & (times["value"] > 0)]
-    return good[["run", "machine", "commit", "op", "case", "variant", "version", "value"]]
+    key = ["run", "machine", "commit", "op", "case", "variant", "version"]
+    return good[[*key, "value", "low", "high"]]
 
 
 def _run(row: Mapping[str, object]) -> tuple[str, str, str]:
@@ -78,23 +88,28 @@ def _records(frame: pd.DataFrame) -> list[dict[str, object]]:
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
+def measured(rows: pd.DataFrame, runs: pd.DataFrame) -> list[Ceilings]:
+    """What the runs that the times in `rows` are of measured this device to do."""
+    by_run = _ceilings(runs)
+    used = dict.fromkeys(map(_run, _records(timed(rows))))
+    return [by_run[run] for run in used if run in by_run]
+
+
 def ceilings(rows: pd.DataFrame, runs: pd.DataFrame) -> str:
     """The ceilings of the runs that the times in `rows` are of, in words; empty for none.
 
     `copies 3.02 TB/s; products fp16 766, bf16 779, fp32 383, fp8 1,531 TFLOP/s`
     """
-    by_run = _ceilings(runs)
-    runs_used = dict.fromkeys(map(_run, _records(timed(rows))))
-    used = [by_run[run] for run in runs_used if run in by_run]
-    copies = _range((one.copy_bytes_per_s for one in used), 1e12)
-    rates = {unit: _range((one.flops_per_s[unit] for one in used), 1e12) for unit in _UNITS}
+    used = measured(rows, runs)
+    copies = spread((one.copy_bytes_per_s for one in used), 1e12)
+    rates = {unit: spread((one.flops_per_s[unit] for one in used), 1e12) for unit in UNITS}
     products = ", ".join(f"{unit} {rate}" for unit, rate in rates.items() if rate)
     parts = [f"copies {copies} TB/s" if copies else ""]
     parts.append(f"products {products} TFLOP/s" if products else "")
     return "; ".join(part for part in parts if part)
 
 
-def _range(rates: Iterable[float], unit: float) -> str:
+def spread(rates: Iterable[float], unit: float) -> str:
     """`3.02`, or `4.24 to 4.31` where runs differ; empty where no run knows."""
     ordered = sorted(rate for rate in rates if math.isfinite(rate))
     ends = dict.fromkeys(roofline.rate(rate, unit) for rate in (ordered[:1] + ordered[-1:]))

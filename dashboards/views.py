@@ -5,7 +5,17 @@ from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
-from dashboards import figures, heat, history, model_tables, roofline, summary, tables, text
+from dashboards import (
+    figures,
+    heat,
+    history,
+    model_tables,
+    roofline,
+    scatter,
+    summary,
+    tables,
+    text,
+)
 from dashboards.drawing import Drawing
 from dashboards.history import Commit
 from dashboards.source import Source, frozen_only
@@ -143,6 +153,7 @@ def _of_one(
         drawings["heat"] = heat.heat_map(heated)
     if suite is not MODELS:
         amounts = roofline.derived(rows, source.runs, source.costs)
+        drawings |= scatter.drawings(rows, amounts, roofline.measured(rows, source.runs))
         return replace(
             view,
             cases=tables.cases(rows, newest, roofline.columns(amounts)),

@@ -3,8 +3,8 @@
 import os
 import re
 import subprocess
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +12,7 @@ import pandas as pd
 from dashboards.text import clean, short
 
 _HASH = re.compile(r"[0-9a-f]{40}")
+_RELEASE = re.compile(r"v([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})")
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,17 @@ def commits(rows: pd.DataFrame, repository: Path | None = None) -> tuple[Commit,
 
 def _git(repository: Path, arguments: list[str], names: Iterable[str]) -> str:
     """Standard output of a git command that reads hashes from stdin; empty where it fails."""
+    given = "".join(f"{name}\n" for name in names)
+    return _run(repository, [*arguments, "--ignore-missing", "--stdin"], given)
+
+
+def _run(repository: Path, arguments: list[str], given: str = "") -> str:
+    """Standard output of a git command; empty where it fails."""
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C.UTF-8"}
     try:
         done = subprocess.run(
-            ["git", "-C", str(repository), *arguments, "--ignore-missing", "--stdin"],
-            input="".join(f"{name}\n" for name in names).encode(),
+            ["git", "-C", str(repository), *arguments],
+            input=given.encode(),
             capture_output=True,
             check=False,
             timeout=60,
@@ -90,6 +97,65 @@ def _git_ranks(repository: Path, names: Iterable[str]) -> dict[str, int]:
     """Hash → position in an order in which parents come before their children."""
     listed = _git(repository, ["rev-list", "--topo-order", "--reverse"], names)
     return {name: rank for rank, name in enumerate(listed.split())}
+
+
+@dataclass(frozen=True)
+class Release:
+    """A tag such as v1.2.3, and the hash of its commit."""
+
+    name: str
+    commit: str
+
+
+@dataclass(frozen=True)
+class Branch:
+    """What git knows of the branch that the results lie on.
+
+    Attributes:
+        parents: commit → its parents, of all that HEAD has behind it; empty without git.
+        releases: those of the branch, the lowest version first.
+    """
+
+    parents: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    releases: tuple[Release, ...] = ()
+
+    def behind(self, commit: str) -> set[str]:
+        """A commit of the branch and all that it is made upon; empty for any other."""
+        found: set[str] = set()
+        waiting = [commit] if commit in self.parents else []
+        while waiting:
+            one = waiting.pop()
+            if one not in found:
+                found.add(one)
+                waiting.extend(self.parents.get(one, ()))
+        return found
+
+    def newer(self, commit: str) -> int | None:
+        """How many commits of the branch a commit does not have; None for one not on it."""
+        return len(self.parents) - len(self.behind(commit)) if commit in self.parents else None
+
+    def last_release(self, commit: str) -> Release | None:
+        """The highest release that a commit is made upon and is not itself."""
+        earlier = self.behind(commit) - {commit}
+        return next((one for one in reversed(self.releases) if one.commit in earlier), None)
+
+
+def branch(repository: Path | None) -> Branch:
+    """The branch of a checkout; an empty one where git cannot read it."""
+    if repository is None:
+        return Branch()
+    listed = _run(repository, ["rev-list", "--parents", "HEAD"]).split("\n")
+    parents = {names[0]: tuple(names[1:]) for line in listed if (names := line.split())}
+    # A shallow checkout ends in commits whose parents it does not have.
+    parents = {name: tuple(p for p in of if p in parents) for name, of in parents.items()}
+    form = "%(refname:lstrip=2)%00%(objectname)%00%(*objectname)"
+    tags = _run(repository, ["for-each-ref", f"--format={form}", "refs/tags"]).split("\n")
+    found = []
+    for name, of_tag, of_commit in (line.split("\0") for line in tags if line.count("\0") == 2):
+        version, commit = _RELEASE.fullmatch(name), of_commit or of_tag
+        if version and commit in parents:
+            found.append((tuple(map(int, version.groups())), Release(clean(name), commit)))
+    return Branch(parents, tuple(one for _, one in sorted(found, key=lambda of: of[0])))
 
 
 ENVIRONMENT = ("gpu", "driver", "cuda", "torch", "triton", "ptxas", "python")

@@ -1,19 +1,21 @@
-"""The machines page: what each run was measured on."""
+"""The machines page: what each run was measured on, and how much noise there is."""
 
 import math
 
 import pandas as pd
 
-from dashboards import text
+from dashboards import noise, text
+from dashboards.noise import NoiseView
 from dashboards.source import Source
 from dashboards.tables import Table, word
 
 
-def runs(source: Source) -> dict[str, tuple[dict[str, str], Table]]:
-    """Machine → what asv knows of it, and its runs newest first with their fingerprints."""
+def runs(source: Source) -> dict[str, tuple[dict[str, str], Table, NoiseView]]:
+    """Machine → what asv knows of it, its runs newest first with their fingerprints, its noise."""
     hidden = {"machine", "commit", "run", "started_at", "suite", "gpu_id"}
     subjects = {commit.id: commit for commit in source.commits}
-    names = sorted({*source.machines, *source.runs["machine"], *source.rows["machine"]})
+    recorded = {*source.runs["machine"], *source.rows["machine"], *source.noise}
+    names = sorted({*source.machines, *recorded})
     found = {}
     for name in names:
         runs = source.runs[source.runs["machine"] == name]
@@ -26,7 +28,7 @@ def runs(source: Source) -> dict[str, tuple[dict[str, str], Table]]:
             cells = [word(_moment(row["started_at"])), word(label, 100)]
             body.append((*cells, *(word(_fact(row[key]), 60) for key in keys)))
         table = Table(("Started (UTC)", "Commit", *(_heading(key) for key in keys)), tuple(body))
-        found[name] = (source.machines.get(name, {}), table)
+        found[name] = (source.machines.get(name, {}), table, noise.view(source, name))
     return found
 
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from benchmarks import roofline
 from benchmarks.cases import Cost
 from benchmarks.gate.acknowledged import Acknowledged
+from benchmarks.noise import Noise
 from dashboards import history, summary, text
-from dashboards.history import Commit
+from dashboards.history import Branch, Commit
 from dashboards.suites import MODELS, Suite
 
 
@@ -65,6 +66,8 @@ class Source:
         opt_in: operators that round more than their dtype does; the overview reports them apart.
         costs: what the frozen cases of operators cost at least.
         accepted: regressions that a review accepted.
+        branch: the commits and releases of the branch that the results lie on.
+        noise: machine → what was recorded of the noise of its cases.
     """
 
     rows: pd.DataFrame
@@ -77,6 +80,8 @@ class Source:
     frozen_models: summary.FrozenCases | None = None
     costs: Mapping[roofline.Key, Cost] = field(default_factory=dict)
     accepted: tuple[Acknowledged, ...] = ()
+    branch: Branch = field(default_factory=Branch)
+    noise: Mapping[str, tuple[Noise, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -88,6 +93,7 @@ class Source:
         frozen_models: summary.FrozenCases | None = None,
         costs: Mapping[roofline.Key, Cost] | None = None,
         accepted: Iterable[Acknowledged] = (),
+        noise: Mapping[str, Sequence[Noise]] | None = None,
     ) -> "Source":
         """Cleans the rows of a store; `results` is where its files lie, for git and for names."""
         rows = _clean_frame(store.rows)
@@ -107,6 +113,8 @@ class Source:
             frozen_models=frozen_models,
             costs=costs or {},
             accepted=tuple(accepted),
+            branch=history.branch(results) if len(rows) else Branch(),
+            noise={text.clean(name): tuple(of) for name, of in sorted((noise or {}).items())},
         )
 
     def ops(self, *, opt_in: bool = True) -> list[str]:

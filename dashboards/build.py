@@ -5,21 +5,30 @@ one as it was. The same results give the same bytes.
 """
 
 import argparse
+import os
+import re
 import shutil
 import sys
 import tempfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
-from benchmarks import cases, roofline
+from benchmarks import cases, known_noise, noise, roofline
 from benchmarks.cases import Frozen
 from benchmarks.gate import acknowledged
 from benchmarks.gate.reviewed import ReviewedError
-from dashboards import pages
+from benchmarks.noise import Noise
+from dashboards import pages, text
 from dashboards.source import Source
 
 MARK = ".kernl-dashboard"
 """A file that tells a site of ours, which may be replaced, from a folder that may not."""
+RECORDED_SUFFIX = ".jsonl.gz"
+_BROKEN_NOISE = (
+    noise.NoiseError, KeyError, TypeError, ValueError, ArithmeticError, zlib.error,
+)  # fmt: skip
 
 
 class BuildError(Exception):
@@ -85,10 +94,13 @@ def _swap(fresh: Path, output: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def build(source: Source, output: Path) -> Path:
-    """Builds the site of `source` into `output` and returns the path of its index."""
+def build(source: Source, output: Path, raw: str = "") -> Path:
+    """Builds the site of `source` into `output` and returns the path of its index.
+
+    `raw` is where a browser finds the result files; without it the pages do not link to them.
+    """
     check_output(output)
-    write(pages.files(source), output)
+    write(pages.files(source, raw), output)
     return output / "index.html"
 
 
@@ -114,6 +126,23 @@ def accepted_regressions() -> list[acknowledged.Acknowledged]:
         return []
 
 
+def recorded_noise(directory: Path = known_noise.RECORDED) -> dict[str, tuple[Noise, ...]]:
+    """Machine → what was recorded of its noise. A file that cannot be read costs a word on stderr.
+
+    A file's name is the machine's.
+    """
+    found = {}
+    for path in sorted(directory.glob(f"*{RECORDED_SUFFIX}")):
+        machine = path.name.removesuffix(RECORDED_SUFFIX)
+        try:
+            same = noise.same_on_both_sides(noise.read(path))
+            found[machine] = tuple(noise.noise_of(case, of) for case, of in sorted(same.items()))
+        except _BROKEN_NOISE as error:
+            said = text.short(f"{type(error).__name__}: {error}")
+            print(f"dashboard: no noise is shown of {text.short(machine)}: {said}", file=sys.stderr)
+    return found
+
+
 def read(results: Path) -> Source:
     """Reads the result files below `results`.
 
@@ -128,9 +157,9 @@ def read(results: Path) -> Source:
             "holds asv's result files"
         )
     frozen = frozen_cases()
-    accepted = accepted_regressions()
+    accepted, noises = accepted_regressions(), recorded_noise()
     if frozen is None:
-        return Source.of(store.load(results), results, accepted=accepted)
+        return Source.of(store.load(results), results, accepted=accepted, noise=noises)
     return Source.of(
         store.load(results),
         results,
@@ -139,7 +168,22 @@ def read(results: Path) -> Source:
         frozen_models={model: frozen.kernel_cases(model) for model in frozen.models},
         costs=roofline.costs(frozen),
         accepted=accepted,
+        noise=noises,
     )
+
+
+def raw_address(options: argparse.Namespace) -> str:
+    """Where a browser finds the result files, with a slash at its end.
+
+    Raises:
+        BuildError: `--raw` is no address of a web server and no relative path.
+    """
+    given: str | None = options.raw
+    if given is None:
+        given = quote(Path(os.path.relpath(options.results, options.output)).as_posix())
+    elif not re.match(r"https?://|[^:]*$", given):
+        raise BuildError(f"--raw {given} is no http(s) address and no relative path")
+    return given.rstrip("/") + "/"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -147,6 +191,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m dashboards.build", description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--output", type=Path, default=Path("build/dashboard"))
+    parser.add_argument(
+        "--raw",
+        metavar="URL",
+        help="where a browser finds the results directory, for a site that is served elsewhere "
+        "(default: its path from the site)",
+    )
     options = parser.parse_args(arguments)
     try:
         check_output(options.output)
@@ -159,7 +209,7 @@ def main(arguments: list[str] | None = None) -> int:
             f"{len(source.ops())} operators, {len(source.models())} models",
             flush=True,
         )
-        index = build(source, options.output)
+        index = build(source, options.output, raw_address(options))
     except (BuildError, OSError) as error:
         print(f"dashboard: not built: {error}", file=sys.stderr)
         return 2

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from benchmarks.gate.history import MIN_COMMITS
-from dashboards import drawing, figures, machines, regressions, text, theme, views
+from dashboards import changed, drawing, figures, machines, regressions, shards, text, theme, views
 from dashboards.drawing import Drawing
 from dashboards.figures import Marks
 from dashboards.source import Source
@@ -26,6 +26,19 @@ POLICY = (
     "base-uri 'none'; form-action 'none'"
 )
 """Plotly sets style attributes, so styles may be inline; scripts never are."""
+STATIC = (
+    "style.css",
+    "theme-start.js",
+    "site.js",
+    "search.js",
+    "columns.js",
+    "verdicts.js",
+    "outcomes.js",
+    "compared.js",
+    "compare.js",
+    "case-figures.js",
+    "case.js",
+)
 
 
 @dataclass(frozen=True)
@@ -41,13 +54,13 @@ class Placed:
         return drawing.table(self.drawing)
 
 
-def files(source: Source) -> dict[str, bytes]:
-    """The whole site."""
+def files(source: Source, raw: str = "") -> dict[str, bytes]:
+    """The whole site. `raw` is where the result files lie for a browser; empty without links."""
     names = source.ops()
     hrefs = {op: f"op-{slug}.html" for op, slug in text.slugs(names).items()}
     models = source.models()
     model_hrefs = {name: f"model-{slug}.html" for name, slug in text.slugs(models).items()}
-    site = _Site(source, hrefs, model_hrefs)
+    site = _Site(source, hrefs, model_hrefs, raw)
     site.add_assets()
     site.add_overview()
     for op in names:
@@ -56,6 +69,7 @@ def files(source: Source) -> dict[str, bytes]:
         site.add_model(model)
     site.add_regressions()
     site.add_machines()
+    site.add_chosen()
     return site.files
 
 
@@ -63,7 +77,11 @@ class _Site:
     """Collects files; one method a kind of page."""
 
     def __init__(
-        self, source: Source, hrefs: Mapping[str, str], model_hrefs: Mapping[str, str]
+        self,
+        source: Source,
+        hrefs: Mapping[str, str],
+        model_hrefs: Mapping[str, str],
+        raw: str = "",
     ) -> None:
         self.source = source
         self.hrefs = hrefs
@@ -78,14 +96,17 @@ class _Site:
             lstrip_blocks=True,
         )
         self.environment.filters.update(
-            ratio=text.ratio, short=text.short, breakable=text.breakable
+            ratio=text.ratio,
+            short=text.short,
+            breakable=text.breakable,
+            slug=lambda name: text.slugs([name])[name],
         )
-        self.environment.globals.update(policy=POLICY, bar=speed_bar, shares=shares)
+        self.environment.globals.update(policy=POLICY, bar=speed_bar, shares=shares, raw=raw)
 
     def add_assets(self) -> None:
         """Plotly, the style sheet, the scripts and the themes."""
         self.files["assets/plotly.min.js"] = get_plotlyjs().encode()
-        for name in ("style.css", "site.js", "search.js", "theme-start.js"):
+        for name in STATIC:
             self.files[f"assets/{name}"] = (_HERE / "static" / name).read_bytes()
         themes = text.script_json(theme.themes())
         self.files["assets/themes.js"] = f"window.KERNL_THEMES={themes};\n".encode()
@@ -147,6 +168,9 @@ class _Site:
             compiled=[view for view in compiled if view],
             problems=len(self.source.problems),
             open_moves=len(self.moves.open),
+            changes=self._changes(),
+            fresh=changed.freshness(self.source),
+            most=changed.MOST,
             empty=self.source.rows.empty,
         )
         self.add_page(
@@ -158,6 +182,17 @@ class _Site:
                 for kind, some in (("operators", speeds), ("models", models))
             ],
         )
+
+    def _changes(self) -> dict[str, dict[str, tuple[changed.Change, ...]]]:
+        """Suite → machine → what changed since the last commit and the last release."""
+        hrefs = {**self.hrefs, **self.model_hrefs}
+        return {
+            name: {
+                machine: changed.changes(self.source, machine, hrefs, suite)
+                for machine in self.source.machine_names(name)
+            }
+            for name, suite in SUITES.items()
+        }
 
     def add_operator(self, op: str) -> None:
         """The page of one operator."""
@@ -223,6 +258,12 @@ class _Site:
             entries=regressions.entries(self.moves, self.source.commits, hrefs),
         )
         self.files["regressions.xml"] = feed.encode("utf-8", "replace")
+
+    def add_chosen(self) -> None:
+        """`compare.html` and `case.html`, which load what is asked for."""
+        for name in ("compare.html", "case.html"):
+            self.add_page(name, name, [])
+        self.files.update(shards.files(self.source, {**self.hrefs, **self.model_hrefs}))
 
     def add_machines(self) -> None:
         """`machines.html`."""

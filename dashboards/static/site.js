@@ -56,7 +56,7 @@
     window.Plotly.react(plot, traces, layout, { displayModeBar: false, responsive: true });
   }
 
-  var plots = Array.prototype.slice.call(document.querySelectorAll(".plot"));
+  var plots = Array.prototype.slice.call(document.querySelectorAll(".plot:not([data-drawn-by])"));
   plots.forEach(function (plot) {
     var figure = shards[plot.id];
     if (figure && figure.layout.height) {
@@ -122,6 +122,12 @@
   }
 
   function choose(select) {
+    var link = select.closest(".chooser").querySelector("a.case-page");
+    if (link) {
+      var place = new URLSearchParams(link.hash.slice(1));
+      place.set("case", select.value);
+      link.hash = place.toString();
+    }
     select.dataset.figures.split(" ").forEach(function (id) {
       var plot = document.getElementById(id);
       var figure = shards[id];
@@ -138,6 +144,7 @@
 
   var selects = Array.prototype.slice.call(document.querySelectorAll("select[data-figures]"));
   selects.forEach(function (select) {
+    choose(select);
     select.addEventListener("change", function () {
       choose(select);
       if (select.dataset.key) {
@@ -279,41 +286,64 @@
 
   /* ---- downloads ---- */
 
-  function csvCell(cell) {
-    var number = cell.dataset.value;
-    if (number !== undefined) {
-      return number;
+  function csvText(text) {
+    var line = text.trim().replace(/\s+/g, " ");
+    /* A spreadsheet would run a text that begins like a formula. A number may begin so. */
+    if (/^[=+\-@]/.test(line) && !/^[+-]?[0-9.]+( %)?$/.test(line)) {
+      line = "'" + line;
     }
-    var text = cell.textContent.trim().replace(/\s+/g, " ");
-    /* A spreadsheet would run a text that begins like a formula. */
-    if (/^[=+\-@]/.test(text)) {
-      text = "'" + text;
-    }
-    return /[",]/.test(text) ? '"' + text.replace(/"/g, '""') + '"' : text;
+    return /[",]/.test(line) ? '"' + line.replace(/"/g, '""') + '"' : line;
   }
 
-  function csvOf(table) {
-    var rows = Array.prototype.filter.call(table.rows, function (row) {
-      return !row.hidden;
-    });
-    var lines = rows.map(function (row) {
-      return Array.prototype.map.call(row.cells, csvCell).join(",");
-    });
-    return lines.join("\r\n") + "\r\n";
+  function csvCell(cell) {
+    var number = cell.dataset.value;
+    return number !== undefined ? number : csvText(cell.textContent);
+  }
+
+  function save(name, lines) {
+    var link = document.createElement("a");
+    var content = lines.join("\r\n") + "\r\n";
+    link.href = window.URL.createObjectURL(new Blob(["\ufeff", content], { type: "text/csv" }));
+    link.download = name;
+    link.click();
+    window.setTimeout(function () {
+      window.URL.revokeObjectURL(link.href);
+    }, 10000);
   }
 
   Array.prototype.forEach.call(document.querySelectorAll("button[data-csv]"), function (button) {
     button.hidden = false;
     button.addEventListener("click", function () {
       var table = document.getElementById(button.dataset.csv);
-      var link = document.createElement("a");
       var page = window.location.pathname.split("/").pop().replace(/\.html$/, "") || "index";
-      link.href = window.URL.createObjectURL(new Blob(["\ufeff", csvOf(table)], { type: "text/csv" }));
-      link.download = "kernl-" + page + "-" + table.id + ".csv";
-      link.click();
-      window.setTimeout(function () {
-        window.URL.revokeObjectURL(link.href);
-      }, 10000);
+      var rows = Array.prototype.filter.call(table.rows, function (row) {
+        return !row.hidden;
+      });
+      var lines = rows.map(function (row) {
+        return Array.prototype.map.call(row.cells, csvCell).join(",");
+      });
+      save("kernl-" + page + "-" + table.id + ".csv", lines);
     });
   });
+
+  /* What the scripts of single pages use as well. */
+  window.KERNL_PAGE = {
+    state: state,
+    remember: remember,
+    themeName: themeName,
+    paint: function (trace, index) {
+      return paint(trace, index, themes[themeName()]);
+    },
+    template: function () {
+      return themes[themeName()].template;
+    },
+    download: function (name, rows) {
+      save(
+        name,
+        rows.map(function (row) {
+          return row.map(csvText).join(",");
+        })
+      );
+    },
+  };
 })();

@@ -1,0 +1,456 @@
+/* The page Compare: two commits, two machines or two implementations, case by case.
+   One machine's kernl at two commits is judged as the gate judges stored results (outcomes.js and
+   verdicts.js); all else is told as a ratio. The address holds the whole state. */
+(function () {
+  "use strict";
+
+  var columns = window.KERNL_COLUMNS;
+  var page = window.KERNL_PAGE;
+  var told = window.KERNL_COMPARED;
+  var form = document.getElementById("compare");
+  var SIDES = ["base", "head"];
+  var OURS = "kernl";
+  var MOST = 200;
+  var TONES = {
+    failed: "worse", regressed: "worse", slower: "worse",
+    improved: "better", faster: "better", fixed: "better",
+  };
+  var TITLES = { kernels: "operators", models: "models", codegen: "compiled code" };
+  var all = null; /* commits and machines */
+  var rows = [];
+  var showAll = false;
+  var chosenOrder = "";
+  var asked = 0;
+
+  function by(id) {
+    return document.getElementById(id);
+  }
+
+  function field(side, name) {
+    return by(side + "-" + name);
+  }
+
+  function machine(side) {
+    return all.machines.filter(function (one) {
+      return one.folder === field(side, "machine").value;
+    })[0];
+  }
+
+  function suites() {
+    var show = by("show").value;
+    return show === "codegen" ? ["codegen"] : ["kernels", "models"];
+  }
+
+  function shortName(commit) {
+    return all.commits[commit][0].slice(0, 12);
+  }
+
+  function commitLabel(commit) {
+    var one = all.commits[commit];
+    return [one[0].slice(0, 8), one[1], one[2]].filter(Boolean).join(" · ");
+  }
+
+  /** The commits that a machine measured of what is shown, newest first. */
+  function commitsOf(side) {
+    var found = {};
+    suites().forEach(function (suite) {
+      (machine(side).measured[suite] || []).forEach(function (commit) {
+        found[commit] = true;
+      });
+    });
+    return Object.keys(found).map(Number).sort(function (a, b) {
+      return b - a;
+    });
+  }
+
+  function machinesNow() {
+    return all.machines.filter(function (one) {
+      return suites().some(function (suite) {
+        return (one.measured[suite] || []).length;
+      });
+    });
+  }
+
+  function offerCommits(side, wanted) {
+    var found = commitsOf(side);
+    columns.offer(
+      field(side, "commit"),
+      found.map(function (commit) {
+        return [shortName(commit), commitLabel(commit)];
+      }),
+      wanted
+    );
+    return found;
+  }
+
+  /* ---- the table ---- */
+
+  function shown() {
+    var words = by("words").value.toLowerCase().split(/\s+/).filter(Boolean);
+    var verdict = by("verdict").value;
+    var show = by("show").value;
+    return told.order(
+      rows.filter(function (one) {
+        var text = (one.name + " " + one.case + " " + one.variant + " " + one.metric).toLowerCase();
+        return (
+          one.suite === show &&
+          (!verdict || one.said.verdict === verdict) &&
+          words.every(function (word) {
+            return text.indexOf(word) >= 0;
+          })
+        );
+      }),
+      chosenOrder
+    );
+  }
+
+  function caseHref(one) {
+    var place = new URLSearchParams();
+    place.set("machine", field("head", "machine").value);
+    place.set("suite", one.suite);
+    place.set("of", one.name);
+    place.set("case", one.case);
+    return "case.html#" + place.toString();
+  }
+
+  function added(row, name, text, className, note) {
+    var cell = columns.element(name, text, className);
+    if (note) {
+      cell.appendChild(document.createTextNode(" "));
+      cell.appendChild(columns.element("small", note));
+    }
+    row.appendChild(cell);
+    return cell;
+  }
+
+  function line(one) {
+    var row = document.createElement("tr");
+    var unit = (columns.units[one.suite] || ["", ""])[1];
+    var tone = TONES[one.said.verdict] || "";
+    added(row, "th", one.name).scope = "row";
+    if (one.suite === "codegen") {
+      added(row, "td", one.case, "", one.variant + " " + one.metric.replace(/_/g, " "));
+    } else {
+      var link = columns.element("a", one.case);
+      link.href = caseHref(one);
+      added(row, "td", "").appendChild(link);
+    }
+    [one.base, one.head].forEach(function (side) {
+      var text = told.value(side, one);
+      added(row, "td", text + (text === "–" || !unit ? "" : "\u00a0" + unit), "number");
+    });
+    added(row, "td", columns.percent(one.said.ratio), "number " + tone, told.interval(one));
+    added(row, "td", one.said.verdict, tone, told.why(one));
+    return row;
+  }
+
+  function fill() {
+    var list = shown();
+    var body = by("compared").tBodies[0];
+    var part = showAll ? list : list.slice(0, MOST);
+    var fragment = document.createDocumentFragment();
+    part.forEach(function (one) {
+      fragment.appendChild(line(one));
+    });
+    body.textContent = "";
+    body.appendChild(fragment);
+    by("more").hidden = part.length === list.length;
+    by("more").textContent = "Show all " + list.length + " rows";
+    by("compared-count").textContent =
+      (part.length < list.length ? part.length + " of " : "") + list.length + " rows";
+    var ratios = list.map(told.ratioOf).filter(function (ratio) {
+      return ratio > 0 && isFinite(ratio);
+    });
+    var sum = ratios.reduce(function (total, ratio) {
+      return total + Math.log(ratio);
+    }, 0);
+    by("mean").textContent = ratios.length
+      ? "Geometric mean of head over base: " + columns.percent(Math.exp(sum / ratios.length)) +
+        " over " + ratios.length + (ratios.length === 1 ? " case." : " cases.")
+      : "No case has a number on both sides.";
+    Array.prototype.forEach.call(by("compared").tHead.rows[0].cells, function (cell) {
+      var wanted = cell.dataset.order && chosenOrder.replace("-", "") === cell.dataset.order;
+      if (wanted) {
+        cell.setAttribute("aria-sort", chosenOrder.slice(-1) === "-" ? "descending" : "ascending");
+      } else {
+        cell.removeAttribute("aria-sort");
+      }
+    });
+  }
+
+  function offerVerdicts(wanted) {
+    var counts = {};
+    var here = rows.filter(function (one) {
+      return one.suite === by("show").value;
+    });
+    here.forEach(function (one) {
+      counts[one.said.verdict] = (counts[one.said.verdict] || 0) + 1;
+    });
+    var known = told.ORDER.filter(function (name) {
+      return counts[name];
+    });
+    columns.offer(
+      by("verdict"),
+      [["", "all (" + here.length + ")"]].concat(
+        known.map(function (name) {
+          return [name, name + " (" + counts[name] + ")"];
+        })
+      ),
+      wanted
+    );
+  }
+
+  function say(words) {
+    by("said").textContent = words;
+  }
+
+  function remember() {
+    var kept = {};
+    SIDES.forEach(function (side) {
+      kept[side] = ["machine", "commit", "implementation"].map(function (name) {
+        return field(side, name).value;
+      }).join("/");
+    });
+    kept.show = by("show").value === "kernels" ? "" : by("show").value;
+    kept.words = by("words").value;
+    kept.verdict = by("verdict").value;
+    kept.order = chosenOrder;
+    Object.keys(kept).forEach(function (key) {
+      page.remember(key, kept[key]);
+    });
+  }
+
+  function explain(gated, blockers) {
+    var about = by("about-verdicts");
+    var machines = SIDES.map(function (side) {
+      return machine(side).name;
+    });
+    about.textContent = "";
+    blockers.forEach(function (words) {
+      about.appendChild(columns.element("p", words, "notice"));
+    });
+    var text = columns.element("p", "", "about");
+    if (gated) {
+      text.textContent =
+        "Verdicts are the gate's, by what is stored of both commits: each side comes from processes " +
+        "of its own, so what differs from process to process may look like a change. The same in a " +
+        "terminal: ";
+      text.appendChild(
+        columns.element(
+          "code",
+          "python -m benchmarks.gate --machine " + machines[0] + " " +
+            field("base", "commit").value + " " + field("head", "commit").value
+        )
+      );
+    } else {
+      text.textContent =
+        machines[0] !== machines[1]
+          ? "Two machines: ratios are told, and no verdict, as what differs may be the machine."
+          : "Two implementations, or one that the gate does not judge: a tie is within 2 %; the " +
+            "interval is what both 99 % intervals allow.";
+    }
+    about.appendChild(text);
+  }
+
+  function compare(wantedVerdict) {
+    var turn = (asked += 1);
+    var show = by("show").value;
+    var names = suites();
+    var implementations = SIDES.map(function (side) {
+      return field(side, "implementation").value || OURS;
+    });
+    var commits = SIDES.map(function (side) {
+      return commitsOf(side).filter(function (commit) {
+        return shortName(commit) === field(side, "commit").value;
+      })[0];
+    });
+    if (commits[0] === undefined || commits[1] === undefined) {
+      rows = [];
+      fill();
+      say("Nothing was measured of this: choose another machine.");
+      return;
+    }
+    var gated =
+      machine("base") === machine("head") &&
+      commits[0] !== commits[1] &&
+      (show === "codegen" || (implementations[0] === OURS && implementations[1] === OURS));
+    var here = names.filter(function (suite) {
+      return SIDES.some(function (side, at) {
+        return (machine(side).measured[suite] || []).indexOf(commits[at]) >= 0;
+      });
+    });
+    var files = [];
+    here.forEach(function (suite) {
+      files.push("points-" + suite);
+      SIDES.forEach(function (side, at) {
+        var has = (machine(side).measured[suite] || []).indexOf(commits[at]) >= 0;
+        files.push(has ? "at/" + machine(side).folder + "/" + suite + "-" + commits[at] : "");
+      });
+    });
+    say("Loading…");
+    columns.loadAll(
+      files.filter(Boolean),
+      function (values) {
+        if (turn !== asked) {
+          return;
+        }
+        var at = {};
+        files.filter(Boolean).forEach(function (name, place) {
+          at[name] = values[place];
+        });
+        rows = [];
+        here.forEach(function (suite, place) {
+          var points = at[files[3 * place]];
+          var tables = [1, 2].map(function (side) {
+            var name = files[3 * place + side];
+            return name ? told.table(at[name], points) : new Map();
+          });
+          rows = rows.concat(told.compared(suite, points, tables, implementations, gated));
+        });
+        var blockers = gated ? told.judge(rows, here) : [];
+        rows.forEach(function (one, place) {
+          one.place = place;
+          if (!one.said) {
+            one.said = told.withoutNumber(one.base, one.head);
+          }
+        });
+        offerVerdicts(wantedVerdict);
+        explain(gated, blockers);
+        say("");
+        fill();
+        remember();
+      },
+      function (words) {
+        rows = [];
+        fill();
+        say(words + ". Build the site again.");
+      }
+    );
+  }
+
+  function offerImplementations(side, wanted) {
+    var names = all.implementations[by("show").value] || [];
+    columns.offer(
+      field(side, "implementation"),
+      names.map(function (name) {
+        return [name, name];
+      }),
+      names.indexOf(wanted) >= 0 ? wanted : OURS
+    );
+    field(side, "implementation").closest("label").hidden = !names.length;
+  }
+
+  /** Fills the form from the address; what it does not say is the newest two commits. */
+  function begin() {
+    var kept = page.state();
+    var show = kept.get("show");
+    by("show").value = TITLES[show] ? show : "kernels";
+    if (!machinesNow().length) {
+      by("show").value = "codegen";
+    }
+    by("words").value = kept.get("words") || "";
+    chosenOrder = kept.get("order") || "";
+    SIDES.forEach(function (side) {
+      var wanted = (kept.get(side) || "").split("/");
+      var most = machinesNow().slice().sort(function (a, b) {
+        return count(b) - count(a);
+      });
+      columns.offer(
+        field(side, "machine"),
+        most.map(function (one) {
+          return [one.folder, one.name];
+        }),
+        wanted[0]
+      );
+      if (!machine(side)) {
+        return;
+      }
+      var found = offerCommits(side, wanted[1]);
+      if (!wanted[1] && side === "base" && found.length > 1) {
+        field(side, "commit").value = shortName(found[1]);
+      }
+      offerImplementations(side, wanted[2]);
+    });
+    if (machine("base")) {
+      compare(kept.get("verdict") || "");
+    } else {
+      say("Nothing was measured yet: run make bench, then build this site again.");
+    }
+  }
+
+  function count(one) {
+    return suites().reduce(function (sum, suite) {
+      return sum + (one.measured[suite] || []).length;
+    }, 0);
+  }
+
+  function listen() {
+    SIDES.forEach(function (side) {
+      field(side, "machine").addEventListener("change", function () {
+        offerCommits(side, field(side, "commit").value);
+        compare("");
+      });
+      ["commit", "implementation"].forEach(function (name) {
+        field(side, name).addEventListener("change", function () {
+          compare("");
+        });
+      });
+    });
+    by("show").addEventListener("change", function () {
+      remember();
+      begin();
+    });
+    by("swap").addEventListener("click", function () {
+      var kept = page.state();
+      var base = kept.get("base");
+      page.remember("base", kept.get("head"));
+      page.remember("head", base);
+      begin();
+    });
+    by("words").addEventListener("input", function () {
+      fill();
+      remember();
+    });
+    by("verdict").addEventListener("change", function () {
+      fill();
+      remember();
+    });
+    by("more").addEventListener("click", function () {
+      showAll = true;
+      fill();
+    });
+    by("csv").addEventListener("click", function () {
+      page.download("kernl-compare.csv", [told.HEADINGS].concat(shown().map(told.texts)));
+    });
+    Array.prototype.forEach.call(
+      by("compared").tHead.querySelectorAll("[data-order]"),
+      function (heading) {
+        var button = columns.element("button", heading.textContent, "sort");
+        button.type = "button";
+        heading.textContent = "";
+        heading.appendChild(button);
+        button.addEventListener("click", function () {
+          var name = heading.dataset.order;
+          chosenOrder = chosenOrder === name ? name + "-" : name;
+          fill();
+          remember();
+        });
+      }
+    );
+    window.addEventListener("hashchange", begin);
+    form.addEventListener("submit", function (event) {
+      event.preventDefault();
+    });
+  }
+
+  columns.loadAll(
+    ["commits"],
+    function (values) {
+      all = values[0];
+      form.hidden = false;
+      listen();
+      begin();
+    },
+    say
+  );
+})();

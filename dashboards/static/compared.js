@@ -1,0 +1,263 @@
+/* What the page Compare says of each case: rows of two files of data/at, judged or told, in order. */
+(function () {
+  "use strict";
+
+  var columns = window.KERNL_COLUMNS;
+  var outcomes = window.KERNL_OUTCOMES;
+  var verdicts = window.KERNL_VERDICTS;
+  var STATUSES = ["ok", "failed", "skipped"];
+  var CONTROL = "eager";
+  var TIE = 0.02;
+  var ORDER = [
+    "failed", "regressed", "missing", "unstable", "undecided", "slower", "improved", "faster",
+    "fixed", "new", "version", "failing", "skipped", "tie", "pass", "equal",
+  ];
+
+  /* ---- one commit's file as rows by point ---- */
+
+  function table(file, points) {
+    var found = new Map();
+    var point = columns.unpack(file.point);
+    var status = columns.unpack(file.status);
+    var value = columns.unpack(file.value);
+    var print = columns.unpack(file.print);
+    var version = columns.unpack(file.version);
+    var reason = columns.unpack(file.reason);
+    var low = file.low ? columns.unpack(file.low) : null;
+    var high = file.high ? columns.unpack(file.high) : null;
+    for (var place = 0; place < point.length; place += 1) {
+      found.set(point[place], {
+        status: STATUSES[status[place]],
+        value: value[place],
+        low: low ? low[place] : NaN,
+        high: high ? high[place] : NaN,
+        run: file.prints[print[place]],
+        version: file.versions[version[place]],
+        reason: file.reasons[reason[place]],
+      });
+    }
+    if (file.evidence) {
+      var names = ["count", "mean", "variance", "spread"];
+      names = names.concat(["residualMean", "residualVariance", "residualSpread"]);
+      var of = {};
+      names.forEach(function (name) {
+        of[name] = columns.unpack(file.evidence[name]);
+      });
+      columns.unpack(file.evidence.point).forEach(function (number, place) {
+        var evidence = {};
+        names.forEach(function (name) {
+          evidence[name] = of[name][place];
+        });
+        found.get(number).evidence = evidence;
+      });
+    }
+    return found;
+  }
+
+  /* ---- what is said of a case ---- */
+
+  function plainRatio(base, head, lowerIsBetter) {
+    var ratio = head.value / base.value;
+    var worse = lowerIsBetter ? ratio : 1 / ratio;
+    var word = worse > 1 + TIE ? "slower" : worse < 1 / (1 + TIE) ? "faster" : "tie";
+    return {
+      ratio: ratio,
+      low: head.low / base.high,
+      high: head.high / base.low,
+      verdict: word,
+      reason: word === "tie" ? "within 2 %" : "",
+    };
+  }
+
+  function withoutNumber(base, head) {
+    var told = [base, head].map(function (row) {
+      return row ? (row.status === "ok" ? "was measured" : row.reason || row.status) : "no result";
+    });
+    return { ratio: NaN, low: NaN, high: NaN, verdict: "missing", reason: told.join(" / ") };
+  }
+
+  function judge(pairs, suiteNames) {
+    var family = [];
+    pairs.forEach(function (one) {
+      var known = outcomes.settled(one.suite, one.base, one.head);
+      if (known) {
+        one.said = { ratio: NaN, low: NaN, high: NaN, verdict: known.outcome, reason: known.reason };
+      } else if (one.suite === "codegen") {
+        var lower = outcomes.lowerIsBetter(one.metric);
+        one.said = verdicts.counts(one.base.value, one.head.value, lower);
+      } else {
+        one.test = verdicts.test(one.base.evidence, one.head.evidence);
+        family.push(one);
+      }
+    });
+    var decided = verdicts.decide(family.map(function (one) {
+      return one.test;
+    }));
+    family.forEach(function (one, place) {
+      one.said = decided[place];
+    });
+    return suiteNames.map(function (suite) {
+      var drift = outcomes.controlDrift(
+        family
+          .filter(function (one) {
+            return one.suite === suite;
+          })
+          .map(function (one) {
+            return {
+              ratio: one.said.ratio,
+              driftRemoved: one.test.driftRemoved,
+              eagerBase: one.eager ? good(one.eager[0]) : NaN,
+              eagerHead: one.eager ? good(one.eager[1]) : NaN,
+            };
+          })
+      );
+      return drift.blocks
+        ? "eager of " + suite + ", whose code did not change, moved by " +
+            columns.percent(drift.ratio) + " (median of " + drift.cases +
+            " cases): the machine changed, so none of these verdicts counts; measure both again"
+        : "";
+    }).filter(Boolean);
+  }
+
+  function good(row) {
+    return row && row.status === "ok" ? row.value : NaN;
+  }
+
+  /** The cases that either side has, told one beside the other. */
+  function compared(suite, points, tables, implementations, gated) {
+    var of = columns.unpack(points.of);
+    var metrics = points.metrics.length;
+    var variants = points.variants.length;
+    var found = [];
+    var pairs = [];
+    if (suite === "codegen") {
+      for (var number = 0; number < variants * metrics; number += 1) {
+        pairs.push([number, number]);
+      }
+    } else {
+      var places = implementations.map(function (name) {
+        return points.variants.indexOf(name);
+      });
+      if (places[0] >= 0 && places[1] >= 0) {
+        pairs.push(places);
+      }
+    }
+    var control = points.variants.indexOf(CONTROL);
+    points.cases.forEach(function (name, at) {
+      pairs.forEach(function (pair) {
+        var first = at * variants * metrics;
+        var base = tables[0].get(first + pair[0]) || null;
+        var head = tables[1].get(first + pair[1]) || null;
+        if (!base && !head) {
+          return;
+        }
+        var one = {
+          suite: suite, name: points.names[of[at]], href: points.hrefs[of[at]], case: name,
+          metric: points.metrics[pair[0] % metrics], base: base, head: head,
+          variant: suite === "codegen" ? points.variants[Math.floor(pair[0] / metrics)] : "",
+        };
+        if (control >= 0 && suite !== "codegen") {
+          one.eager = [tables[0].get(first + control), tables[1].get(first + control)];
+        }
+        if (!gated && suite !== "codegen") {
+          var both = base && head && good(base) > 0 && good(head) > 0;
+          one.said = both ? plainRatio(base, head, true) : withoutNumber(base, head);
+        }
+        found.push(one);
+      });
+    });
+    return found;
+  }
+
+  function rank(one) {
+    return ORDER.indexOf(one.said.verdict);
+  }
+
+  function worse(one) {
+    var ratio = one.said.ratio;
+    if (isNaN(ratio)) {
+      return 0;
+    }
+    return outcomes.lowerIsBetter(one.metric) ? ratio : 1 / ratio;
+  }
+
+  function ratioOf(one) {
+    return one.said.ratio;
+  }
+
+  var KEYS = {
+    name: function (one) { return one.name; },
+    case: function (one) { return one.case; },
+    base: function (one) { return one.base ? good(one.base) : NaN; },
+    head: function (one) { return one.head ? good(one.head) : NaN; },
+    change: ratioOf,
+    verdict: rank,
+  };
+
+  function order(list, chosenOrder) {
+    var wanted = /^([a-z]+)(-?)$/.exec(chosenOrder);
+    var key = wanted && Object.prototype.hasOwnProperty.call(KEYS, wanted[1]) && KEYS[wanted[1]];
+    if (!key) {
+      return list.sort(function (a, b) {
+        var first = worse(a);
+        var second = worse(b);
+        return rank(a) - rank(b) || (first === second ? a.place - b.place : second > first ? 1 : -1);
+      });
+    }
+    var sign = wanted[2] ? -1 : 1;
+    return list.sort(function (a, b) {
+      var x = key(a);
+      var y = key(b);
+      if (typeof x === "number" && (isNaN(x) || isNaN(y))) {
+        return isNaN(x) - isNaN(y) || a.place - b.place;
+      }
+      var by = typeof x === "string" ? x.localeCompare(y, "en", { numeric: true }) : x - y;
+      return sign * by || a.place - b.place;
+    });
+  }
+
+  function interval(one) {
+    var said = one.said;
+    return isFinite(said.low) && isFinite(said.high) && said.low !== said.high
+      ? columns.percent(said.low) + " to " + columns.percent(said.high)
+      : "";
+  }
+
+  var HEADINGS = [
+    "operator or model", "case", "architecture and metric", "unit", "base", "head", "change",
+    "99 % interval", "verdict", "why",
+  ];
+
+  /** A row of the download. */
+  function texts(one) {
+    return [
+      one.name, one.case, one.suite === "codegen" ? one.variant + " " + one.metric : "",
+      (columns.units[one.suite] || ["", ""])[1], value(one.base, one), value(one.head, one),
+      columns.percent(one.said.ratio), interval(one), one.said.verdict, why(one),
+    ];
+  }
+
+  function value(row, one) {
+    return columns.amount(row ? good(row) : NaN, one.suite, one.metric);
+  }
+
+  function why(one) {
+    var drift = one.test && one.test.driftRemoved && one.said.reason.indexOf("drift") < 0;
+    return one.said.reason + (drift ? ", after eager's drift was divided out" : "");
+  }
+
+  window.KERNL_COMPARED = {
+    ORDER: ORDER,
+    HEADINGS: HEADINGS,
+    table: table,
+    judge: judge,
+    compared: compared,
+    withoutNumber: withoutNumber,
+    order: order,
+    ratioOf: ratioOf,
+    interval: interval,
+    texts: texts,
+    value: value,
+    why: why,
+  };
+})();

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.gate.stored import judge
-from dashboards import build
+from dashboards import build, screenshots
 from dashboards.source import Source
 from tests.dashboards import hostile, synthetic
 from tests.dashboards.chromium import MARKS
@@ -259,3 +259,13 @@ def test_the_files_hold_json_that_any_reader_knows(site: Path) -> None:
     name, value = content.removeprefix("KERNL_DATA(").removesuffix(");\n").split(",", 1)
     assert json.loads(name) == "commits"
     assert [one[0] for one in json.loads(value)["commits"]] == COMMITS
+
+
+def test_the_pictures_of_the_readme_are_of_pages_that_are_there(
+    browser: Any, site: Path, tmp_path: Path
+) -> None:
+    assert {f"{name}.png" for name in screenshots.SHOWN} == {
+        path.name for path in screenshots.PICTURES.iterdir()
+    }
+    assert screenshots.take(browser, site, "compare", tmp_path).stat().st_size > 10_000
+    assert screenshots.main([str(tmp_path / "nothing")]) == 2

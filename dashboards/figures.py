@@ -4,7 +4,6 @@ Speedup axes are logarithmic, so that 2× and 0.5× lie equally far from 1×.
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import pandas as pd
@@ -15,8 +14,6 @@ from dashboards.history import Change, Commit
 from dashboards.suites import KERNELS, Suite
 
 ALL = "all cases"
-MOVED = "moved"
-"""The line of marks where a case moved."""
 Marks = Mapping[str, Mapping[str, str]]
 """Case → commit → what moved there, in words."""
 
@@ -63,89 +60,16 @@ def _mean_series(frame: pd.DataFrame, order: Sequence[Commit]) -> list[Series]:
     return found
 
 
-def case_trend(
-    rows: pd.DataFrame,
-    order: Sequence[Commit],
-    changes: Sequence[Change] = (),
-    suite: Suite = KERNELS,
-    marks: Marks | None = None,
-) -> Drawing:
-    """Latency of every implementation across commits; choices: the cases, those that most
-    commits timed first.
+def most_timed(rows: pd.DataFrame) -> list[str]:
+    """The cases of `summary.timings` of one operator or model: those that most commits timed first.
 
-    Args:
-        rows: `summary.timings` of one machine and operator or model.
-        order: the machine's commits, oldest first.
-        changes: where the machine's environment changed.
-        suite: what the rows are of.
-        marks: where a case moved, and how, in words.
+    Of as many commits, they stand in natural order.
     """
-    marks = marks or {}
-    variants = ordered_variants(rows["variant"].unique())
-    known = _known_times(rows)
-    commits: dict[str, set[str]] = defaultdict(set)
-    for case, _, commit in known:
-        commits[case].add(commit)
-    cases = timed_first(rows["case"].unique(), commits)
-    choices = [
-        (case, [_time_series(known, case, variant, order, suite.unit) for variant in variants])
-        for case in sorted(cases, key=lambda case: -len(commits[case]))
-    ]
-    if marks:
-        for case, series in choices:
-            series.append(_marked(series, order, marks.get(case, {})))
-    figure = lines(order, choices[0][1], changes)
-    if marks:
-        figure.data[len(variants)].update(
-            mode="markers", marker={"size": 17, "symbol": "circle-open", "line": {"width": 2.5}}
-        )
-    figure.update_yaxes(type="log", title_text=f"{suite.time} ({suite.unit}, log)", tickformat="~g")
-    return Drawing(
-        figure=figure,
-        label=f"{suite.time.capitalize()} of each implementation by commit, with 99 % intervals",
-        unit=suite.unit,
-        choices=tuple(
-            Choice(case, tuple(line.patch() for line in series)) for case, series in choices
-        ),
-    )
-
-
-_Times = dict[tuple[str, str, str], tuple[float, float, float]]
-"""(case, implementation, commit) → value, low and high in seconds."""
-
-
-def _known_times(rows: pd.DataFrame) -> _Times:
     ok = rows[(rows["status"] == "ok") & rows["value"].notna()]
-    keys = zip(*(ok[name] for name in ("case", "variant", "commit")), strict=True)
-    ends = zip(*(ok[name].astype(float) for name in ("value", "low", "high")), strict=True)
-    return dict(zip(keys, ends, strict=True))
-
-
-def _time_series(
-    known: _Times, case: str, variant: str, order: Sequence[Commit], unit: str
-) -> Series:
-    """Times of one case and implementation in µs or ms."""
-    scale = text.TIME_UNITS[unit]
-    missing = (math.nan, math.nan, math.nan)
-    times = [known.get((case, variant, commit.id), missing) for commit in order]
-    value, low, high = (tuple(text.number(t[end] * scale, 5) for t in times) for end in range(3))
-    notes = tuple(
-        f"{text.duration(seconds, unit)} {unit} ({text.interval(least, most, unit)})"
-        if math.isfinite(seconds)
-        else "not measured"
-        for seconds, least, most in times
+    commits = ok.groupby("case")["commit"].nunique()
+    return sorted(
+        rows["case"].unique(), key=lambda case: (-int(commits.get(case, 0)), natural(case))
     )
-    return Series(variant, value, notes, low, high)
-
-
-def _marked(series: Sequence[Series], order: Sequence[Commit], moved: Mapping[str, str]) -> Series:
-    """Rings around kernl's times where a case moved."""
-    ours = next((line.values for line in series if line.name == summary.OURS), ())
-    values, notes = [], []
-    for commit, value in zip(order, ours or [None] * len(order), strict=True):
-        values.append(value if commit.id in moved else None)
-        notes.append(text.figure_text(moved.get(commit.id, "")))
-    return Series(MOVED, tuple(values), tuple(notes))
 
 
 def codegen_trend(rows: pd.DataFrame, metric: str, order: Sequence[Commit]) -> Drawing:

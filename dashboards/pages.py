@@ -36,7 +36,8 @@ STATIC = (
     "outcomes.js",
     "compared.js",
     "compare.js",
-    "case-figures.js",
+    "series.js",
+    "trends.js",
     "case.js",
 )
 
@@ -99,7 +100,6 @@ class _Site:
             ratio=text.ratio,
             short=text.short,
             breakable=text.breakable,
-            slug=lambda name: text.slugs([name])[name],
         )
         self.environment.globals.update(policy=POLICY, bar=speed_bar, shares=shares, raw=raw)
 
@@ -199,10 +199,7 @@ class _Site:
         gpus = self.source.machine_names("kernels")
         compilers = self.source.machine_names("codegen")
         drawings: list[Drawing] = []
-        speeds = [
-            views.speed(self.source, machine, self.hrefs, op, marks=self._marks(machine, op))
-            for machine in gpus
-        ]
+        speeds = [views.speed(self.source, machine, self.hrefs, op) for machine in gpus]
         compiled = [views.codegen(self.source, machine, self.hrefs, op) for machine in compilers]
         placed_speeds = [(view, place(view.drawings, drawings)) for view in speeds if view]
         placed_compiled = [(view, place(view.drawings, drawings)) for view in compiled if view]
@@ -227,7 +224,6 @@ class _Site:
                 self.model_hrefs,
                 model,
                 MODELS,
-                marks=self._marks(machine, model),
             )
             for machine in self.source.machine_names(MODELS.name)
         ]
@@ -263,7 +259,8 @@ class _Site:
         """`compare.html` and `case.html`, which load what is asked for."""
         for name in ("compare.html", "case.html"):
             self.add_page(name, name, [])
-        self.files.update(shards.files(self.source, {**self.hrefs, **self.model_hrefs}))
+        hrefs = {**self.hrefs, **self.model_hrefs}
+        self.files.update(shards.files(self.source, hrefs, self._marks))
 
     def add_machines(self) -> None:
         """`machines.html`."""

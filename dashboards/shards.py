@@ -12,7 +12,7 @@ A point's number is (case · implementations + implementation) · metrics + metr
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from typing import Any
 
@@ -22,7 +22,8 @@ import pandas as pd
 from benchmarks.gate.findings import CONTROL, GATED, SAME, TIMED
 from dashboards import evidence, text
 from dashboards.columns import numbered, packed, places, script
-from dashboards.figures import natural, ordered_variants
+from dashboards.figures import Marks, natural, ordered_variants
+from dashboards.history import environment_changes
 from dashboards.source import Source
 
 SUITES = ("kernels", "models", "codegen")
@@ -35,6 +36,29 @@ _EVIDENCE = tuple(
 )
 """Its fields, as scripts name them."""
 _SAMPLES_SHOWN = 200
+
+
+@dataclass(frozen=True)
+class SeriesFiles:
+    """Where the times of an operator's or model's cases over all commits lie.
+
+    Attributes:
+        files: what the names of the files begin with, below `data/`.
+        machine: the folder of the machine.
+        suite: the suite.
+        name: the operator or model.
+    """
+
+    files: str
+    machine: str
+    suite: str
+    name: str
+
+    @classmethod
+    def of(cls, machine: str, suite: str, name: str) -> "SeriesFiles":
+        """Those of an operator or model on a machine."""
+        folder = text.slugs([machine])[machine]
+        return cls(f"of/{folder}/{suite}-{text.slugs([name])[name]}", folder, suite, name)
 
 
 @dataclass(frozen=True)
@@ -93,12 +117,15 @@ def _in_order(key: tuple[str, str]) -> Any:
     return key[0], natural(key[1])
 
 
-def files(source: Source, hrefs: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
+def files(
+    source: Source, hrefs: Mapping[str, str], marks: Callable[[str, str], Marks]
+) -> Iterator[tuple[str, bytes]]:
     """All of them, as relative path and content.
 
     Args:
         source: what the pages are made from.
         hrefs: operator or model → its page.
+        marks: of a machine and an operator or model, where its cases moved.
     """
     rows = source.rows
     folders = text.slugs(sorted(rows["machine"].unique()))
@@ -121,8 +148,8 @@ def files(source: Source, hrefs: Mapping[str, str]) -> Iterator[tuple[str, bytes
             name = f"at/{folders[machine]}/{suite}-{commits[commit]}"
             yield f"data/{name}.js", script(name, at_commit(part, points, runs))
         if suite in TIMED:
-            for machine, part in of_suite.groupby("machine", sort=True):
-                yield from _series(source, part, points, folders[machine], runs)
+            for _, part in of_suite.groupby("machine", sort=True):
+                yield from _series(source, part, points, runs, marks)
     yield (
         "data/commits.js",
         script(
@@ -137,6 +164,10 @@ def files(source: Source, hrefs: Mapping[str, str]) -> Iterator[tuple[str, bytes
                         "name": text.short(machine, 60),
                         "folder": folder,
                         "measured": {s: sorted(some) for s, some in measured[machine].items()},
+                        "changes": {
+                            suite: _changes(source, machine, sorted(some))
+                            for suite, some in measured[machine].items()
+                        },
                     }
                     for machine, folder in folders.items()
                     if measured[machine]
@@ -198,27 +229,42 @@ def _series(
     source: Source,
     rows: pd.DataFrame,
     points: Points,
-    folder: str,
     runs: Mapping[str, Mapping[Any, Any]],
+    marks: Callable[[str, str], Marks],
 ) -> Iterator[tuple[str, bytes]]:
     """The files of `data/of` of a suite on a machine."""
-    slugs = text.slugs(points.names)
+    place = {commit.id: number for number, commit in enumerate(source.commits)}
+    machine = str(rows["machine"].iloc[0])
     for name, part in rows.groupby("op", sort=True):
         found, known = set(part["commit"].unique()), set(part["case"].unique())
         order = [commit.id for commit in source.commits if commit.id in found]
         cases = [case for op, case in points.cases if op == name and case in known]
         variants = ordered_variants(part["variant"].unique())
         size = max(1, POINTS_A_PART // max(1, len(order) * len(variants)))
-        place = {commit.id: number for number, commit in enumerate(source.commits)}
+        title = SeriesFiles.of(machine, points.suite, str(name)).files
         for at, begin in enumerate(range(0, len(cases), size)):
             some = cases[begin : begin + size]
-            title = f"of/{folder}/{points.suite}-{slugs[str(name)]}-{at}"
             these = part[part["case"].isin(some)]
             content = of_cases(these, some, variants, order, place, runs)
-            yield f"data/{title}.js", script(title, content)
-        title = f"of/{folder}/{points.suite}-{slugs[str(name)]}"
-        listed = {"cases": [text.short(case) for case in cases], "size": size}
+            yield f"data/{title}-{at}.js", script(f"{title}-{at}", content)
+        moved = marks(machine, str(name))
+        listed = {
+            "cases": [text.short(case) for case in cases],
+            "size": size,
+            "moves": [
+                [[place[one], text.short(said)] for one, said in moved.get(case, {}).items()]
+                for case in cases
+            ],
+        }
         yield f"data/{title}.js", script(title, listed)
+
+
+def _changes(source: Source, machine: str, commits: Sequence[int]) -> list[list[Any]]:
+    """Where a machine's libraries or driver changed, in words."""
+    place = {commit.id: number for number, commit in enumerate(source.commits)}
+    order = tuple(source.commits[number] for number in commits)
+    found = environment_changes(source.runs, machine, order)
+    return [[place[one.commit], text.short(one.text, 48)] for one in found]
 
 
 def of_cases(

@@ -12,6 +12,7 @@ from dashboards import (
     model_tables,
     roofline,
     scatter,
+    shards,
     summary,
     tables,
     text,
@@ -42,7 +43,8 @@ class SpeedView:
     Over all operators, `summary`, `ops` and the drawings leave out the opt-in operators, whose
     lines are `opt_in`. `against` and `parts` are a model's: kernl against each implementation, and
     each half of kernl alone. `ceilings` says what the roofline of an operator's cases is made of;
-    it is empty where nothing is known of any time.
+    it is empty where nothing is known of any time. `shown` are the cases of an operator or model as
+    its figure offers them, and `series` the files that it loads for one.
     """
 
     machine: str
@@ -59,6 +61,8 @@ class SpeedView:
     against: Table | None = None
     parts: Table | None = None
     ceilings: str = ""
+    shown: tuple[str, ...] = ()
+    series: shards.SeriesFiles | None = None
     drawings: Mapping[str, Drawing] = field(default_factory=dict)
 
 
@@ -96,12 +100,8 @@ def speed(
     hrefs: Mapping[str, str],
     op: str | None = None,
     suite: Suite = KERNELS,
-    marks: figures.Marks | None = None,
 ) -> SpeedView | None:
-    """Speed on `machine`, over a whole suite or of `op`; None where nothing was measured.
-
-    `marks` says where cases of `op` moved.
-    """
+    """Speed on `machine`, over a whole suite or of `op`; None where nothing was measured."""
     order = source.measured_commits(suite.name, machine, op)
     if not order:
         return None
@@ -123,12 +123,15 @@ def speed(
         ops=_lines(frame[last & counted], frozen, hrefs),
         opt_in=_lines(frame[last & ~counted], frozen, hrefs),
     )
-    changes = history.environment_changes(source.runs, machine, order)
     if op is not None:
-        timed = summary.timings(rows, suite.name)
-        trend = figures.case_trend(timed, order, changes, suite, marks)
+        view = replace(
+            view,
+            shown=tuple(figures.most_timed(summary.timings(rows, suite.name))),
+            series=shards.SeriesFiles.of(machine, suite.name, op),
+        )
         rows = rows[rows["commit"] == order[-1].id]
-        return _of_one(view, source, rows, newest, trend, suite)
+        return _of_one(view, source, rows, newest, suite)
+    changes = history.environment_changes(source.runs, machine, order)
     return replace(
         view,
         losses=tables.losses(newest, hrefs, source.opt_in, suite),
@@ -142,11 +145,10 @@ def _of_one(
     source: Source,
     rows: pd.DataFrame,
     newest: pd.DataFrame,
-    trend: Drawing,
     suite: Suite,
 ) -> SpeedView:
     """The view of one operator or model: its figures, and its tables of cases."""
-    drawings = {"cases": trend}
+    drawings = {}
     heated = summary.relative(rows, suite.name)
     # One case of a model stands in the table beside it already.
     if len(heated) and (suite is not MODELS or heated["case"].nunique() > 1):

@@ -4,7 +4,7 @@
 
   var columns = window.KERNL_COLUMNS;
   var page = window.KERNL_PAGE;
-  var figures = window.KERNL_CASE;
+  var drawn = window.KERNL_SERIES;
   var form = document.getElementById("which");
   var OURS = "kernl";
   var BASELINE = "eager";
@@ -128,7 +128,7 @@
       folder() + "-" + part,
       function (series) {
         if (turn === asked) {
-          show(series, place - part * listed.size);
+          show(series, place - part * listed.size, listed.moves[place]);
           remember();
         }
       },
@@ -140,16 +140,7 @@
 
   function draw() {
     ["trend", "samples"].forEach(function (name) {
-      var figure = figures[name](now, all);
-      var plot = by(name);
-      by(name + "-figure").hidden = !figure.traces.length;
-      if (!figure.traces.length || !window.Plotly) {
-        return;
-      }
-      figure.layout.template = page.template();
-      window.Plotly.react(plot, figure.traces.map(page.paint), figure.layout, {
-        displayModeBar: false, responsive: true,
-      });
+      by(name + "-figure").hidden = !drawn.draw(by(name), drawn[name](now, all));
     });
   }
 
@@ -163,7 +154,7 @@
     var at = (now.at * now.series.variants.length + variant) * count +
       now.series.commits.indexOf(last.commit);
     Object.keys(found).forEach(function (key) {
-      found[key] = figures.unpacked(now.series)[key][at];
+      found[key] = drawn.unpacked(now.series)[key][at];
     });
     return found;
   }
@@ -189,13 +180,13 @@
       row.appendChild(head);
       row.appendChild(cell(columns.amount(time.value, now.suite) + (isFinite(time.value) ? " " + unit : ""), true));
       row.appendChild(
-        cell(isFinite(time.low) ? figures.between(time.low, time.high, now.suite) : "", true)
+        cell(isFinite(time.low) ? drawn.between(time.low, time.high, now.suite) : "", true)
       );
       row.appendChild(cell(isFinite(time.value / ours) ? (time.value / ours).toFixed(2) + "×" : "–", true));
       row.appendChild(cell(last.error === null ? "–" : last.error.toExponential(1), true));
       row.appendChild(cell(String(last.samples.length), true));
       row.appendChild(cell(last.status + (last.reason ? ": " + last.reason : "")));
-      row.appendChild(cell(figures.commitLabel(all, last.commit)));
+      row.appendChild(cell(drawn.commitLabel(all, last.commit)));
       row.appendChild(cell(last.version));
       body.appendChild(row);
     });
@@ -235,8 +226,11 @@
     by("again").textContent = words.join("\n");
   }
 
-  function show(series, at) {
-    now = { series: series, at: at, suite: chosen("suite") };
+  function show(series, at, moves) {
+    var suite = chosen("suite");
+    now = {
+      series: series, at: at, suite: suite, moves: moves, changes: machine().changes[suite],
+    };
     by("known").hidden = false;
     by("title").textContent = chosen("of") + " " + chosen("case");
     document.title = chosen("of") + " " + chosen("case") + " · kernl benchmarks";
@@ -281,7 +275,7 @@
       columns.load(folder(), open, say);
     });
     window.addEventListener("hashchange", begin);
-    document.getElementById("theme-toggle").addEventListener("click", function () {
+    page.onTheme(function () {
       if (now) {
         draw();
       }

@@ -77,7 +77,12 @@
     watcher.observe(plot);
   });
 
+  var alsoRedrawn = [];
+
   function redraw() {
+    alsoRedrawn.forEach(function (one) {
+      one();
+    });
     plots.forEach(function (plot) {
       if (plot.dataset.drawn) {
         draw(plot);
@@ -122,12 +127,6 @@
   }
 
   function choose(select) {
-    var link = select.closest(".chooser").querySelector("a.case-page");
-    if (link) {
-      var place = new URLSearchParams(link.hash.slice(1));
-      place.set("case", select.value);
-      link.hash = place.toString();
-    }
     select.dataset.figures.split(" ").forEach(function (id) {
       var plot = document.getElementById(id);
       var figure = shards[id];
@@ -144,7 +143,6 @@
 
   var selects = Array.prototype.slice.call(document.querySelectorAll("select[data-figures]"));
   selects.forEach(function (select) {
-    choose(select);
     select.addEventListener("change", function () {
       choose(select);
       if (select.dataset.key) {
@@ -331,6 +329,9 @@
     state: state,
     remember: remember,
     themeName: themeName,
+    onTheme: function (redrawn) {
+      alsoRedrawn.push(redrawn);
+    },
     paint: function (trace, index) {
       return paint(trace, index, themes[themeName()]);
     },

@@ -125,12 +125,12 @@ def test_choosing_a_case_changes_figure_table_and_address(browser: Any, site: Pa
     opened.draw_all()
     page = opened.page
     select = page.locator("select[data-key=case]")
-    plot = select.get_attribute("data-figures")
+    plot = select.get_attribute("data-plot")
     read = f"document.getElementById('{plot}').data[0].y[0]"
     cell = page.locator(f"#{plot}-table tbody tr").first.locator("td").first
     before, said = page.evaluate(read), cell.text_content()
     select.select_option(index=5)
-    assert page.evaluate(read) != before
+    page.wait_for_function(f"{read} !== {before}", timeout=10_000)
     assert cell.text_content() != said
     assert "case=" in page.url
     address, chosen = page.url, page.evaluate(read)

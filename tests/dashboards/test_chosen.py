@@ -16,6 +16,7 @@ from dashboards.source import Source
 from tests.dashboards import hostile, synthetic
 from tests.dashboards.chromium import MARKS
 from tests.dashboards.test_browser import Opened
+from tests.dashboards.test_regressions import STEP, measured, source
 from tests.suite.gate_rows import TODAY
 
 pytestmark = MARKS
@@ -210,7 +211,7 @@ def test_each_row_of_compare_leads_to_its_case(browser: Any, site: Path) -> None
 
 def test_the_page_of_an_operator_leads_to_the_case_that_is_chosen(browser: Any, site: Path) -> None:
     page = Opened(browser, (site / "op-linear.html").as_uri()).page
-    select = page.locator("select[data-key=case]").first
+    select = page.locator("select[data-series]").first
     name = select.locator("option").nth(3).get_attribute("value")
     select.select_option(name)
     page.locator("a.case-page").first.click()
@@ -269,3 +270,20 @@ def test_the_pictures_of_the_readme_are_of_pages_that_are_there(
     }
     assert screenshots.take(browser, site, "compare", tmp_path).stat().st_size > 10_000
     assert screenshots.main([str(tmp_path / "nothing")]) == 2
+
+
+def test_rings_and_uprights_stand_where_cases_and_libraries_moved(
+    browser: Any, tmp_path: Path
+) -> None:
+    build.build(source(*measured(STEP)), tmp_path / "moved")
+    page = Opened(browser, (tmp_path / "moved" / "op-softmax.html").as_uri()).page
+    page.wait_for_selector("#times-1 .main-svg")
+    ring = page.evaluate("document.getElementById('times-1').data.find(t => t.name === 'moved')")
+    assert ring["x"] == [6]
+    assert "open: by" in ring["customdata"][0]
+    build.build(Source.of(synthetic.store(ops=("softmax",), count=3)), tmp_path / "changed")
+    page = Opened(browser, (tmp_path / "changed" / "op-softmax.html").as_uri()).page
+    page.wait_for_selector("#times-1 .main-svg")
+    layout = page.evaluate("document.getElementById('times-1').layout")
+    assert [line["x0"] for line in layout["shapes"]] == [4.5]
+    assert "driver 570.86 → 575.51" in layout["annotations"][0]["text"]

@@ -107,25 +107,6 @@ def test_eager_alone_is_no_best_alternative() -> None:
     assert list(trend_of("over_best", *alone)["mean"].dropna()) == pytest.approx([4.0, 8.0])
 
 
-def test_case_trend_is_in_microseconds_with_intervals() -> None:
-    rows = [
-        row(variant="kernl", value=2e-6, low=1.9e-6, high=2.2e-6),
-        row(variant="eager", value=4e-6),
-    ]
-    found = figures.case_trend(
-        summary.timings(synthetic.frame(rows)), history.commits(synthetic.frame(rows))
-    )
-    kernl, eager = found.figure.data
-    assert (kernl.name, eager.name) == ("kernl", "eager")
-    assert list(kernl.y) == pytest.approx([2.0])
-    assert list(kernl.error_y.array) == pytest.approx([0.2])
-    assert list(kernl.error_y.arrayminus) == pytest.approx([0.1])
-    assert list(eager.error_y.array) == [None]
-    assert kernl.customdata[0] == "2.00 µs (1.90–2.20 µs)"
-    assert eager.customdata[0] == "4.00 µs (no interval)"
-    assert "µs" in found.figure.layout.yaxis.title.text
-
-
 def test_cases_with_times_come_first() -> None:
     """A page opens with the first, and a quick run leaves most of them out."""
     left_out = {"status": "skipped", "value": math.nan}
@@ -138,23 +119,22 @@ def test_cases_with_times_come_first() -> None:
         ]
     )
     order = ["rows8.fp16", "rows16.fp16", "rows1.fp16", "rows9.fp16"]
-    found = figures.case_trend(summary.timings(rows), history.commits(rows))
-    assert [choice.label for choice in found.choices] == order
-    assert list(found.figure.data[0].y) == [1.0]
+    assert figures.most_timed(summary.timings(rows)) == order
     table = tables.cases(rows, summary.speedups(rows))
     shown = [cells[0].text for cells in table.rows]
     assert shown == [case for case in order if case in shown]
     assert shown[:2] == order[:2]
 
 
-def test_unmeasured_points_are_gaps_and_say_so() -> None:
+def test_cases_that_most_commits_timed_come_first() -> None:
     rows = synthetic.frame(
-        [row(variant="eager"), row(variant="kernl", value=math.nan, status="failed")]
+        [
+            row(case="rows8.fp16"),
+            row(case="rows16.fp16"),
+            row(case="rows16.fp16", commit=synthetic.commit_hash(1)),
+        ]
     )
-    found = figures.case_trend(summary.timings(rows), history.commits(rows))
-    kernl = found.figure.data[0]
-    assert list(kernl.y) == [None]
-    assert kernl.customdata[0] == "not measured"
+    assert figures.most_timed(summary.timings(rows)) == ["rows16.fp16", "rows8.fp16"]
 
 
 @pytest.mark.parametrize(
@@ -204,8 +184,8 @@ def test_environment_changes_are_drawn_and_named() -> None:
 
 
 def test_payload_carries_no_template_and_fits_its_choices() -> None:
-    rows = summary.timings(STORE.rows)
-    found = figures.case_trend(rows[rows["op"] == "softmax"], ORDER)
+    rows = summary.codegen(STORE.rows)
+    found = figures.codegen_trend(rows[rows["op"] == "softmax"], "registers", ORDER)
     payload = found.payload()
     assert "template" not in payload["layout"]
     for traces in payload["choices"]:

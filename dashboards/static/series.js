@@ -1,9 +1,11 @@
-/* The figures of the page Case, as Plotly takes them. `now` is what is shown: {series, at, suite}, of
-   which `series` is a file of data/of; `all` is data/commits.js. */
+/* Times of one case over commits, and its samples, as figures that Plotly takes. `now` is what is
+   shown: {series, at, suite, moves, changes}, of which `series` is a file of data/of, `moves` where
+   the case moved, and `changes` where the machine's libraries did; `all` is data/commits.js. */
 (function () {
   "use strict";
 
   var columns = window.KERNL_COLUMNS;
+  var page = window.KERNL_PAGE;
   var DASHES = ["solid", "dash", "dot", "dashdot", "longdash"];
   var SYMBOLS = ["circle", "square", "diamond", "x", "triangle-up", "star"];
 
@@ -42,6 +44,85 @@
       });
   }
 
+  /** The implementations that have any time of this case. */
+  function timed(now) {
+    var value = unpacked(now.series).value;
+    var count = now.series.commits.length;
+    return now.series.variants.filter(function (_, variant) {
+      var first = (now.at * now.series.variants.length + variant) * count;
+      return value.subarray(first, first + count).some(isFinite);
+    });
+  }
+
+  function said(now, variant, place) {
+    var of = unpacked(now.series);
+    var at = (now.at * now.series.variants.length + variant) * now.series.commits.length + place;
+    if (!isFinite(of.value[at])) {
+      return "not measured";
+    }
+    var ends = isFinite(of.low[at]) ? " (" + between(of.low[at], of.high[at], now.suite) + ")" : " (no interval)";
+    return columns.amount(of.value[at], now.suite) + " " + columns.units[now.suite][1] + ends;
+  }
+
+  /** The figure's numbers: a row of texts for each commit, the first of them headings. */
+  function rows(now, all) {
+    var names = timed(now);
+    return [["Commit"].concat(names)].concat(
+      timedAt(now).map(function (place) {
+        return [commitLabel(all, now.series.commits[place])].concat(
+          names.map(function (name) {
+            return said(now, now.series.variants.indexOf(name), place);
+          })
+        );
+      })
+    );
+  }
+
+  /** Rings around kernl's times where the case moved. */
+  function rings(now, places, unit) {
+    var of = unpacked(now.series).value;
+    var ours = now.series.variants.indexOf("kernl");
+    var trace = {
+      type: "scatter", mode: "markers", name: "moved", x: [], y: [], customdata: [],
+      meta: { role: "moved" },
+      marker: { size: 17, symbol: "circle-open", line: { width: 2.5 } },
+      hovertemplate: "<b>moved</b>  %{customdata}<extra></extra>",
+    };
+    (now.moves || []).forEach(function (move) {
+      var place = now.series.commits.indexOf(move[0]);
+      var value = of[(now.at * now.series.variants.length + ours) * now.series.commits.length + place];
+      if (ours >= 0 && place >= 0 && isFinite(value)) {
+        trace.x.push(places.indexOf(place));
+        trace.y.push(value * unit);
+        trace.customdata.push(plain(move[1]));
+      }
+    });
+    return trace;
+  }
+
+  /** Dotted uprights between two commits where the libraries or the driver changed. */
+  function uprights(now, places) {
+    var shapes = [];
+    var notes = [];
+    (now.changes || []).forEach(function (change) {
+      var at = places.findIndex(function (place) {
+        return now.series.commits[place] >= change[0];
+      });
+      if (at <= 0) {
+        return;
+      }
+      shapes.push({
+        type: "line", x0: at - 0.5, x1: at - 0.5, y0: 0, y1: 1, yref: "paper",
+        line: { dash: "dot", width: 1 },
+      });
+      notes.push({
+        x: at - 0.5, y: 1, yref: "paper", yanchor: "bottom", showarrow: false, text: plain(change[1]),
+        xanchor: at > places.length / 2 ? "right" : "left",
+      });
+    });
+    return { shapes: shapes, annotations: notes };
+  }
+
   function trend(now, all) {
     var unit = columns.units[now.suite];
     var of = unpacked(now.series);
@@ -68,10 +149,7 @@
         trace.y.push(known(value * unit[0]));
         trace.error_y.array.push(known(Math.max(0, high - value) * unit[0]));
         trace.error_y.arrayminus.push(known(Math.max(0, value - low) * unit[0]));
-        trace.customdata.push(
-          columns.amount(value, now.suite) + " " + unit[1] +
-            (isFinite(low) ? " (" + between(low, high, now.suite) + ")" : "")
-        );
+        trace.customdata.push(said(now, variant, place));
       });
       return trace;
     });
@@ -80,14 +158,21 @@
     for (var tick = places.length - 1; tick >= 0; tick -= step) {
       ticks.unshift(tick);
     }
+    traces = traces.filter(function (trace) {
+      return trace.y.some(function (value) {
+        return value !== null;
+      });
+    });
+    var moved = rings(now, places, unit[0]);
+    var lines = uprights(now, places);
     return {
-      traces: traces.filter(function (trace) {
-        return trace.y.some(function (value) {
-          return value !== null;
-        });
-      }),
+      traces: moved.x.length ? traces.concat([moved]) : traces,
       layout: {
         height: 380,
+        shapes: lines.shapes,
+        annotations: lines.annotations,
+        legend: lines.shapes.length ? { y: 1.1 } : {},
+        margin: lines.shapes.length ? { t: 64 } : {},
         xaxis: {
           title: { text: "commit" }, tickvals: ticks, range: [-0.4, places.length - 0.6],
           ticktext: ticks.map(function (at) {
@@ -134,11 +219,24 @@
     };
   }
 
-  window.KERNL_CASE = {
+  /** Draws a figure of this file, or of it nothing where it has no lines; says whether it has. */
+  function draw(plot, figure) {
+    if (figure.traces.length && window.Plotly) {
+      figure.layout.template = page.template();
+      window.Plotly.react(plot, figure.traces.map(page.paint), figure.layout, {
+        displayModeBar: false, responsive: true,
+      });
+    }
+    return figure.traces.length > 0;
+  }
+
+  window.KERNL_SERIES = {
     commitLabel: commitLabel,
     unpacked: unpacked,
     between: between,
     trend: trend,
+    rows: rows,
     samples: samples,
+    draw: draw,
   };
 })();

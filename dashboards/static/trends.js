@@ -1,0 +1,129 @@
+/* On the page of an operator or model: the times of the chosen case over commits. The case's series
+   is loaded when its figure comes into view, or when it is chosen. */
+(function () {
+  "use strict";
+
+  var columns = window.KERNL_COLUMNS;
+  var page = window.KERNL_PAGE;
+  var series = window.KERNL_SERIES;
+
+  function fill(table, rows) {
+    var head = document.createElement("tr");
+    rows[0].forEach(function (text) {
+      var cell = columns.element("th", text);
+      cell.scope = "col";
+      head.appendChild(cell);
+    });
+    table.tHead.textContent = "";
+    table.tHead.appendChild(head);
+    table.tBodies[0].textContent = "";
+    rows.slice(1).forEach(function (texts) {
+      var row = document.createElement("tr");
+      texts.forEach(function (text, column) {
+        var cell = columns.element(column ? "td" : "th", text);
+        if (!column) {
+          cell.scope = "row";
+        }
+        row.appendChild(cell);
+      });
+      table.tBodies[0].appendChild(row);
+    });
+  }
+
+  function follow(select) {
+    var plot = document.getElementById(select.dataset.plot);
+    var table = document.getElementById(select.dataset.plot + "-table");
+    var link = select.closest(".chooser").querySelector("a.case-page");
+    var folder = select.dataset.series;
+    var inView = false;
+    var asked = 0;
+    var now = null;
+
+    function draw(all) {
+      series.draw(plot, series.trend(now, all));
+      fill(table, series.rows(now, all));
+      plot.dataset.drawn = page.themeName();
+    }
+
+    function failed(words) {
+      plot.textContent = words + ". Build the site again.";
+    }
+
+    function load() {
+      var turn = (asked += 1);
+      columns.loadAll(
+        ["commits", folder],
+        function (values) {
+          var all = values[0];
+          var listed = values[1];
+          var place = listed.cases.indexOf(select.value);
+          var part = Math.floor(place / listed.size);
+          if (place < 0 || turn !== asked) {
+            return;
+          }
+          columns.load(
+            folder + "-" + part,
+            function (found) {
+              if (turn !== asked) {
+                return;
+              }
+              var of = all.machines.filter(function (one) {
+                return one.folder === select.dataset.machine;
+              })[0];
+              now = {
+                series: found, at: place - part * listed.size, suite: select.dataset.suite,
+                moves: listed.moves[place], changes: of.changes[select.dataset.suite],
+              };
+              draw(all);
+            },
+            failed
+          );
+        },
+        failed
+      );
+    }
+
+    function chosen() {
+      var place = new URLSearchParams(link.hash.slice(1));
+      place.set("case", select.value);
+      link.hash = place.toString();
+      if (inView) {
+        load();
+      }
+    }
+
+    function readHash() {
+      var wanted = page.state().get("case");
+      var known = Array.prototype.some.call(select.options, function (option) {
+        return option.value === wanted;
+      });
+      if (known) {
+        select.value = wanted;
+      }
+      chosen();
+    }
+
+    select.addEventListener("change", function () {
+      chosen();
+      page.remember("case", select.value);
+    });
+    window.addEventListener("hashchange", readHash);
+    page.onTheme(function () {
+      if (now) {
+        load();
+      }
+    });
+    readHash();
+    new IntersectionObserver(
+      function (entries) {
+        if (!inView && entries[0].isIntersecting) {
+          inView = true;
+          load();
+        }
+      },
+      { rootMargin: "400px 0px" }
+    ).observe(plot);
+  }
+
+  Array.prototype.forEach.call(document.querySelectorAll("select[data-series]"), follow);
+})();

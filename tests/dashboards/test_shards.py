@@ -41,7 +41,7 @@ def files() -> dict[str, bytes]:
 def test_columns_come_back_as_they_were() -> None:
     values = [0.0, 1.5, math.nan, 1e-6, math.inf]
     assert np.array_equal(
-        unpacked(columns.packed(values, "f32")), np.float32(values), equal_nan=True
+        unpacked(columns.packed(values, "f32")), np.asarray(values, np.float32), equal_nan=True
     )
     assert list(unpacked(columns.packed([0, 70_000], "u32"))) == [0, 70_000]
     assert len(unpacked(columns.packed([], "u8"))) == 0

@@ -252,6 +252,37 @@
     about.appendChild(text);
   }
 
+  /** What both sides were measured on: a row for each fact, of one suite or several runs. */
+  function tellMachines(files) {
+    var facts = {};
+    files.forEach(function (ofSide, side) {
+      ofSide.forEach(function (file) {
+        file.prints.forEach(function (print) {
+          Object.keys(print).forEach(function (key) {
+            facts[key] = facts[key] || [[], []];
+            if (print[key] && facts[key][side].indexOf(print[key]) < 0) {
+              facts[key][side].push(print[key]);
+            }
+          });
+        });
+      });
+    });
+    var body = by("beneath").tBodies[0];
+    body.textContent = "";
+    Object.keys(facts).sort().forEach(function (key) {
+      var row = document.createElement("tr");
+      var told = facts[key].map(function (values) {
+        return values.join(", ") || "not recorded";
+      });
+      added(row, "th", key).scope = "row";
+      added(row, "td", told[0]);
+      added(row, "td", told[1]);
+      added(row, "td", told[0] === told[1] ? "the same" : "differs", told[0] === told[1] ? "" : "worse");
+      body.appendChild(row);
+    });
+    by("beneath-part").hidden = !body.rows.length;
+  }
+
   function compare(wantedVerdict) {
     var turn = (asked += 1);
     var show = by("show").value;
@@ -307,6 +338,15 @@
           });
           rows = rows.concat(told.compared(suite, points, tables, implementations, gated));
         });
+        tellMachines(
+          [1, 2].map(function (side) {
+            return here
+              .map(function (_, place) {
+                return at[files[3 * place + side]];
+              })
+              .filter(Boolean);
+          })
+        );
         var blockers = gated ? told.judge(rows, here) : [];
         rows.forEach(function (one, place) {
           one.place = place;

@@ -151,6 +151,16 @@ def test_two_implementations_are_told_without_a_verdict_of_the_gate(
     assert "a tie is within 2 %" in page.locator("#about-verdicts").inner_text()
 
 
+def test_what_both_sides_were_measured_on_is_told(browser: Any, site: Path) -> None:
+    page = opened(browser, site, "compare.html", chosen(1, 3)).page
+    said = page.evaluate(
+        """() => [...document.querySelectorAll('#beneath tbody tr')].map(
+          row => [...row.cells].map(cell => cell.textContent))"""
+    )
+    assert ["driver", "570.86", "570.86", "the same"] in said
+    assert [fact for fact, *_ in said] == sorted(fact for fact, *_ in said)
+
+
 def test_swapping_turns_a_change_round(browser: Any, site: Path) -> None:
     page = opened(browser, site, "compare.html", chosen(0, 3)).page
     page.locator("#swap").click()

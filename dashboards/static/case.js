@@ -186,7 +186,7 @@
       row.appendChild(cell(last.error === null ? "–" : last.error.toExponential(1), true));
       row.appendChild(cell(String(last.samples.length), true));
       row.appendChild(cell(last.status + (last.reason ? ": " + last.reason : "")));
-      row.appendChild(cell(drawn.commitLabel(all, last.commit)));
+      row.appendChild(cell(all.commits[last.commit][0].slice(0, 8) + " " + all.commits[last.commit][1]));
       row.appendChild(cell(last.version));
       body.appendChild(row);
     });

@@ -63,6 +63,15 @@
     });
   }
 
+  /** Of some commits those that measured just what is shown; all where none did. */
+  function shownBy(side, commits) {
+    var measured = machine(side).measured[by("show").value] || [];
+    var own = commits.filter(function (commit) {
+      return measured.indexOf(commit) >= 0;
+    });
+    return own.length ? own : commits;
+  }
+
   function machinesNow() {
     return all.machines.filter(function (one) {
       return suites().some(function (suite) {
@@ -406,8 +415,9 @@
         return;
       }
       var found = offerCommits(side, wanted[1]);
-      if (!wanted[1] && side === "base" && found.length > 1) {
-        field(side, "commit").value = shortName(found[1]);
+      if (!wanted[1] && found.length) {
+        var own = shownBy(side, found);
+        field(side, "commit").value = shortName(own[side === "base" && own.length > 1 ? 1 : 0]);
       }
       offerImplementations(side, wanted[2]);
     });
@@ -438,6 +448,12 @@
     });
     by("show").addEventListener("change", function () {
       remember();
+      SIDES.forEach(function (side) {
+        var own = machine(side) ? shownBy(side, commitsOf(side)).map(shortName) : [];
+        if (own.indexOf(field(side, "commit").value) < 0) {
+          page.remember(side, "");
+        }
+      });
       begin();
     });
     by("swap").addEventListener("click", function () {

@@ -151,6 +151,21 @@ def test_two_implementations_are_told_without_a_verdict_of_the_gate(
     assert "a tie is within 2 %" in page.locator("#about-verdicts").inner_text()
 
 
+def test_models_begin_with_commits_that_measured_models(browser: Any, tmp_path: Path) -> None:
+    made = synthetic.store(ops=("softmax",), count=3, commits=4)
+    both = sampled(synthetic.with_models(made, commits=3))
+    rows = both.rows
+    kept = rows[(rows["suite"] != "models") | (rows["commit"] != COMMITS[2])]
+    build.build(Source.of(synthetic.Store(kept, both.runs, both.machines, [])), tmp_path / "site")
+    page = opened(browser, tmp_path / "site", "compare.html").page
+    assert page.locator("#base-commit").input_value() == COMMITS[2][:12]
+    page.locator("#show").select_option("models")
+    page.wait_for_function(
+        f"document.getElementById('base-commit').value === '{COMMITS[1][:12]}'", timeout=10_000
+    )
+    assert page.locator("#head-commit").input_value() == COMMITS[3][:12]
+
+
 def test_what_both_sides_were_measured_on_is_told(browser: Any, site: Path) -> None:
     page = opened(browser, site, "compare.html", chosen(1, 3)).page
     said = page.evaluate(

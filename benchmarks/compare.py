@@ -247,7 +247,8 @@ def _standard_error(base: NDArray[np.float64], head: NDArray[np.float64]) -> tup
     return math.sqrt(total), 1.0 / inverse
 
 
-def _spread(logs: NDArray[np.float64]) -> float:
+def spread(logs: NDArray[np.float64]) -> float:
+    """A robust standard deviation, from the median absolute deviation."""
     return _MAD_TO_SD * float(np.median(np.abs(logs - np.median(logs))))
 
 
@@ -261,12 +262,12 @@ def _welch(base: NDArray[np.float64], head: NDArray[np.float64], drift_removed: 
     effect = float(np.mean(head)) - float(np.mean(base))
     error, degrees = _standard_error(base, head)
     t = _t_statistic(effect, error)
-    spread = max(_spread(base), _spread(head))
+    widest = max(spread(base), spread(head))
     return SampleTest(
         log_effect=effect,
         standard_error=error,
         degrees=degrees,
-        threshold=max(math.log1p(MIN_EFFECT), SPREAD_FACTOR * spread),
+        threshold=max(math.log1p(MIN_EFFECT), SPREAD_FACTOR * widest),
         p_slower=float(stats.t.sf(t, degrees)),
         p_faster=float(stats.t.sf(-t, degrees)),
         drift_removed=drift_removed,

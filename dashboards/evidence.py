@@ -12,12 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.compare import MIN_SAMPLES
+from benchmarks.compare import MIN_SAMPLES, spread
 from benchmarks.gate.findings import Row
 
 _NO_DRIFT: tuple[float, ...] = ()
-# As in benchmarks.compare: scales the median absolute deviation to the standard deviation.
-_MAD_TO_SD = 1.4826
 
 
 @dataclass(frozen=True)
@@ -85,5 +83,4 @@ def _are_times(samples: Sequence[float]) -> bool:
 
 def _statistics(logs: NDArray[np.float64]) -> tuple[float, float, float]:
     """Mean, variance and robust spread."""
-    spread = _MAD_TO_SD * float(np.median(np.abs(logs - np.median(logs))))
-    return float(np.mean(logs)), float(np.var(logs, ddof=1)), spread
+    return float(np.mean(logs)), float(np.var(logs, ddof=1)), spread(logs)

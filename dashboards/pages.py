@@ -97,9 +97,7 @@ class _Site:
             lstrip_blocks=True,
         )
         self.environment.filters.update(
-            ratio=text.ratio,
-            short=text.short,
-            breakable=text.breakable,
+            ratio=text.ratio, short=text.short, breakable=text.breakable
         )
         self.environment.globals.update(policy=POLICY, bar=speed_bar, shares=shares, raw=raw)
 
@@ -236,7 +234,7 @@ class _Site:
         )
 
     def _marks(self, machine: str, op: str) -> Marks:
-        return regressions.marks(self.moves.of(machine, op))
+        return regressions.marks(self.moves.of(machine, op), self.source.commits)
 
     def add_regressions(self) -> None:
         """`regressions.html`, and its feed."""

@@ -170,13 +170,18 @@ def _by_commit(findings: Iterable[Finding], commits: Sequence[Commit]) -> Table:
     return Table(headings, tuple(rows))
 
 
-def marks(findings: Iterable[Finding]) -> Marks:
-    """Where the figures of an operator or model show a mark."""
+def marks(findings: Iterable[Finding], commits: Iterable[Commit]) -> Marks:
+    """Where the figures of an operator or model show a mark.
+
+    That is the first of `commits`, those that were measured, among all that can have moved a case.
+    """
+    known = {commit.id for commit in commits}
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for one in findings:
-        found[one.key.case][one.commits[0]] = (
-            f"{percent(one.ratio)}, {STATES[one.outcome][0]}: {one.reason}"
-        )
+        first = next((commit for commit in one.commits if commit in known), "")
+        if first:
+            said = f"{percent(one.ratio)}, {STATES[one.outcome][0]}: {one.reason}"
+            found[one.key.case][first] = said
     return found
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.gate.findings import CONTROL, GATED, SAME, TIMED
-from dashboards import evidence, text
+from dashboards import evidence, summary, text
 from dashboards.columns import numbered, packed, places, script
 from dashboards.figures import Marks, natural, ordered_variants
 from dashboards.history import environment_changes
@@ -108,7 +108,6 @@ class Points:
                 "of": packed([at[op] for op, _ in self.cases], "u16"),
                 "variants": [text.short(name) for name in self.variants],
                 "metrics": [text.short(name) for name in self.metrics],
-                "timed": self.suite in TIMED,
             },
         )
 
@@ -296,7 +295,8 @@ def of_cases(
     for name, grid in grids.items():
         grid[at] = np.where(good, rows[name].astype(float).to_numpy(), np.nan)
     last: list[list[dict[str, Any] | None]] = [[None] * len(variants) for _ in cases]
-    told = rows.assign(at=at[2])[(rows["status"] != "skipped") | (rows["reason"] != "")]
+    asked = (rows["status"] != "skipped") | ~summary.unasked(rows["reason"])
+    told = rows.assign(at=at[2])[asked]
     newest = told.sort_values("at", kind="stable").drop_duplicates(["case", "variant"], keep="last")
     case_at = {case: number for number, case in enumerate(cases)}
     variant_at = {name: number for number, name in enumerate(variants)}

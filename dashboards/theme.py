@@ -131,6 +131,8 @@ def themes() -> dict[str, Any]:
             "template": template(colours),
             "roles": {role: colours[colour] for role, colour in ROLES.items()},
             "spare": [colours[colour] for colour in SPARE],
+            "dashes": DASHES,
+            "symbols": SYMBOLS,
             "cell": colours["ink"],
             "speedup": [
                 [0.0, colours["slow"]],

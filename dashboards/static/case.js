@@ -194,7 +194,6 @@
 
   function fillFacts() {
     var list = by("run-facts");
-    var words = [];
     var variant = now.series.variants.indexOf(OURS);
     var last = now.series.last[now.at][variant] || now.series.last[now.at].filter(Boolean)[0];
     list.textContent = "";
@@ -217,13 +216,11 @@
     by("raw").textContent = "Stored in ";
     by("raw").appendChild(stored);
     by("raw").appendChild(document.createTextNode(", with a journal beside it."));
-    words.push("git checkout " + commit.slice(0, 12));
-    words.push(
+    var again =
       now.suite === "models"
         ? "python -m benchmarks.measure.models " + chosen("of") + " --match '" + chosen("case") + "'"
-        : "python -m benchmarks.measure " + chosen("of") + " --match '^" + chosen("case").replace(/\./g, "\\.") + "$'"
-    );
-    by("again").textContent = words.join("\n");
+        : "python -m benchmarks.measure " + chosen("of") + " --match '^" + chosen("case").replace(/\./g, "\\.") + "$'";
+    by("again").textContent = "git checkout " + commit.slice(0, 12) + "\n" + again;
   }
 
   function show(series, at, moves) {

@@ -128,6 +128,12 @@
     return (change > 0 ? "+" : change < 0 ? "−" : "") + Math.abs(change).toFixed(1) + " %";
   }
 
+  /** A commit of data/commits.js in a line. */
+  function commitLabel(all, number) {
+    var one = all.commits[number];
+    return [one[0].slice(0, 8), one[1], one[2]].filter(Boolean).join(" · ");
+  }
+
   function option(select, value, label) {
     var found = document.createElement("option");
     found.value = value;
@@ -165,6 +171,7 @@
     unpack: unpack,
     amount: amount,
     percent: percent,
+    commitLabel: commitLabel,
     offer: offer,
     element: element,
     units: UNITS,

@@ -45,11 +45,6 @@
     return all.commits[commit][0].slice(0, 12);
   }
 
-  function commitLabel(commit) {
-    var one = all.commits[commit];
-    return [one[0].slice(0, 8), one[1], one[2]].filter(Boolean).join(" · ");
-  }
-
   /** The commits that a machine measured of what is shown, newest first. */
   function commitsOf(side) {
     var found = {};
@@ -85,7 +80,7 @@
     columns.offer(
       field(side, "commit"),
       found.map(function (commit) {
-        return [shortName(commit), commitLabel(commit)];
+        return [shortName(commit), columns.commitLabel(all, commit)];
       }),
       wanted
     );

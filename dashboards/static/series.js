@@ -6,12 +6,11 @@
 
   var columns = window.KERNL_COLUMNS;
   var page = window.KERNL_PAGE;
-  var DASHES = ["solid", "dash", "dot", "dashdot", "longdash"];
-  var SYMBOLS = ["circle", "square", "diamond", "x", "triangle-up", "star"];
 
-  function commitLabel(all, number) {
-    var one = all.commits[number];
-    return [one[0].slice(0, 8), one[1], one[2]].filter(Boolean).join(" · ");
+  /** The one of a theme's dashes or symbols that an implementation has. */
+  function own(kind, variant) {
+    var some = page.theme()[kind];
+    return some[variant % some.length];
   }
 
   function unpacked(series) {
@@ -69,7 +68,7 @@
     var names = timed(now);
     return [["Commit"].concat(names)].concat(
       timedAt(now).map(function (place) {
-        return [commitLabel(all, now.series.commits[place])].concat(
+        return [columns.commitLabel(all, now.series.commits[place])].concat(
           names.map(function (name) {
             return said(now, now.series.variants.indexOf(name), place);
           })
@@ -129,15 +128,15 @@
     var count = now.series.commits.length;
     var places = timedAt(now);
     var labels = places.map(function (place) {
-      return plain(commitLabel(all, now.series.commits[place]));
+      return plain(columns.commitLabel(all, now.series.commits[place]));
     });
     var traces = now.series.variants.map(function (name, variant) {
       var first = (now.at * now.series.variants.length + variant) * count;
       var trace = {
         type: "scatter", mode: "lines+markers", name: name, x: [], y: [], text: labels,
         customdata: [], connectgaps: true, meta: { role: name },
-        line: { width: 2.4, dash: DASHES[variant % DASHES.length] },
-        marker: { size: 7, symbol: SYMBOLS[variant % SYMBOLS.length] },
+        line: { width: 2.4, dash: own("dashes", variant) },
+        marker: { size: 7, symbol: own("symbols", variant) },
         error_y: { type: "data", symmetric: false, array: [], arrayminus: [], thickness: 1.2, width: 3 },
         hovertemplate: "<b>%{fullData.name}</b>  %{customdata}<br>%{text}<extra></extra>",
       };
@@ -204,7 +203,7 @@
           type: "scatter", mode: "markers", name: name, meta: { role: name },
           x: last.samples.map(function (_, at) { return at + 1; }),
           y: last.samples.map(function (value) { return value * unit[0]; }),
-          marker: { size: 6, symbol: SYMBOLS[variant % SYMBOLS.length], opacity: 0.8 },
+          marker: { size: 6, symbol: own("symbols", variant), opacity: 0.8 },
           hovertemplate: "<b>%{fullData.name}</b>  sample %{x}: %{y:.4g} " + unit[1] + "<extra></extra>",
         });
       }
@@ -222,7 +221,7 @@
   /** Draws a figure of this file, or of it nothing where it has no lines; says whether it has. */
   function draw(plot, figure) {
     if (figure.traces.length && window.Plotly) {
-      figure.layout.template = page.template();
+      figure.layout.template = page.theme().template;
       window.Plotly.react(plot, figure.traces.map(page.paint), figure.layout, {
         displayModeBar: false, responsive: true,
       });
@@ -231,7 +230,6 @@
   }
 
   window.KERNL_SERIES = {
-    commitLabel: commitLabel,
     unpacked: unpacked,
     between: between,
     trend: trend,

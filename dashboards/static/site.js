@@ -335,8 +335,8 @@
     paint: function (trace, index) {
       return paint(trace, index, themes[themeName()]);
     },
-    template: function () {
-      return themes[themeName()].template;
+    theme: function () {
+      return themes[themeName()];
     },
     download: function (name, rows) {
       save(

@@ -3,6 +3,7 @@
 import datetime
 import json
 import re
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -139,6 +140,16 @@ def test_the_figures_are_told_where_a_case_moved() -> None:
     assert commit == 6
     assert "+10 %, open: by" in said
     assert moves["rows4_cols4.fp16"] == []
+
+
+def test_a_mark_stands_at_a_commit_that_was_measured() -> None:
+    """A finding names all commits that can have moved a case: git knows more than were measured."""
+    (one,) = regressions.find(source(*measured(STEP))).open
+    unmeasured = replace(one, commits=("f" * 40, *one.commits))
+    order = source(*measured(STEP)).commits
+    found = regressions.marks([unmeasured], order)
+    assert list(found["rows8_cols8.fp16"]) == [synthetic.commit_hash(6)]
+    assert regressions.marks([replace(one, commits=("f" * 40,))], order) == {}
 
 
 def test_a_site_in_which_nothing_moved_has_no_rings() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.cases import NOT_SELECTED
 from dashboards import columns, pages, shards
 from dashboards.source import Source
 from tests.dashboards import synthetic
@@ -114,7 +115,7 @@ def test_the_last_word_passes_over_what_no_run_asked_for() -> None:
     rows = synthetic.frame(
         [
             row(value=1e-6, samples=(1e-6, 1.1e-6), error=1e-4),
-            row(commit=commit_hash(1), value=math.nan, status="skipped"),
+            row(commit=commit_hash(1), value=math.nan, status="skipped", reason=NOT_SELECTED),
             row(variant="eager", value=2e-6),
             row(variant="eager", commit=commit_hash(1), value=math.nan, status="failed",
                 reason="out of memory"),

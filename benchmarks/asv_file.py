@@ -12,10 +12,13 @@ be used raises `ResultFileError`, and a part that cannot be used is left out wit
 import json
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
 
 API_VERSION = 2
 
@@ -43,8 +46,14 @@ _VARIANT = re.compile(r"'([a-z][a-z0-9_]*)'")
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _LAST_DATE_MS = 9_000_000_000_000  # in the year 2255: what nanoseconds in 64 bits can hold
 
+STATUSES = ("ok", "failed", "skipped")
+"""What became of a point; arrays hold the place here."""
+OK, FAILED, SKIPPED = range(len(STATUSES))
+
+_LARGEST = 1e308
 NAN = float("nan")
 Samples = tuple[float, ...]
+Floats = NDArray[np.float64]
 
 
 class ResultFileError(ValueError):
@@ -53,10 +62,11 @@ class ResultFileError(ValueError):
 
 @dataclass
 class Block:
-    """All cases of one benchmark in one file; the lists are aligned.
+    """All cases of one benchmark in one file; the columns are aligned.
 
-    values, low and high are in the metric's unit, samples in seconds; started_at is in milliseconds
-    since 1970, 0 when unknown.
+    values, low and high are in the metric's unit, NaN where there is none; status holds places in
+    `STATUSES`; reasons and samples, in seconds, are those of the rows that have some. started_at is
+    in milliseconds since 1970, 0 when unknown.
     """
 
     suite: str
@@ -64,21 +74,24 @@ class Block:
     metric: str
     version: str
     started_at: float
-    cases: list[str] = field(default_factory=list)
-    variants: list[str] = field(default_factory=list)
-    values: list[float] = field(default_factory=list)
-    low: list[float] = field(default_factory=list)
-    high: list[float] = field(default_factory=list)
-    samples: list[Samples] = field(default_factory=list)
-    statuses: list[str] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)
+    cases: list[str]
+    variants: list[str]
+    values: Floats
+    low: Floats
+    high: Floats
+    status: NDArray[np.uint8]
+    reasons: dict[int, str]
+    samples: dict[int, Samples]
 
-    def keep(self, indices: list[int]) -> None:
-        """Drop all cases but those at `indices`."""
-        columns = ("cases", "variants", "values", "low", "high", "samples", "statuses", "reasons")
-        for name in columns:
-            column = getattr(self, name)
-            setattr(self, name, [column[index] for index in indices])
+    def keep(self, rows: list[int]) -> None:
+        """Drop all cases but those at `rows`."""
+        self.cases = [self.cases[row] for row in rows]
+        self.variants = [self.variants[row] for row in rows]
+        for name in ("values", "low", "high", "status"):
+            setattr(self, name, getattr(self, name)[rows])
+        at = {row: place for place, row in enumerate(rows)}
+        self.reasons = {at[row]: said for row, said in self.reasons.items() if row in at}
+        self.samples = {at[row]: some for row, some in self.samples.items() if row in at}
 
 
 @dataclass
@@ -197,27 +210,35 @@ def _read_block(match: re.Match[str], row: dict[str, Any]) -> tuple[Block, str]:
     low, high = (_column(row, f"stats_ci_99_{end}", len(cases)) for end in "ab")
     samples = _column(row, "samples", len(cases))
     op = re.sub(r"(?<!^)(?=[A-Z])", "_", match["op"]).lower()
-    known_start = float(started_at) if is_number(started_at) else 0.0
-    name = (match["suite"], op, match["metric"])
-    block = Block(*name, version or "", known_start, list(cases), list(variants))
-    rejected = 0
-    positive = block.metric == "time"
-    for index, value in enumerate(result):
-        number, status, reason = _value(value, positive)
-        rejected += bool(reason)
-        ok = status == "ok"
-        block.values.append(number)
-        block.statuses.append(status)
-        block.reasons.append(reason)
-        bounds = _interval(number, low[index], high[index]) if ok else (NAN, NAN)
-        block.low.append(bounds[0])
-        block.high.append(bounds[1])
-        block.samples.append(to_samples(samples[index]) if ok else ())
+    values, status, reasons = _values(result, positive=match["metric"] == "time")
+    ok = status == OK
+    block = Block(
+        suite=match["suite"],
+        op=op,
+        metric=match["metric"],
+        version=version or "",
+        started_at=float(started_at) if is_number(started_at) else 0.0,
+        cases=list(cases),
+        variants=list(variants),
+        values=values,
+        # asv rounds the ends to five digits and not the value: an end may have passed the value.
+        low=np.where(ok, np.minimum(_numbers(low), values), NAN),
+        high=np.where(ok, np.maximum(_numbers(high), values), NAN),
+        status=status,
+        reasons=reasons,
+        samples={
+            row: taken
+            for row, some in enumerate(samples)
+            if some is not None and ok[row] and (taken := to_samples(some))
+        },
+    )
     if bad:
-        block.keep([index for index in range(len(cases)) if index not in bad])
+        block.keep([row for row in range(len(cases)) if row not in bad])
     notes = [f"{len(bad)} case(s) left out whose names are not this project's"] if bad else []
-    if rejected:
-        notes.append(f"{rejected} value(s) that are not a possible {block.metric} count as failed")
+    if reasons:
+        notes.append(
+            f"{len(reasons)} value(s) that are not a possible {block.metric} count as failed"
+        )
     return block, "; ".join(notes)
 
 
@@ -262,40 +283,49 @@ def _column(row: dict[str, Any], name: str, length: int) -> list[Any]:
     return values
 
 
-def _value(value: Any, positive: bool) -> tuple[float, str, str]:
-    """(value, status, reason) of one result; the reason is set only for what cannot be true."""
-    if value is None:
-        return NAN, "failed", ""
-    if isinstance(value, float) and math.isnan(value):
-        return NAN, "skipped", ""
-    if is_number(value) and (value > 0 or (value == 0 and not positive)):
-        return float(value), "ok", ""
-    return NAN, "failed", f"the stored value {_short(value)} cannot be true"
+def _values(
+    result: list[Any], *, positive: bool
+) -> tuple[Floats, NDArray[np.uint8], dict[int, str]]:
+    """Values and statuses of a benchmark's results, and the reasons of those that cannot be true.
 
-
-def _interval(value: float, low: Any, high: Any) -> tuple[float, float]:
-    """The interval of asv; NaN for an end that it left open because it had too few samples.
-
-    asv rounds the ends to five digits and not the value, so an end may have passed the value.
+    Null is a failure, NaN was skipped; a time has to be `positive`, a count may be 0.
     """
-    return (
-        min(float(low), value) if is_number(low) else NAN,
-        max(float(high), value) if is_number(high) else NAN,
-    )
+    values = _numbers(result)
+    good = values > 0 if positive else values >= 0
+    status = np.where(good, OK, FAILED).astype(np.uint8)
+    reasons = {}
+    for row in np.flatnonzero(~good).tolist():
+        value = result[row]
+        if isinstance(value, float) and math.isnan(value):
+            status[row] = SKIPPED
+        elif value is not None:
+            reasons[row] = f"the stored value {_short(value)} cannot be true"
+    return np.where(good, values, NAN), status, reasons
+
+
+def _numbers(values: list[Any]) -> Floats:
+    """Finite numbers as they are; NaN for anything else."""
+    if set(map(type, values)) <= {float, type(None)}:
+        found = np.array(values, float)
+        return np.where(np.abs(found) < _LARGEST, found, NAN)
+    return np.array([value if is_number(value) else NAN for value in values], float)
 
 
 def is_number(value: Any) -> TypeGuard[float]:
     """Whether a JSON value is a finite number that a double can hold."""
-    return type(value) in (int, float) and -1e308 < value < 1e308
+    return type(value) in (int, float) and -_LARGEST < value < _LARGEST
 
 
 def to_samples(value: Any) -> Samples:
     """Samples in seconds; empty where the value is no list of positive, finite numbers."""
     # Whole-list operations: millions of samples pass through here.
-    if not isinstance(value, list) or not value or not set(map(type, value)) <= {int, float}:
+    if not isinstance(value, list) or not value:
+        return ()
+    kinds = set(map(type, value))
+    if not kinds <= {int, float}:
         return ()
     try:
-        samples = tuple(map(float, value))
+        samples = tuple(value if kinds == {float} else map(float, value))
     except OverflowError:
         return ()
     return samples if min(samples) > 0 and math.isfinite(sum(samples)) else ()

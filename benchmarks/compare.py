@@ -247,9 +247,10 @@ def _standard_error(base: NDArray[np.float64], head: NDArray[np.float64]) -> tup
     return math.sqrt(total), 1.0 / inverse
 
 
-def spread(logs: NDArray[np.float64]) -> float:
-    """A robust standard deviation, from the median absolute deviation."""
-    return _MAD_TO_SD * float(np.median(np.abs(logs - np.median(logs))))
+def spread(logs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A robust standard deviation along the last axis, from the median absolute deviation."""
+    middle = np.median(logs, axis=-1, keepdims=True)
+    return _MAD_TO_SD * np.median(np.abs(logs - middle), axis=-1)
 
 
 def _t_statistic(effect: float, error: float) -> float:
@@ -262,7 +263,7 @@ def _welch(base: NDArray[np.float64], head: NDArray[np.float64], drift_removed: 
     effect = float(np.mean(head)) - float(np.mean(base))
     error, degrees = _standard_error(base, head)
     t = _t_statistic(effect, error)
-    widest = max(spread(base), spread(head))
+    widest = max(float(spread(base)), float(spread(head)))
     return SampleTest(
         log_effect=effect,
         standard_error=error,

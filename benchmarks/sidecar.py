@@ -5,22 +5,29 @@ reference, the samples, and the machine's fingerprint (see `benchmarks.measure.j
 """
 
 import datetime
+import math
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.asv_file import (
     MAX_BYTES,
     NAN,
+    Floats,
     ResultFileError,
-    Samples,
     is_commit,
     is_number,
     to_samples,
 )
 from benchmarks.measure import journal, packed
+from benchmarks.measure.journal import Record
 
 SUFFIX = ".points.jsonl"
 SUFFIXES = (SUFFIX, SUFFIX + packed.ENDING)
@@ -55,16 +62,6 @@ NUMBER_KEYS = (
 _KEY = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
-class Point(NamedTuple):
-    """What a journal knows about one case and variant. error is the relative L2, NaN unknown."""
-
-    run: str
-    status: str
-    reason: str
-    error: float
-    samples: Samples
-
-
 @dataclass(frozen=True)
 class Run:
     """One sweep: when it started (None unknown) and the fingerprint of its machine."""
@@ -80,8 +77,76 @@ class Sidecar:
     """One journal: its runs, and the last point by (suite, op), then by (case, variant)."""
 
     runs: list[Run] = field(default_factory=list)
-    points: dict[tuple[str, str], dict[tuple[str, str], Point]] = field(default_factory=dict)
+    points: dict[tuple[str, str], dict[tuple[str, str], Record]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    def told(self, suite: str, op: str, keys: Iterable[tuple[str, str]]) -> "Told":
+        """What it tells of several cases and variants."""
+        known = self.points.get((suite, op), {})
+        found = [known.get(key) for key in keys]
+        records = [record for record in found if record is not None]
+        runs = {run.id for run in self.runs}
+        clocks = (record.get("telemetry") for record in records)
+        return Told(
+            rows=np.flatnonzero([record is not None for record in found]),
+            run=[record["run"] if record["run"] in runs else "" for record in records],
+            ok=np.array([record["status"] == "ok" for record in records], bool),
+            reason=[clean(record.get("reason")) for record in records],
+            error=np.array([_number(record.get("error")) for record in records], float),
+            clock=np.array(
+                [
+                    _number(said.get("sm_clock_mhz")) if isinstance(said, dict) else NAN
+                    for said in clocks
+                ],
+                float,
+            ),
+            **_samples([record.get("samples") for record in records])._asdict(),
+        )
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a journal tells of some rows, column by column.
+
+    Attributes:
+        rows: their places among what was asked for; the columns are aligned with them.
+        run: the run that measured each, "" where the journal does not know it.
+        ok: whether it was measured.
+        reason: why not, or what to know of it.
+        error: the relative L2 against the reference, NaN where unknown.
+        clock: the GPU's in MHz, NaN where unknown.
+        samples: of all rows, one after the other, in seconds.
+        counts: how many of them are of each row.
+    """
+
+    rows: NDArray[np.intp]
+    run: list[str]
+    ok: NDArray[np.bool_]
+    reason: list[str]
+    error: Floats
+    clock: Floats
+    samples: Floats
+    counts: NDArray[np.int64]
+
+
+class _Flat(NamedTuple):
+    samples: Floats
+    counts: NDArray[np.int64]
+
+
+def _samples(given: list[Any]) -> _Flat:
+    """The samples of rows; none of a row that holds anything but positive, finite numbers."""
+    lists = [some if isinstance(some, list) else [] for some in given]
+    counts = np.fromiter(map(len, lists), np.int64, len(lists))
+    if set(map(type, chain.from_iterable(lists))) <= {float}:
+        flat = np.fromiter(chain.from_iterable(lists), float, int(counts.sum()))
+        some = np.flatnonzero(counts)
+        begins = (np.cumsum(counts) - counts)[some]
+        if not len(some) or (np.isfinite(np.add.reduceat(flat, begins)) & (flat.min() > 0)).all():
+            return _Flat(flat, counts)
+    taken = [to_samples(one) for one in lists]
+    counts = np.fromiter(map(len, taken), np.int64, len(taken))
+    return _Flat(np.fromiter(chain.from_iterable(taken), float, int(counts.sum())), counts)
 
 
 def read(path: Path) -> Sidecar:
@@ -108,7 +173,6 @@ def read(path: Path) -> Sidecar:
         else:
             foreign.add(record["id"])
             left_out["run(s) of a commit that is not the one in the file's name"] += 1
-    known = {run.id for run in found.runs}
     own = []
     for record in records:
         if record["kind"] != "point":
@@ -121,7 +185,7 @@ def read(path: Path) -> Sidecar:
             own.append(record)
     for record in journal.latest(own):
         group = found.points.setdefault((record["suite"], record["op"]), {})
-        group[record["case"], record["variant"]] = _point(record, known)
+        group[record["case"], record["variant"]] = record
     if problems:
         found.notes.append(f"{len(problems)} line(s) left out, the first: {problems[0]}")
     found.notes += [f"{count} {what} left out" for what, count in left_out.items()]
@@ -130,17 +194,9 @@ def read(path: Path) -> Sidecar:
 
 def clean(text: object) -> str:
     """A string that can be written as UTF-8; "" for anything that is no string."""
-    return text.encode("utf-8", "replace").decode() if isinstance(text, str) else ""
-
-
-def _point(record: dict[str, Any], known_runs: set[str]) -> Point:
-    return Point(
-        run=record["run"] if record["run"] in known_runs else "",
-        status=record["status"],
-        reason=clean(record.get("reason")),
-        error=_number(record.get("error")),
-        samples=to_samples(record.get("samples")),
-    )
+    if not isinstance(text, str):
+        return ""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _run(record: dict[str, Any]) -> Run:
@@ -158,6 +214,8 @@ def _run(record: dict[str, Any]) -> Run:
 
 def _number(value: Any) -> float:
     """A finite number that is not negative, NaN for anything else."""
+    if type(value) is float:
+        return value if 0 <= value < math.inf else NAN
     return float(value) if is_number(value) and value >= 0 else NAN
 
 

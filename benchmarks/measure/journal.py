@@ -15,17 +15,28 @@ import math
 import os
 import uuid
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
+
+import orjson
 
 from benchmarks.cases import was_left_out
 from benchmarks.measure import packed
 
 STATUSES = ("ok", "failed", "skipped")
 
+_REQUIRED = {
+    "run": ("id",),
+    "point": ("run", "suite", "op", "case", "variant", "status"),
+}
+"""Kind of record → what it must have, as a string."""
 Record = dict[str, Any]
 Key = tuple[str, str, str, str]
+
+
+_KEY_OF = itemgetter("suite", "op", "case", "variant")
 
 
 class JournalError(Exception):
@@ -42,7 +53,8 @@ def journal_path(results: Path, machine: str, commit: str, env_name: str) -> Pat
 
 def point_key(record: Mapping[str, Any]) -> Key:
     """(suite, op, case, variant) of a point: what makes two records the same point."""
-    return str(record["suite"]), str(record["op"]), str(record["case"]), str(record["variant"])
+    suite, op, case, variant = _KEY_OF(record)
+    return str(suite), str(op), str(case), str(variant)
 
 
 def read(path: Path) -> tuple[list[Record], list[str]]:
@@ -58,7 +70,7 @@ def read(path: Path) -> tuple[list[Record], list[str]]:
     records: list[Record] = []
     problems = [f"{path.name}: {damage}"] if damage else []
     for number, line in enumerate(data.split(b"\n"), start=1):
-        if not line.strip():
+        if not line or line.isspace():
             continue
         problem = _append_parsed(line, records)
         if problem:
@@ -69,17 +81,19 @@ def read(path: Path) -> tuple[list[Record], list[str]]:
 def _append_parsed(line: bytes, records: list[Record]) -> str:
     """Parse one line into `records`; returns the problem in words, or an empty string."""
     try:
-        record = json.loads(line)
+        record = orjson.loads(line)
     except ValueError:
-        return f"not a JSON object: {line[:60]!r}"
+        try:
+            record = json.loads(line)  # takes NaN and integers of any size
+        except ValueError:
+            return f"not a JSON object: {line[:60]!r}"
     if not isinstance(record, dict):
         return f"not a JSON object: {line[:60]!r}"
     kind = record.get("kind")
-    if kind not in ("run", "point"):
+    if kind not in _REQUIRED:
         return f"kind is {kind!r}, allowed are 'run' and 'point'"
-    required = ("id",) if kind == "run" else ("run", "suite", "op", "case", "variant", "status")
-    missing = [name for name in required if not isinstance(record.get(name), str)]
-    if missing:
+    if {type(record.get(name)) for name in _REQUIRED[kind]} != {str}:
+        missing = (name for name in _REQUIRED[kind] if not isinstance(record.get(name), str))
         return f"a {kind} record without {', '.join(missing)}"
     records.append(record)
     return ""
@@ -93,7 +107,7 @@ def latest(records: Sequence[Record]) -> list[Record]:
     found: dict[Key, Record] = {}
     for record in records:
         if record["kind"] == "point":
-            key = point_key(record)
+            key = _KEY_OF(record)
             if key in found and _says_nothing(record, found[key]):
                 continue
             found.pop(key, None)

@@ -78,7 +78,7 @@ def test_what_failed_as_a_whole_stays(tmp_path: Path, failed: list[float | None]
     path = written(tmp_path, softmax=failed)
     thin(path)
     (block,) = asv_file.read(path, MACHINE).blocks
-    assert set(block.statuses) == {"failed"}
+    assert set(block.status) == {asv_file.FAILED}
     assert len(block.cases) == len(CASES) * len(VARIANTS)
 
 

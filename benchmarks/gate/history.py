@@ -12,10 +12,11 @@ did. What the newest two commits did is for the gate between two commits: a leve
 
 import datetime
 import math
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from itertools import chain
+from itertools import chain, compress
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ from benchmarks.gate.findings import (
     Outcome,
     worst_first,
 )
-from benchmarks.gate.moves import LEAST, Array, Move, find_moves, largest_steps
+from benchmarks.gate.moves import LEAST, Array, Move, can_move, find_moves, largest_steps
 from benchmarks.gate.report import Report, percent
 from benchmarks.gate.revisions import ancestry, gated_commits
 from benchmarks.measure.selection import matching
@@ -44,6 +45,8 @@ ROOT = Path(__file__).resolve().parents[2]
 MIN_COMMITS = 8
 """Shorter series are not judged."""
 MAX_STEPS = 3
+_AT_ONCE = 2**17
+"""Values of the series that are looked at together: more take memory and no less time."""
 _CASE = ["machine", "suite", "op", "case"]
 
 Trees = Callable[[str], Tree]
@@ -140,7 +143,9 @@ def moved(
     `repository` is where the commits' files are.
     """
     trees = lru_cache(maxsize=None)(partial(Tree.of, repository))
-    found = chain.from_iterable(_findings(one, newer, trees) for one in series)
+    every = list(series)
+    each = zip(every, _moves([one.ratios for one in every]), strict=True)
+    found = chain.from_iterable(_findings(one, moves, newer, trees) for one, moves in each)
     return sorted(found, key=worst_first)
 
 
@@ -195,9 +200,25 @@ def series_of(rows: pd.DataFrame, runs: pd.DataFrame, order: Sequence[str]) -> l
     return found
 
 
-def _findings(series: Series, newer: Collection[str], tree: Trees) -> Iterator[Finding]:
-    """One for each move by a newer commit; where there is none, a pass."""
-    found = find_moves(series.ratios)
+def _moves(series: Sequence[Array]) -> list[list[Move]]:
+    """`find_moves` of each; most have none, which is seen for those of one length together."""
+    found: list[list[Move]] = [[] for _ in series]
+    by_length = defaultdict(list)
+    for at, values in enumerate(series):
+        by_length[len(values)].append(at)
+    for length, places in by_length.items():
+        rows = max(1, _AT_ONCE // max(1, length))
+        for begin in range(0, len(places), rows):
+            some = places[begin : begin + rows]
+            for at in compress(some, can_move(np.stack([series[at] for at in some]))):
+                found[at] = find_moves(series[at])
+    return found
+
+
+def _findings(
+    series: Series, found: Sequence[Move], newer: Collection[str], tree: Trees
+) -> Iterator[Finding]:
+    """One for each move of a series by a newer commit; where there is none, a pass."""
     of_newer = [move for move in found if series.commits[move.last] in newer]
     now = found[-1].new if found else 0.0
     for move in of_newer:

@@ -12,8 +12,8 @@ import pytest
 from benchmarks.gate import history
 from benchmarks.gate.acknowledged import Acknowledged
 from benchmarks.gate.command import main
-from benchmarks.gate.findings import Finding
-from benchmarks.gate.moves import Array
+from benchmarks.gate.findings import Finding, Key, worst_first
+from benchmarks.gate.moves import Array, can_move
 from benchmarks.gate.report import Report, sentence, to_json, to_markdown
 from benchmarks.gate.report import group as grouped
 from benchmarks.gate.revisions import ancestry
@@ -119,6 +119,39 @@ def test_what_eager_did_is_not_laid_to_kernl() -> None:
     found = only(judged(faster_eager))
     assert found.outcome == "pass"
     assert "eager's time moved, kernl's own by +0 %" in found.reason
+
+
+def test_series_looked_at_together_are_told_like_each_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of several lengths and in parts; nothing that moved is passed over, and the order stays."""
+    noise = np.random.default_rng(11)
+    every = []
+    for at in range(60):
+        length = (8, 20, 21, 40)[at % 4]
+        ratios = noise.normal(0, 0.004, length) + stairs(length, length // 2, 1, 0.05 * (at % 3))
+        commits = [commit(number) for number in range(length)]
+        key = Key(GPU_MACHINE, "kernels", "softmax", "time", f"rows{at}", "kernl")
+        every.append(history.Series(key, commits, ratios, ratios - 11))
+    newer = {commit(number) for number in range(4, 40)}
+    alone = [found for one in every for found in history.moved([one], newer)]
+    looked_at: list[tuple[int, ...]] = []
+
+    def look(series: Array) -> Any:
+        looked_at.append(series.shape)
+        return can_move(series)
+
+    monkeypatch.setattr(history, "can_move", look)
+    monkeypatch.setattr(history, "_AT_ONCE", 200)
+    together = history.moved(iter(every), newer)
+    parts = [(15, 8), (10, 20), (5, 20), (9, 21), (6, 21), (5, 40), (5, 40), (5, 40)]
+    assert looked_at == parts
+    monkeypatch.setattr(history, "can_move", lambda series: np.full(len(series), True))
+    assert history.moved(every, newer) == together == sorted(alone, key=worst_first)
+    outcomes = [one.outcome for one in together]
+    assert outcomes.count("regressed") >= 30
+    assert outcomes.count("pass") >= 20
+    assert history.moved([], newer) == []
 
 
 def test_rows_that_belong_together_make_a_series() -> None:

@@ -15,7 +15,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.noise import CONTROL, GATED, Record, ratios, read, same_on_both_sides, was_timed
+from benchmarks.noise import (
+    CONTROL,
+    GATED,
+    Record,
+    read,
+    same_on_both_sides,
+    session_ratio,
+    was_timed,
+)
 from benchmarks.sessions import Spread
 
 RECORDED = Path(__file__).parent / "recorded_noise"
@@ -52,7 +60,7 @@ class KnownNoise:
 
 @dataclass(frozen=True)
 class Session:
-    """Log-ratios of one session's sides; `drift` is NaN where eager did not run."""
+    """`session_ratio` of kernl, and of eager as `drift`, which is NaN where eager did not run."""
 
     ratio: float
     drift: float
@@ -85,8 +93,8 @@ def sessions_of(records: Iterable[Record]) -> dict[tuple[str, str], list[Session
 
 def session(record: Record) -> Session:
     """Log-ratios of one record. Raises ValueError as `benchmarks.noise.block_logs` does."""
-    drift = ratios(record, CONTROL).mean() if was_timed(record, CONTROL) else float("nan")
-    return Session(float(ratios(record, GATED).mean()), float(drift))
+    drift = session_ratio(record, CONTROL) if was_timed(record, CONTROL) else float("nan")
+    return Session(session_ratio(record, GATED), drift)
 
 
 def _spread(sessions: Sequence[Session]) -> Spread:

@@ -1,9 +1,10 @@
 """What sessions of two commits beside each other tell of one case: pure functions of numbers.
 
 In a session new processes, one a commit, time the case in turns. Processes of one commit differ, so
-a session is one observation, whatever it consists of. Three of them tell little about their own
-variance; what is known of the case's noise (`benchmarks.known_noise`) counts as further ones: a
-moderated t-test. All cases are then judged together by `benchmarks.compare.decide`.
+a session is one observation (`benchmarks.noise.session_ratio`), whatever it consists of. Three of
+them tell little about their own variance; what is known of the case's noise
+(`benchmarks.known_noise`) counts as further ones: a moderated t-test. All cases are then judged
+together by `benchmarks.compare.decide`.
 
 Source: G. K. Smyth, "Linear models and empirical Bayes methods for assessing differential
 expression in microarray experiments", Stat. Appl. Genet. Mol. Biol. 3 (2004), section 4.
@@ -102,14 +103,16 @@ def moderated(
     return np.mean(observed, axis=-1), error, degrees, threshold
 
 
-def confirms(again: SampleTest, whole: SampleTest) -> bool:
+def confirms(again: SampleTest, whole: SampleTest, *, faster: bool = False) -> bool:
     """Whether a second measurement says by itself that head is slower, and both that by enough.
 
-    `whole` is the test of the sessions of both.
+    `whole` is the test of the sessions of both; `faster`: that head is faster.
     """
     if again.problem or whole.problem:
         return False
-    return again.p_slower <= CONFIRMED and whole.log_effect > whole.threshold
+    p = again.p_faster if faster else again.p_slower
+    effect = -whole.log_effect if faster else whole.log_effect
+    return p <= CONFIRMED and effect > whole.threshold
 
 
 def _problem(ratios: Sequence[float]) -> str:

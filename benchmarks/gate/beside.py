@@ -10,15 +10,16 @@ Works on records as `benchmarks.measure.paired` writes them and touches no file.
 - unstable where it was slower at first and not again, or where a change of 5 % could have been
   missed; else it passes.
 
-Cases that were measured base beside base are judged alike: where one of them differs, nothing of
-the run is believed.
+Cases that were measured base beside base, the controls, are judged alike: where one of them is
+slower or faster, and a second measurement confirms it, nothing of the run is believed. Nor where
+nobody measured it again.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -90,11 +91,15 @@ class Evidence:
 
 @dataclass
 class Gathered:
-    """The records of a run, by case; `again` is what was measured to confirm a suspicion."""
+    """The records of a run, by case.
+
+    `again` and `controls_again` are what was measured to confirm a suspicion and an alarm.
+    """
 
     cases: dict[Case, Evidence] = field(default_factory=dict)
     controls: dict[Case, Evidence] = field(default_factory=dict)
     again: dict[Case, Evidence] = field(default_factory=dict)
+    controls_again: dict[Case, Evidence] = field(default_factory=dict)
     fingerprints: list[Record] = field(default_factory=list)
     commits: set[tuple[str, str]] = field(default_factory=set)
 
@@ -104,9 +109,10 @@ class Gathered:
             self.fingerprints.append(record["fingerprint"])
             self.commits.add((str(record["base"]), str(record["head"])))
             return
-        into = self.controls if record["control"] else self.cases
-        if record.get("stage") == "again":
-            into = self.again
+        again = record.get("stage") == "again"
+        into = self.again if again else self.cases
+        if record["control"]:
+            into = self.controls_again if again else self.controls
         suite = str(record.get("suite", "kernels"))
         case = Case(str(record["op"]), str(record["case"]), suite)
         into.setdefault(case, Evidence()).add(record)
@@ -128,6 +134,8 @@ class Verdicts:
         findings: one of each case, worst first.
         blockers: why nothing is decided.
         suspects: cases that a second measurement has to confirm, worst first.
+        alarms: controls of which the same is true.
+        notes: of controls that differed at first and not again, in words.
         uncertain: cases in which a change of 3 % could have been missed, the least certain first;
             before them those that too few sessions count of.
         power: by slowdown, in what part of the cases it would have been seen.
@@ -136,6 +144,8 @@ class Verdicts:
     findings: Sequence[Finding]
     blockers: Sequence[str]
     suspects: Sequence[Case]
+    alarms: Sequence[Case]
+    notes: Sequence[str]
     uncertain: Sequence[Case]
     power: Mapping[float, float]
 
@@ -155,7 +165,8 @@ def judge(gathered: Gathered, known: KnownNoise, machine: str) -> Verdicts:
             suspects.append((found.ratio, case))
             found = _confirmed(found, seen, gathered.again.get(case), case, known)
         findings.append(found)
-    blockers = [*_alarms(gathered.controls, known), *filter(None, [gathered.unlike()])]
+    alarms = _alarms(gathered, known)
+    blockers = [*(one.words for one in alarms if one.void), *filter(None, [gathered.unlike()])]
     if blockers:
         findings = [_void(found) for found in findings]
     smallest = dict(zip(whole, compare.detectable(list(whole.values())), strict=True))
@@ -167,6 +178,8 @@ def judge(gathered: Gathered, known: KnownNoise, machine: str) -> Verdicts:
         sorted(findings, key=worst_first),
         blockers,
         [case for _, case in sorted(suspects, reverse=True)],
+        [one.case for one in alarms],
+        [one.words for one in alarms if not one.void],
         uncertain,
         {change: compare.power(list(whole.values()), change) for change in (0.02, 0.03, 0.05)},
     )
@@ -228,27 +241,65 @@ def _confirmed(
     found: Finding, seen: Evidence, again: Evidence | None, case: Case, known: KnownNoise
 ) -> Finding:
     """A suspect, once new processes measured it again."""
+    second = _second(seen, again, case, known)
+    if second.confirmed is None:
+        reason = f"{found.reason}, not confirmed: {second.words}"
+        return replace(found, outcome="undecided", reason=reason)
+    if second.confirmed:
+        return replace(found, reason=f"{found.reason}; {second.words}")
+    return replace(found, outcome="unstable", reason=f"slower at first, but {second.words}")
+
+
+class _Second(NamedTuple):
+    """What a second measurement says: whether it confirms the first, None where it cannot tell."""
+
+    confirmed: bool | None
+    words: str
+
+
+def _second(
+    seen: Evidence, again: Evidence | None, case: Case, known: KnownNoise, *, faster: bool = False
+) -> _Second:
     again = again or Evidence()
     test = again.test(case, known)
     if test.problem:
-        why = "; ".join(dict.fromkeys([f"measured again in {test.problem}", *again.left_out]))
-        return replace(found, outcome="undecided", reason=f"{found.reason}, not confirmed: {why}")
-    change = f"{100 * math.expm1(test.log_effect):+.1f} %"
+        why = dict.fromkeys([f"measured again in {test.problem}", *again.left_out])
+        return _Second(None, "; ".join(why))
+    change = f"measured again {_percent(test.log_effect)}"
     whole = Evidence(sessions=[*seen.sessions, *again.sessions])
-    if confirms(test, whole.test(case, known)):
-        return replace(found, reason=f"{found.reason}; measured again {change}")
-    reason = f"slower at first, but measured again {change}, which does not confirm it"
-    return replace(found, outcome="unstable", reason=reason)
+    if confirms(test, whole.test(case, known), faster=faster):
+        return _Second(True, change)
+    return _Second(False, f"{change}, which does not confirm it")
 
 
-def _alarms(controls: Mapping[Case, Evidence], known: KnownNoise) -> Iterable[str]:
-    tests = {case: seen.test(case, known) for case, seen in controls.items()}
-    for (case, _), found in zip(tests.items(), compare.decide(list(tests.values())), strict=True):
-        if found.verdict in ("regressed", "improved"):
-            yield (
-                f"the control {case.op} {case.name}, base beside base, differs by "
-                f"{100 * (found.ratio - 1):+.1f} %: the run is void, measure again"
-            )
+class _Alarm(NamedTuple):
+    """A control that differs; `void`: so that the run is."""
+
+    case: Case
+    void: bool
+    words: str
+
+
+def _alarms(gathered: Gathered, known: KnownNoise) -> list[_Alarm]:
+    tests = {case: seen.test(case, known) for case, seen in gathered.controls.items()}
+    alarms = []
+    for (case, test), found in zip(tests.items(), compare.decide([*tests.values()]), strict=True):
+        if found.verdict not in ("regressed", "improved"):
+            continue
+        seen, again = gathered.controls[case], gathered.controls_again.get(case)
+        second = _second(seen, again, case, known, faster=found.verdict == "improved")
+        control = f"the control {case.op} {case.name}, base beside base,"
+        change = _percent(test.log_effect)
+        if second.confirmed is False:
+            words = f"{control} differed by {change} at first, but {second.words}"
+        else:
+            words = f"{control} differs by {change}, {second.words}: the run is void, measure again"
+        alarms.append(_Alarm(case, second.confirmed is not False, words))
+    return alarms
+
+
+def _percent(log_effect: float) -> str:
+    return f"{100 * math.expm1(log_effect):+.1f} %"
 
 
 def _void(found: Finding) -> Finding:

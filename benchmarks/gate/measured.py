@@ -3,7 +3,8 @@
 1. The cases of the operators that the change can have touched (`benchmarks.touched`), in three
    sessions, of new processes each; one in twenty also base beside base.
 2. Where a change of 3 % could still be missed, three more sessions, and three more.
-3. Who is suspected of being slower, three sessions by processes that measured nothing before.
+3. Who is suspected of being slower, three sessions by processes that measured nothing before, and
+   of the controls, base beside base, those that differed: these come first.
 
 With a budget the first part may take half of it, the second goes on until three quarters are
 spent, and the least certain cases come first. Whatever it does not reach is not decided.
@@ -83,11 +84,27 @@ def measure(
         gathered.add(told)
         write(told)
 
-    def take(some: Sequence[Asked], sessions: int, spent: float, control: float) -> None:
+    def collect_control(record: Mapping[str, Any]) -> None:
+        # Of the comparison that it is a control of.
+        named = {"head": bench.head} if record["kind"] == "run" else {}
+        collect({**record, **named, "control": True})
+
+    def take(
+        some: Sequence[Asked],
+        sessions: int,
+        spent: float,
+        control: float,
+        *,
+        beside_itself: bool = False,
+    ) -> None:
         until = begun + spent * wanted.budget_s
         if some and clock() < until:
             plan = Plan(sessions, pairs=_PAIRS, control=control, until=until)
-            bench.measure(some, plan, collect)
+            if beside_itself:
+                same = TwoCommits.of(bench.base, bench.base, bench.device)
+                same.measure(some, plan, collect_control)
+            else:
+                bench.measure(some, plan, collect)
 
     by_case = {Case(one.op, one.case.name, one.suite): one for one in asked}
     stage = "first"
@@ -97,8 +114,11 @@ def measure(
         uncertain = judge(gathered, known, machine).uncertain
         take([by_case[case] for case in uncertain], MIN_SESSIONS, SECOND, 0.0)
     stage = "again"
-    suspects = judge(gathered, known, machine).suspects
-    take([by_case[case] for case in suspects], MIN_SESSIONS, 1.0, 0.0)
+    doubted = judge(gathered, known, machine)
+    if doubted.alarms:
+        alarming = [by_case[case] for case in doubted.alarms]
+        take(alarming, MIN_SESSIONS, 1.0, 0.0, beside_itself=True)
+    take([by_case[case] for case in doubted.suspects], MIN_SESSIONS, 1.0, 0.0)
     found = judge(gathered, known, machine)
     missed = [case for case in by_case if case not in gathered.cases]
     spent = f"measured for {clock() - begun:.0f} s"
@@ -157,7 +177,7 @@ def report(
         *(Finding(case.key(machine), "undecided", nan, nan, late) for case in missed),
         *(Finding(case.key(machine), "pass", nan, nan, same) for case in untouched),
     ]
-    said = [power_line(found), *filter(None, [known.note]), *notes]
+    said = [power_line(found), *filter(None, [known.note]), *found.notes, *notes]
     suites = tuple(sorted({one.key.suite for one in findings}))
     return Report(base, head, suites, (machine,), findings, found.blockers, said)
 

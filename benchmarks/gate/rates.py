@@ -8,8 +8,9 @@ run. Each case's sessions are drawn by themselves, so that a run can have any nu
 of the recorded cases are also drawn by whole sessions, which keep what moves many cases at once.
 
 It prints what part of the cases is flagged before it is confirmed and in what part of the runs
-one is confirmed, where nothing changed, and what part is unstable; and of each slowdown, in what
-part of the runs it is found.
+one is confirmed, where nothing changed, and what part is unstable; in what part of the runs one of
+15 controls differs, and so that the run is void; and of each slowdown, in what part of the runs it
+is found.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from benchmarks.sessions import CONFIRMED, MIN_SESSIONS, SOUGHT, moderated
 
 Array = NDArray[np.float64]
 SLOWDOWNS = (0.02, 0.03, 0.05, 0.10)
+CONTROLS = 15
+"""Of 300 cases, one in twenty."""
 _LEAST_KNOWN = 3
 _CASES_AT_ONCE = 100_000
 
@@ -114,6 +117,49 @@ def draw(
 
     With `together` a run has the same sessions of all its cases.
     """
+    observed, known, degrees = _sessions(recorded, rows, chance, together=together)
+    observed = observed + np.asarray(slowdown)[..., None]
+    few = _Tested.of(observed[..., :MIN_SESSIONS], known, degrees)
+    more = _Tested.of(observed[..., : 2 * MIN_SESSIONS], known, degrees)
+    unsure = few.detectable > SOUGHT
+    test = few.unless(unsure, more)
+    again = _Tested.of(observed[..., 2 * MIN_SESSIONS :], known, degrees)
+    few_and_again = np.delete(observed, np.s_[MIN_SESSIONS : 2 * MIN_SESSIONS], axis=-1)
+    whole = _Tested.of(few_and_again, known, degrees)
+    whole = whole.unless(unsure, _Tested.of(observed, known, degrees))
+    flagged = test.flagged()
+    return Run(
+        flagged, flagged & _confirmed(again, whole), unsure, test.detectable > MAX_DETECTABLE
+    )
+
+
+def controls(recorded: Recorded, runs: int, seed: int) -> tuple[float, float]:
+    """In what part of the runs a control differs at first, and in what part it is confirmed."""
+    chance = np.random.default_rng(seed)
+    alarmed, void = [], []
+    for size in _batches(runs, CONTROLS):
+        rows = _rows(recorded, (size, CONTROLS), chance)
+        observed, known, degrees = _sessions(recorded, rows, chance)
+        differs, confirmed = np.zeros((2, *rows.shape), bool)
+        for sign in (1, -1):  # slower, and faster
+            signed = sign * observed[..., : 2 * MIN_SESSIONS]
+            flagged = _Tested.of(signed[..., :MIN_SESSIONS], known, degrees).flagged()
+            again = _Tested.of(signed[..., MIN_SESSIONS:], known, degrees)
+            differs |= flagged
+            confirmed |= flagged & _confirmed(again, _Tested.of(signed, known, degrees))
+        alarmed.append(differs.any(axis=-1))
+        void.append(confirmed.any(axis=-1))
+    return float(np.concatenate(alarmed).mean()), float(np.concatenate(void).mean())
+
+
+def _sessions(
+    recorded: Recorded,
+    rows: NDArray[np.intp],
+    chance: np.random.Generator,
+    *,
+    together: bool = False,
+) -> tuple[Array, Array, Array]:
+    """Of each case nine sessions, what is known of its noise by the others, and its degrees."""
     if together:
         numbers = recorded.session[rows]
         of_session = chance.random((len(rows), int(numbers.max()) + 1, 1))
@@ -125,7 +171,7 @@ def draw(
     places = np.argsort(order, axis=-1)
     ratio = np.take_along_axis(recorded.ratio[rows], places, axis=-1)
     drift = np.take_along_axis(recorded.drift[rows], places, axis=-1)
-    # Three sessions, three more for whom they do not suffice, three to confirm.
+    # At most three sessions, three more for whom they do not suffice, three to confirm.
     taken = 3 * MIN_SESSIONS
     known_ratio, known_drift = ratio[..., taken:], drift[..., taken:]
     raw = np.nanmean(known_ratio**2, axis=-1)
@@ -137,19 +183,7 @@ def draw(
     removed = without < raw
     known, degrees = np.minimum(raw, without), np.minimum(left, MOST_DEGREES).astype(float)
     observed = np.where(removed[..., None], ratio - drift, ratio)[..., :taken]
-    observed = observed + np.asarray(slowdown)[..., None]
-    few = _Tested.of(observed[..., :MIN_SESSIONS], known, degrees)
-    more = _Tested.of(observed[..., : 2 * MIN_SESSIONS], known, degrees)
-    unsure = few.detectable > SOUGHT
-    test = few.unless(unsure, more)
-    flagged = stats.false_discovery_control(test.p, axis=-1) <= FALSE_DISCOVERY_RATE
-    flagged &= test.effect > test.threshold
-    again = _Tested.of(observed[..., 2 * MIN_SESSIONS :], known, degrees)
-    few_and_again = np.delete(observed, np.s_[MIN_SESSIONS : 2 * MIN_SESSIONS], axis=-1)
-    whole = _Tested.of(few_and_again, known, degrees)
-    whole = whole.unless(unsure, _Tested.of(observed, known, degrees))
-    confirmed = (again.p <= CONFIRMED) & (whole.effect > whole.threshold)
-    return Run(flagged, flagged & confirmed, unsure, test.detectable > MAX_DETECTABLE)
+    return observed, known, degrees
 
 
 @dataclass(frozen=True)
@@ -169,6 +203,11 @@ class _Tested:
         p = np.asarray(stats.t.sf(effect / error, freedom))
         return cls(effect, threshold, p, np.expm1(detectable))
 
+    def flagged(self) -> NDArray[np.bool_]:
+        """Which cases are slower, over all cases of their run."""
+        p = stats.false_discovery_control(self.p, axis=-1)
+        return np.asarray((p <= FALSE_DISCOVERY_RATE) & (self.effect > self.threshold))
+
     def unless(self, where: NDArray[np.bool_], other: _Tested) -> _Tested:
         """Those of `other` where `where`."""
         return _Tested(
@@ -177,6 +216,10 @@ class _Tested:
             np.where(where, other.p, self.p),
             np.where(where, other.detectable, self.detectable),
         )
+
+
+def _confirmed(again: _Tested, whole: _Tested) -> NDArray[np.bool_]:
+    return (again.p <= CONFIRMED) & (whole.effect > whole.threshold)
 
 
 def unchanged(recorded: Recorded, cases: int, runs: int, seed: int) -> Unchanged:
@@ -227,6 +270,11 @@ def lines(recorded: Recorded, runs: int, seed: int = 0) -> Iterator[str]:
     for size in (300, 5000):
         yield _line(f"{size} cases", unchanged(recorded, size, runs, seed))
     yield _line(f"{cases} cases by whole sessions", unchanged_together(recorded, runs, seed))
+    differs, void = controls(recorded, runs, seed)
+    yield (
+        f"nothing changed, {CONTROLS} controls: one differs at first in {100 * differs:.2f} % of "
+        f"the runs, and again, so that these are void, in {100 * void:.2f} %"
+    )
     for slowdown in SLOWDOWNS:
         part = found(recorded, 300, slowdown, runs, seed)
         yield f"one of 300 slower by {100 * slowdown:g} %: found in {100 * part:.1f} % of the runs"

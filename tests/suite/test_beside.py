@@ -72,16 +72,56 @@ def test_one_wild_session_of_three_is_no_slowdown() -> None:
         assert found.outcome in ("pass", "unstable")
 
 
-def test_a_control_that_differs_voids_the_run() -> None:
-    control = three(0.04, case="two.fp16", control=True)
-    verdicts = judged([run(), *three(0.08), *three(0.08, stage="again"), *control])
-    (blocker,) = verdicts.blockers
-    assert blocker.startswith("the control softmax two.fp16, base beside base, differs by +4.0 %")
+RED = [run(), *three(0.08), *three(0.08, stage="again")]
+CONTROL = {"case": "two.fp16", "control": True}
+ITS_NAME = "the control softmax two.fp16, base beside base,"
+
+
+@pytest.mark.parametrize(("first", "again"), [(0.04, 0.05), (-0.04, -0.05)])
+def test_a_control_that_differs_twice_voids_the_run(first: float, again: float) -> None:
+    verdicts = judged([*RED, *three(first, **CONTROL), *three(again, **CONTROL, stage="again")])
+    assert verdicts.blockers == [
+        f"{ITS_NAME} differs by {100 * first:+.1f} %, measured again {100 * again:+.1f} %: "
+        "the run is void, measure again"
+    ]
+    assert verdicts.alarms == [Case("softmax", "two.fp16")]
+    assert verdicts.notes == []
     (found,) = verdicts.findings
     assert found.outcome == "undecided"
     assert "void" in found.reason
-    calm_control = three(0.0, case="two.fp16", control=True)
-    assert not judged([run(), *three(0.0), *calm_control]).blockers
+
+
+@pytest.mark.parametrize(("first", "again"), [(0.04, 0.0), (-0.04, 0.0), (0.04, -0.05)])
+def test_a_control_that_is_not_confirmed_is_said_and_blocks_nothing(
+    first: float, again: float
+) -> None:
+    verdicts = judged([*RED, *three(first, **CONTROL), *three(again, **CONTROL, stage="again")])
+    assert verdicts.blockers == []
+    assert verdicts.notes == [
+        f"{ITS_NAME} differed by {100 * first:+.1f} % at first, but measured again "
+        f"{100 * again:+.1f} %, which does not confirm it"
+    ]
+    (found,) = verdicts.findings
+    assert found.outcome == "regressed"
+
+
+def test_a_control_that_nobody_measured_again_voids_the_run() -> None:
+    control = three(0.04, **CONTROL)
+    hot = three(0.0, **CONTROL, stage="again", throttle=["hardware thermal"])
+    few = "measured again in 0 sessions, at least 3 are needed"
+    for again, words in (
+        ([], f"{few}: the run is void"),
+        (hot, f"{few}; noisy: the device slowed down"),
+    ):
+        verdicts = judged([*RED, *control, *again])
+        (blocker,) = verdicts.blockers
+        assert blocker.startswith(f"{ITS_NAME} differs by +4.0 %, {words}")
+        assert [one.outcome for one in verdicts.findings] == ["undecided"]
+
+
+def test_a_control_that_does_not_differ_says_nothing() -> None:
+    verdicts = judged([*RED, *three(0.0, **CONTROL)])
+    assert (verdicts.blockers, verdicts.alarms, verdicts.notes) == ([], [], [])
 
 
 def test_sessions_in_which_the_device_slowed_down_do_not_count() -> None:

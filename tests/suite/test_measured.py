@@ -29,6 +29,7 @@ class FakeBench:
     cost_s: float = 1.0
     base: str = BASE
     head: str = HEAD
+    device: str = "cuda"
     now: float = 1000.0
     taken: list[tuple[list[str], int, float]] = field(default_factory=list)
     _count: dict[str, int] = field(default_factory=dict)
@@ -114,6 +115,89 @@ def test_each_part_takes_what_it_has_to() -> None:
     read = measured.replay(written, known, MACHINE)
     assert {**outcomes(read), "all cases": "pass"} == outcomes(report)
     assert (read.base, read.head) == (BASE, HEAD)
+
+
+@dataclass
+class ControlBench(FakeBench):
+    """Also measures one case base beside base, which takes `control_s` altogether.
+
+    Attributes:
+        differs: by so much at first.
+    """
+
+    differs: float = 0.0
+    control_s: float = 1.0
+
+    def measure(self, asked: Sequence[Asked], plan: Plan, write: Write) -> None:
+        super().measure(asked, plan, write)
+        if plan.control:
+            self.now += self.control_s
+            for session in range(plan.sessions):
+                write(pair(session, self.differs, case="calm.fp16", control=True))
+
+
+def _again(change: float, monkeypatch: pytest.MonkeyPatch) -> list[FakeBench]:
+    """What measures base beside base once more, and finds such a change."""
+    benches: list[FakeBench] = []
+
+    def of(base: str, head: str, device: str) -> FakeBench:
+        assert (base, head, device) == (BASE, BASE, "cuda")
+        benches.append(FakeBench(lambda *_: change, head=BASE))
+        return benches[-1]
+
+    monkeypatch.setattr(TwoCommits, "of", of)
+    return benches
+
+
+@pytest.mark.usefixtures("asked")
+@pytest.mark.parametrize(
+    ("first", "again", "exit_code"), [(0.05, 0.05, 2), (-0.05, -0.06, 2), (0.05, 0.0, 1)]
+)
+def test_a_control_that_differs_is_measured_again(
+    first: float, again: float, exit_code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benches = _again(again, monkeypatch)
+    written: list[Any] = []
+    report = gate(ControlBench(changes, differs=first), written)
+    (bench,) = benches
+    assert bench.taken == [(["calm.fp16"], 3, 0.0)]
+    assert report.exit_code == exit_code
+    assert (len(report.blockers), outcomes(report)["slow.fp16"]) == (
+        (1, "undecided") if exit_code == 2 else (0, "regressed")
+    )
+    said = [*report.blockers, *report.notes[1:-1]]
+    assert len(said) == 1
+    assert f"measured again {100 * again:+.1f} %" in said[0]
+    twice = [one for one in written if one["kind"] == "pair" and one["control"]]
+    assert [one["stage"] for one in twice] == ["first"] * 3 + ["again"] * 3
+    # What was written is of one comparison, and tells the same when it is read again.
+    noise = [Session(0.002 * (-1) ** number, 0.0) for number in range(20)]
+    known = KnownNoise({("softmax", name): noise for name in NAMES})
+    read = measured.replay(written, known, MACHINE)
+    assert (read.blockers, read.exit_code) == (report.blockers, report.exit_code)
+    assert (read.base, read.head) == (BASE, HEAD)
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_control_that_does_not_differ_is_not_measured_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    benches = _again(0.0, monkeypatch)
+    report = gate(ControlBench(lambda *_: 0.0))
+    assert (benches, report.blockers, report.exit_code) == ([], [], 0)
+
+
+@pytest.mark.usefixtures("asked")
+def test_where_the_budget_is_spent_a_control_that_differs_voids_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    benches = _again(0.0, monkeypatch)
+    bench = ControlBench(lambda *_: 0.0, differs=0.05, control_s=100.0)
+    report = gate(bench, budget_s=90.0)
+    assert benches == []
+    (blocker,) = report.blockers
+    assert "differs by +5.0 %, measured again in 0 sessions" in blocker
+    assert report.exit_code == 2
 
 
 @pytest.mark.usefixtures("asked")

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,10 @@ def made_up(
 
 def test_what_was_made_up_is_found_again() -> None:
     found = noise.noise_of("softmax one.fp16", made_up(800, drift=DRIFT)).spread
-    # Of a quad two blocks of each side are averaged; of a session its quads are besides.
+    # Of a quad two blocks of each side are averaged; of a session its four pairs have a median,
+    # which of four normal numbers has 0.546 of their standard deviation.
     quad = BLOCK
-    session = math.hypot(SESSION, quad / math.sqrt(2))
+    session = math.hypot(SESSION, 0.546 * math.sqrt(2) * BLOCK)
     assert found["block"] == pytest.approx(BLOCK, rel=0.1)
     assert found["quad"] == pytest.approx(quad, rel=0.1)
     assert found["session, drift out"] == pytest.approx(session, rel=0.1)
@@ -61,6 +63,56 @@ def test_the_ratio_is_that_of_head_over_base() -> None:
     (plain,) = made_up(1)
     moved = noise.ratios(record, "kernl") - noise.ratios(plain, "kernl")
     assert moved == pytest.approx([math.log(1.1)] * 2)
+    whole = noise.session_ratio(record, "kernl") - noise.session_ratio(plain, "kernl")
+    assert whole == pytest.approx(math.log(1.1))
+
+
+ABBA, BAAB = ("base", "head", "head", "base"), ("head", "base", "base", "head")
+ORDERS = [(*first, *second) for first in (ABBA, BAAB) for second in (ABBA, BAAB)]
+
+
+def _taken(order: Sequence[str], logs: Sequence[float]) -> dict[str, Any]:
+    """A session of such blocks, of which logarithms are given."""
+    times = [{"kernl": [1e-5 * math.exp(one)] * 3} for one in logs]
+    return {"blocks": [{"side": s, "taken": t} for s, t in zip(order, times, strict=True)]}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("stalled", range(8))
+def test_a_block_in_which_the_host_stalls_moves_a_session_no_further_than_its_others_differ(
+    order: Sequence[str], stalled: int
+) -> None:
+    logs = np.random.default_rng(stalled).normal(0, BLOCK, 8)
+    calm = noise.session_ratio(_taken(order, logs.tolist()), "kernl")
+    logs[stalled] += math.log(10)
+    record = _taken(order, logs.tolist())
+    sides = noise.block_logs(record, "kernl")
+    others = np.delete((sides["head"] - sides["base"]).ravel(), stalled // 2)
+    found = noise.session_ratio(record, "kernl")
+    assert others.min() <= found <= others.max()
+    assert abs(found - calm) <= np.ptp(others)
+    # Of the mean over the pairs it would be a quarter of the stall, 0.58.
+    assert abs(noise.ratios(record, "kernl").mean() - calm) > 0.5
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("change", [-0.3, 0.02, 0.5])
+def test_a_change_of_all_blocks_is_kept_whole_and_even_drift_cancels(
+    order: Sequence[str], change: float
+) -> None:
+    changed = [change * (side == "head") for side in order]
+    drifting = [one + 0.01 * place for place, one in enumerate(changed)]
+    assert noise.session_ratio(_taken(order, drifting), "kernl") == pytest.approx(change)
+    for begun in range(9):  # it is slower from one block on, such as by a lower clock
+        stepped = [one + 0.05 * (place >= begun) for place, one in enumerate(changed)]
+        assert noise.session_ratio(_taken(order, stepped), "kernl") == pytest.approx(change)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_of_drift_that_bends_as_much_is_left_as_of_the_mean_at_most(order: Sequence[str]) -> None:
+    bent = _taken(order, [0.01 * place**2 for place in range(8)])
+    assert abs(noise.session_ratio(bent, "kernl")) == pytest.approx(0.02)
+    assert abs(noise.session_ratio(bent, "kernl")) <= 0.05 * 0.49  # of 0.49 in all
 
 
 def test_with_one_session_nothing_is_known_between_sessions() -> None:

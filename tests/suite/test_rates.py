@@ -51,6 +51,12 @@ def test_by_whole_sessions_no_run_is_red_either(recorded: Recorded) -> None:
     assert seen.unstable <= 0.05
 
 
+def test_a_run_is_not_void_by_chance(recorded: Recorded) -> None:
+    differs, void = rates.controls(recorded, 10_000, seed=6)
+    assert differs <= 0.005
+    assert void <= 0.0005
+
+
 def test_a_whole_session_is_the_same_of_all_cases() -> None:
     """Two of fourteen sessions are far off: all cases of a run have drawn them, or none has."""
     ratio = np.full((5, 14), 0.001) * np.where(np.arange(14) % 2, 1, -1)
@@ -79,6 +85,8 @@ def test_a_gate_that_does_not_confirm_or_has_no_limit_would_be_worse(
     monkeypatch.setattr(rates, "FALSE_DISCOVERY_RATE", 0.5)
     seen = rates.unchanged(recorded, 300, RUNS, seed=1)
     assert seen.red > 0.05 * RUNS
+    differs, void = rates.controls(recorded, RUNS, seed=1)
+    assert differs >= void > 0.05
 
 
 def test_the_drawn_test_is_the_gates_own() -> None:

@@ -89,6 +89,15 @@ def test_a_second_measurement_has_to_be_significant_and_both_large_enough() -> N
     assert not confirms(few, whole)
 
 
+def test_what_is_faster_is_confirmed_alike() -> None:
+    first, again = [-0.03, -0.032, -0.031], [-0.029, -0.03, -0.031]
+    test, whole = (compare_sessions(some, [], CALM) for some in (again, first + again))
+    assert confirms(test, whole, faster=True)
+    assert not confirms(test, whole)
+    slower = compare_sessions([0.03] * 3, [], CALM)
+    assert not confirms(slower, whole, faster=True)
+
+
 def test_power_and_what_is_detectable_agree() -> None:
     tests = [compare_sessions([0.0, 0.001, -0.001], [], CALM)] * 50
     (smallest, *rest) = compare.detectable(tests)

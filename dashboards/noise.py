@@ -19,7 +19,7 @@ SHARES = {"Median case": 0.5, "90 % of cases": 0.9, "99 % of cases": 0.99, "Wors
 MEANINGS = {
     "block": "one side's blocks within a session: what changes from moment to moment",
     "quad": "the ratio of the sides over four blocks in turns: what taking turns does not remove",
-    "session": "the mean ratio of a session: what differs from process to process besides",
+    "session": "the median ratio of a session: what differs from process to process besides",
     "session, drift out": "the same of kernl's time over eager's, which did not change either",
     "level": "one side's median of a session: what two runs that do not take turns differ by",
 }
@@ -85,8 +85,7 @@ def _widths(source: Source, machine: str, suites: Sequence[Suite]) -> Table:
     rows = []
     for suite in suites:
         newest = source.measured_commits(suite.name, machine)[-1]
-        stored = source.part(suite.name, machine)
-        found = widths(stored[stored["commit"] == newest.id], suite.name)
+        found = widths(source.rows(machine, newest.id, suite.name), suite.name)
         median, nine_of_ten, *_ = quantiles(found)
         rows.append(
             (

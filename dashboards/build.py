@@ -5,13 +5,15 @@ one as it was. The same results give the same bytes.
 """
 
 import argparse
+import json
 import os
 import re
 import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,7 +22,9 @@ from benchmarks.cases import Frozen
 from benchmarks.gate import acknowledged
 from benchmarks.gate.reviewed import ReviewedError
 from benchmarks.noise import Noise
-from dashboards import pages, text
+from dashboards import cache as caching
+from dashboards import gather, pages, text
+from dashboards.cache import Cache, CacheError
 from dashboards.source import Source
 
 MARK = ".kernl-dashboard"
@@ -52,8 +56,10 @@ def check_output(output: Path) -> None:
         )
 
 
-def write(files: Mapping[str, bytes], output: Path) -> None:
-    """Writes `files` beside `output`, then swaps the two.
+def write(files: Iterable[tuple[str, bytes | Path]], output: Path) -> None:
+    """Writes `files`, relative path and content, beside `output`, then swaps the two.
+
+    A content that is a path is a file's; the site holds another link to it, or a copy.
 
     Raises:
         BuildError: `output` holds something else, or a path leads out of it.
@@ -64,17 +70,28 @@ def write(files: Mapping[str, bytes], output: Path) -> None:
     fresh = Path(tempfile.mkdtemp(prefix=f".{output.name}-new-", dir=output.parent))
     try:
         fresh.chmod(0o755)
-        for name, content in {**files, MARK: b""}.items():
+        for name, content in chain(files, [(MARK, b"")]):
             path = fresh / name
             if not path.resolve().is_relative_to(fresh.resolve()):
                 raise BuildError(
                     f"page {name!r} would lie outside of {output}; nothing was written"
                 )
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+            if isinstance(content, bytes):
+                path.write_bytes(content)
+            else:
+                _link(content, path)
         _swap(fresh, output)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _link(file: Path, path: Path) -> None:
+    """Another name for a file, which nobody writes to again; a copy where that cannot be."""
+    try:
+        path.hardlink_to(file)
+    except OSError:
+        shutil.copyfile(file, path)
 
 
 def _swap(fresh: Path, output: Path) -> None:
@@ -94,13 +111,16 @@ def _swap(fresh: Path, output: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def build(source: Source, output: Path, raw: str = "") -> Path:
+def build(source: Source, output: Path, raw: str = "", cache: Cache | None = None) -> Path:
     """Builds the site of `source` into `output` and returns the path of its index.
 
     `raw` is where a browser finds the result files; without it the pages do not link to them.
+    `cache` keeps what the next build need not make again.
     """
     check_output(output)
-    write(pages.files(source, raw), output)
+    write(pages.stream(source, raw, cache), output)
+    if cache is not None:
+        cache.prune()
     return output / "index.html"
 
 
@@ -126,42 +146,58 @@ def accepted_regressions() -> list[acknowledged.Acknowledged]:
         return []
 
 
-def recorded_noise(directory: Path = known_noise.RECORDED) -> dict[str, tuple[Noise, ...]]:
+def recorded_noise(
+    directory: Path = known_noise.RECORDED, cache: Cache | None = None
+) -> dict[str, tuple[Noise, ...]]:
     """Machine → what was recorded of its noise. A file that cannot be read costs a word on stderr.
 
-    A file's name is the machine's.
+    A file's name is the machine's. `cache` keeps what was found in one.
     """
     found = {}
     for path in sorted(directory.glob(f"*{RECORDED_SUFFIX}")):
         machine = path.name.removesuffix(RECORDED_SUFFIX)
         try:
-            same = noise.same_on_both_sides(noise.read(path))
-            found[machine] = tuple(noise.noise_of(case, of) for case, of in sorted(same.items()))
+            found[machine] = _noise_in(path, cache)
         except _BROKEN_NOISE as error:
             said = text.short(f"{type(error).__name__}: {error}")
             print(f"dashboard: no noise is shown of {text.short(machine)}: {said}", file=sys.stderr)
     return found
 
 
-def read(results: Path) -> Source:
-    """Reads the result files below `results`.
+def _noise_in(path: Path, cache: Cache | None) -> tuple[Noise, ...]:
+    """What a file tells of a machine's noise; what was found in it before comes from the cache."""
+    kept = None
+    if cache is not None:
+        code = caching.code((Path(noise.__file__),))
+        kept = cache.use(f"{caching.digest('noise', code, cache.content(path))}.json")
+        if kept.is_file():
+            return tuple(Noise(*one) for one in json.loads(kept.read_text()))
+    same = noise.same_on_both_sides(noise.read(path))
+    found = tuple(noise.noise_of(case, of) for case, of in sorted(same.items()))
+    if kept is not None:
+        told = json.dumps([[one.case, one.sessions, dict(one.spread)] for one in found])
+        caching.replace(kept, lambda draft: draft.write_text(told))
+    return found
+
+
+def read(results: Path, cache: Cache | None = None) -> Source:
+    """Reads the result files below `results`, as far as `cache` does not have them.
 
     Raises:
         BuildError: there is no such folder.
     """
-    from benchmarks import store
-
     if not results.is_dir():
         raise BuildError(
             f"--results {results} is not a folder; run `asv run` first, or name the folder that "
             "holds asv's result files"
         )
+    found = gather.gather(results, cache, _progress)
     frozen = frozen_cases()
-    accepted, noises = accepted_regressions(), recorded_noise()
+    accepted, noises = accepted_regressions(), recorded_noise(cache=cache)
     if frozen is None:
-        return Source.of(store.load(results), results, accepted=accepted, noise=noises)
-    return Source.of(
-        store.load(results),
+        return Source.gathered(found, results, accepted=accepted, noise=noises)
+    return Source.gathered(
+        found,
         results,
         frozen={op: frozen.kernel_cases(op) for op in frozen.ops},
         opt_in=filter(frozen.opt_in, frozen.ops),
@@ -170,6 +206,12 @@ def read(results: Path) -> Source:
         accepted=accepted,
         noise=noises,
     )
+
+
+def _progress(done: int, of: int) -> None:
+    """Says now and then how many commits were read."""
+    if done and done % 25 == 0:
+        print(f"dashboard: read {done} of {of} commits", file=sys.stderr, flush=True)
 
 
 def raw_address(options: argparse.Namespace) -> str:
@@ -192,6 +234,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--output", type=Path, default=Path("build/dashboard"))
     parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="what the next build need not make again (default: beside the site, DIR-cache)",
+    )
+    parser.add_argument(
         "--raw",
         metavar="URL",
         help="where a browser finds the results directory, for a site that is served elsewhere "
@@ -201,16 +249,17 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         check_output(options.output)
         print(f"dashboard: reading {options.results}", flush=True)
-        source = read(options.results)
+        cache = Cache(options.cache or options.output.with_name(f"{options.output.name}-cache"))
+        source = read(options.results, cache)
         for path, reason in source.problems:
             print(f"dashboard: skipped {path}: {reason}", file=sys.stderr)
         print(
-            f"dashboard: {len(source.rows):,} rows, {len(source.commits)} commits, "
+            f"dashboard: {source.size:,} rows, {len(source.commits)} commits, "
             f"{len(source.ops())} operators, {len(source.models())} models",
             flush=True,
         )
-        index = build(source, options.output, raw_address(options))
-    except (BuildError, OSError) as error:
+        index = build(source, options.output, raw_address(options), cache)
+    except (BuildError, CacheError, OSError) as error:
         print(f"dashboard: not built: {error}", file=sys.stderr)
         return 2
     print(f"dashboard: {index.resolve().as_uri()}")

@@ -6,16 +6,17 @@ over earlier: below 1 is faster. One ratio of two measurements is no verdict, an
 """
 
 import datetime
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from benchmarks.gate.findings import SAME
 from benchmarks.gate.report import percent
 from dashboards import summary, text
+from dashboards.cube import FAILED, Cube, alike_of
 from dashboards.history import Commit
 from dashboards.source import Source
 from dashboards.suites import SUITES, Suite
@@ -27,7 +28,6 @@ STALE_DAYS, STALE_COMMITS = 7, 50
 """From either on, a machine's numbers are said to be old."""
 Since = Literal["commit", "release", "first"]
 _CASE = ["op", "case"]
-_ALIKE = [*_CASE, "version", "same"]
 _SUITES = {
     "kernels": "times of operators",
     "models": "times of whole models",
@@ -122,19 +122,22 @@ def changes(
 
     Empty where the machine has no time of kernl's own.
     """
-    rows = source.part(suite.name, machine)
-    taken = times(rows, source.runs, suite)
-    order = [commit for commit in source.commits if commit.id in set(taken["commit"])]
-    if not order:
+    cube = source.cube(suite.name, machine)
+    taken = Times.of(cube, source.runs) if cube is not None else None
+    if taken is None or not taken.commits:
         return ()
-    newest, ids = order[-1], [commit.id for commit in order]
+    known = {commit.id: commit for commit in source.commits}
+    ids = taken.commits
+    newest = known[ids[-1]]
     release = source.branch.last_release(newest.id)
-    failed = _failed(rows, newest.id, suite)
 
     def change(since: Since, earlier: Collection[str]) -> tuple[Change, pd.DataFrame]:
-        both = compared(taken, newest.id, [one for one in ids if one in earlier], since == "first")
-        before = taken[taken["commit"].isin(earlier)]
-        bases = [one for one in order if one.id in set(both["commit_before"])]
+        places = [place for place, one in enumerate(ids) if one in earlier]
+        both = compared(taken, places, since == "first")
+        before = set(both["commit_before"])
+        bases = [known[one] for one in ids if one in before]
+        had = (~np.isnan(taken.kernl[places])).any(axis=0)
+        now = ~np.isnan(taken.kernl[-1])
         found = Change(
             since=since,
             release=release.name if release is not None and since == "release" else "",
@@ -142,9 +145,9 @@ def changes(
             base=(bases[0] if since == "first" else bases[-1]) if bases else None,
             bases=len(bases),
             compared=len(both),
-            measured=int((taken["commit"] == newest.id).sum()),
-            unlike=len(_cases(taken[taken["commit"] == newest.id]) & _cases(before)) - len(both),
-            broken=len(failed & _cases(before)),
+            measured=int(now.sum()),
+            unlike=int((now & had).sum()) - len(both),
+            broken=int((taken.failed & had).sum()),
             time=summary.geometric_mean(both["ratio"]),
             over_eager=summary.geometric_mean(both["over_eager"]),
             counted=_count(both["ratio"]),
@@ -164,62 +167,85 @@ def changes(
     return (last, replace(other, repeats=repeats))
 
 
-def times(rows: pd.DataFrame, runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
-    """kernl's times on a machine: commit, op, case, version, `same`, `kernl`, `eager`.
+@dataclass(frozen=True)
+class Times:
+    """kernl's times on a machine: commit × case, of the commits that have any.
 
-    `same` stands for the libraries and the machine beneath a time. `eager` is of the same run; NaN
-    where that has none.
+    Attributes:
+        cases: (operator or model, case).
+        commits: hashes, oldest first.
+        kernl: seconds; NaN where there is none.
+        eager: of the same run and version; NaN where there is none.
+        alike: equal where the case's version, the libraries and the machine beneath are the same.
+        failed: the cases that failed at the newest commit.
     """
-    keys = ["commit", *_CASE, "version", "run"]
-    known = summary.timings(rows, suite.name)
-    known = known[(known["status"] == "ok") & (known["value"] > 0) & (known["value"] < math.inf)]
-    ours, eagers = (
-        known.loc[known["variant"] == name, [*keys, "value"]].rename(columns={"value": name})
-        for name in (summary.OURS, summary.BASELINE)
-    )
-    found = ours.merge(eagers, on=keys, how="left")
-    fields = runs.drop_duplicates("run").set_index("run").reindex(columns=list(SAME[suite.name]))
-    beneath = {run: str(tuple(map(str, of))) for run, *of in fields.itertuples()}
-    same = [beneath.get(run, "") for run in found["run"]]
-    found["same"] = pd.Series(same, index=found.index, dtype=object)
-    return found.drop(columns="run")
+
+    cases: Sequence[tuple[str, str]]
+    commits: Sequence[str]
+    kernl: NDArray[np.float64]
+    eager: NDArray[np.float64]
+    alike: NDArray[np.int64]
+    failed: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, cube: Cube, runs: pd.DataFrame) -> "Times":
+        """Those of a suite's cube."""
+        kernl, eager = cube.times(summary.OURS), cube.times(summary.BASELINE)
+        some = np.flatnonzero((~np.isnan(kernl)).any(axis=1))
+        if not some.size:
+            none = np.empty((0, len(cube.points.cases)))
+            failed = np.zeros(none.shape[1], bool)
+            return cls(cube.points.cases, (), none, none, none.astype(np.int64), failed)
+        of_kernl, of_eager = ([cube.of(name, what)[some] for what in ("run", "version")]
+                              if name in cube.points.variants else None
+                              for name in (summary.OURS, summary.BASELINE))  # fmt: skip
+        assert of_kernl is not None
+        run, version = of_kernl
+        eager = eager[some]
+        if of_eager is not None:
+            same = (of_eager[0] == run) & (of_eager[1] == version)
+            eager = np.where(same, eager, np.nan)
+        alike = alike_of(cube, runs)[some]
+        failed = cube.of(summary.OURS, "status")[some[-1]] == FAILED
+        commits = [cube.commits[place] for place in some.tolist()]
+        return cls(cube.points.cases, commits, kernl[some], eager, alike, failed)
 
 
-def compared(
-    taken: pd.DataFrame, newest: str, earlier: Sequence[str], first: bool = False
-) -> pd.DataFrame:
-    """The times at `newest` beside the latest of each case at `earlier` commits, or the first.
+def compared(taken: Times, earlier: Sequence[int], first: bool = False) -> pd.DataFrame:
+    """The times at the newest commit beside the latest of each case before, or the first.
 
     Args:
-        taken: of `times`.
-        newest: a commit.
-        earlier: commits, oldest first.
+        taken: all times; the newest commit is the last.
+        earlier: places of the commits that count, oldest first.
         first: whether a case's first time is wanted, not its latest.
 
-    Returns a row for each case with both, the worst first. Columns beside those of `times`: the
-    earlier ones with `_before`, `ratio` of kernl's times and `over_eager` with eager's divided out.
+    Returns a row for each case with both, the worst first: `op`, `case`, `kernl`, `eager`, the
+    earlier ones with `_before`, `commit_before`, `ratio` of kernl's times and `over_eager` with
+    eager's divided out.
     """
-    now = taken[taken["commit"] == newest]
-    at = {commit: place for place, commit in enumerate(earlier)}
-    before = taken[taken["commit"].isin(at)]
-    before = before.assign(at=before["commit"].map(at)).sort_values("at", kind="stable")
-    both = before.merge(now, on=_ALIKE, suffixes=("_before", ""))
-    both = both.drop_duplicates(_CASE, keep="first" if first else "last")
+    at = np.asarray(earlier, np.intp)
+    fits = ~np.isnan(taken.kernl[at]) & (taken.alike[at] == taken.alike[-1])
+    fits &= ~np.isnan(taken.kernl[-1])
+    cases = np.flatnonzero(fits.any(axis=0))
+    wanted = fits[:, cases] if first else fits[::-1, cases]
+    ordered = at if first else at[::-1]
+    before = ordered[wanted.argmax(axis=0)] if len(cases) else np.empty(0, np.intp)
+    both = pd.DataFrame(
+        {
+            "op": [taken.cases[case][0] for case in cases.tolist()],
+            "case": [taken.cases[case][1] for case in cases.tolist()],
+            "kernl": taken.kernl[-1, cases],
+            "eager": taken.eager[-1, cases],
+            "kernl_before": taken.kernl[before, cases],
+            "eager_before": taken.eager[before, cases],
+            "commit_before": [taken.commits[place] for place in before.tolist()],
+        }
+    )
     both["ratio"] = both["kernl"] / both["kernl_before"]
     both["over_eager"] = both["ratio"] * both["eager_before"] / both["eager"]
     order = {"ratio": False, "op": True, "case": True}
     both = both.sort_values(list(order), ascending=list(order.values()), kind="stable")
     return both.reset_index(drop=True)
-
-
-def _cases(rows: pd.DataFrame) -> set[tuple[str, str]]:
-    return set(zip(rows["op"], rows["case"], strict=True))
-
-
-def _failed(rows: pd.DataFrame, commit: str, suite: Suite) -> set[tuple[str, str]]:
-    known = summary.timings(rows, suite.name)
-    ours = (known["variant"] == summary.OURS) & (known["commit"] == commit)
-    return _cases(known[ours & (known["status"] == "failed")])
 
 
 def _count(ratios: pd.Series) -> Count:
@@ -266,7 +292,7 @@ def freshness(source: Source) -> Fresh:
         newest = source.measured_commits(suite, machine)[-1]
         newer, day = source.branch.newer(newest.id), _day(newest)
         days = (max(known) - day).days if day is not None else None
-        rows = source.part(suite, machine)
+        rows = source.rows(machine, newest.id, suite)
         body.append(
             (
                 word(machine, 60),
@@ -275,13 +301,17 @@ def freshness(source: Source) -> Fresh:
                 word(newest.authored or newest.committed),
                 _count_cell(newer),
                 _count_cell(days),
-                _count_cell(_measured(rows[rows["commit"] == newest.id], suite)),
+                _count_cell(_measured(rows, suite)),
             )
         )
         if words := _old(newer, days):
             stale[suite, machine] = words
     headings = ("Machine", "Numbers", "Newest measured commit", "Its date", "Commits newer")
     return Fresh(Table((*headings, "Days behind", "Cases"), tuple(body)), stale, _SUITES)
+
+
+def _cases(rows: pd.DataFrame) -> set[tuple[str, str]]:
+    return set(zip(rows["op"], rows["case"], strict=True))
 
 
 def _measured(rows: pd.DataFrame, suite: str) -> int:

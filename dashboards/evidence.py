@@ -7,15 +7,22 @@ tests from them.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.asv_file import OK
 from benchmarks.compare import MIN_SAMPLES, spread
-from benchmarks.gate.findings import Row
+from benchmarks.gate.findings import CONTROL, GATED, TIMED
+from benchmarks.record import Record
 
 _NO_DRIFT: tuple[float, ...] = ()
+_SAME = ("suite", "op", "case", "metric", "run")
+"""What kernl's time and eager's beside it have in common."""
+
+Floats = NDArray[np.float64]
+Places = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -53,34 +60,65 @@ def of_samples(samples: Sequence[float], drift: Sequence[float] = _NO_DRIFT) -> 
     `drift` counts where it has as many samples as `samples`, all of them positive and finite, as
     for `benchmarks.compare.compare_samples`.
     """
-    if len(samples) < MIN_SAMPLES or not _are_times(samples):
-        return Evidence(len(samples))
-    logs = np.log(np.asarray(samples, float))
-    if len(drift) != len(samples) or not _are_times(drift):
-        return Evidence(len(samples), *_statistics(logs))
-    residuals = logs - np.log(np.asarray(drift, float))
-    return Evidence(len(samples), *_statistics(logs), *_statistics(residuals))
+    count = len(samples)
+    if count < MIN_SAMPLES:
+        return Evidence(count)
+    beside = drift if len(drift) == count else [math.nan] * count
+    found = _statistics(np.asarray([samples], float), np.asarray([beside], float))
+    return Evidence(count, *found[0].tolist())
 
 
-def of_row(row: Row, control: Row | None) -> Evidence:
-    """The evidence of a row of `benchmarks.store`, as the gate takes it.
+def of_record(record: Record) -> tuple[Places, Floats]:
+    """The rows of kernl's times, and the evidence of each: a column for each field of `Evidence`.
 
-    `control` is eager's row of the same case and commit. It counts where it is good and was timed
-    in the run that timed `row`.
+    The drift is eager's of the same case, where that is good and was timed in the same run.
     """
-    beside = (
-        control is not None
-        and control["status"] == "ok"
-        and not math.isnan(control["value"])
-        and control["run"] == row["run"]
-    )
-    return of_samples(row["samples"], control["samples"] if beside and control else _NO_DRIFT)
+    suites = [place for place, word in enumerate(record.words["suite"]) if word in TIMED]
+    good = np.isin(record.codes["suite"], suites) & (record.status == OK)
+    judged = np.flatnonzero(good & record.where("variant", GATED))
+    control = good & record.where("variant", CONTROL) & ~np.isnan(record.numbers["value"])
+    beside = _beside(record, judged, np.flatnonzero(control))
+    counts = np.diff(record.ends)
+    found = np.full((len(judged), len(fields(Evidence))), np.nan)
+    found[:, 0] = counts[judged]
+    for count in np.unique(counts[judged]).tolist():
+        if count >= MIN_SAMPLES:
+            at = np.flatnonzero(counts[judged] == count)
+            ours = _samples(record, judged[at], count)
+            theirs = np.full_like(ours, np.nan)
+            paired = (beside[at] >= 0) & (counts[beside[at]] == count)
+            theirs[paired] = _samples(record, beside[at][paired], count)
+            found[at, 1:] = _statistics(ours, theirs)
+    return judged, found
 
 
-def _are_times(samples: Sequence[float]) -> bool:
-    return all(sample > 0 and math.isfinite(sample) for sample in samples)
+def _beside(record: Record, judged: Places, control: Places) -> Places:
+    """The row of `control` that belongs to each of `judged`; -1 where there is none."""
+    keys = np.stack([record.codes[name] for name in _SAME], axis=1)
+    at = {tuple(key): row for key, row in zip(keys[control].tolist(), control, strict=True)}
+    return np.array([at.get(tuple(key), -1) for key in keys[judged].tolist()], np.intp)
 
 
-def _statistics(logs: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Mean, variance and robust spread."""
-    return float(np.mean(logs)), float(np.var(logs, ddof=1)), spread(logs)
+def _samples(record: Record, rows: Places, count: int) -> Floats:
+    """The samples of rows that have so many, a row each."""
+    at = record.ends[rows][:, None] + np.arange(count)
+    return np.asarray(record.samples[at], float)
+
+
+def _statistics(samples: Floats, drift: Floats) -> Floats:
+    """All of `Evidence` but the count, a row for each row of samples."""
+    found = np.full((len(samples), 6), np.nan)
+    sound = _are_times(samples)
+    found[sound, :3] = _moments(np.log(samples[sound]))
+    both = sound & _are_times(drift)
+    found[both, 3:] = _moments(np.log(samples[both]) - np.log(drift[both]))
+    return found
+
+
+def _are_times(samples: Floats) -> NDArray[np.bool_]:
+    return np.asarray(((samples > 0) & np.isfinite(samples)).all(axis=1), np.bool_)
+
+
+def _moments(logs: Floats) -> Floats:
+    """Mean, variance and robust spread of each row."""
+    return np.stack([logs.mean(axis=1), logs.var(axis=1, ddof=1), spread(logs)], axis=1)

@@ -1,16 +1,19 @@
-"""Rows → Plotly figures. No input or output.
+"""What was measured → Plotly figures. No input or output.
 
 Speedup axes are logarithmic, so that 2× and 0.5× lie equally far from 1×.
 """
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-import pandas as pd
+import numpy as np
 
-from dashboards import summary, text
+from dashboards import ratios, summary, text
+from dashboards.cube import ABSENT, OK, Cube
 from dashboards.drawing import Choice, Drawing, Series, lines, speedup_axis
 from dashboards.history import Change, Commit
+from dashboards.order import natural
+from dashboards.ratios import Ratios, places
 from dashboards.suites import KERNELS, Suite
 
 ALL = "all cases"
@@ -19,7 +22,8 @@ Marks = Mapping[str, Mapping[str, str]]
 
 
 def mean_trend(
-    frame: pd.DataFrame,
+    cube: Cube,
+    names: Collection[str],
     order: Sequence[Commit],
     changes: Sequence[Change] = (),
     suite: Suite = KERNELS,
@@ -27,15 +31,17 @@ def mean_trend(
     """Geometric-mean speedup across commits; choices: all operators or models, or one.
 
     Args:
-        frame: rows of `summary.speedups` of one machine.
-        order: the machine's commits, oldest first.
+        cube: of a suite and machine.
+        names: the operators or models that count.
+        order: the commits that are shown, oldest first.
         changes: where the machine's environment changed.
-        suite: what the rows are of.
+        suite: what the cube is of.
     """
-    choices = []
-    choices.append((f"all {suite.subject}s", _mean_series(frame, order)))
-    for op in sorted(frame["op"].unique()):
-        choices.append((str(op), _mean_series(frame[frame["op"] == op], order)))
+    there = (cube.status != ABSENT).any(axis=(0, 2, 3))
+    counted = sorted({name for name, _ in cube.cases_of(there)} & set(names))
+    every = Ratios.of(cube).at([cube.commits.index(commit.id) for commit in order])
+    shown = [(f"all {suite.subject}s", counted), *((name, [name]) for name in counted)]
+    choices = [(label, _mean_series(every.of_cases(places(cube, some)))) for label, some in shown]
     figure = lines(order, choices[0][1], changes)
     speedup_axis(figure, "speedup, geometric mean (×, log)", len(order))
     return Drawing(
@@ -46,54 +52,46 @@ def mean_trend(
     )
 
 
-def _mean_series(frame: pd.DataFrame, order: Sequence[Commit]) -> list[Series]:
-    found = []
-    names = (("over eager", "over_eager"), ("over the best alternative", "over_best"))
-    for name, column in names:
-        means = summary.trend(frame, column, [commit.id for commit in order])
-        values = list(means["mean"])
-        notes = [
+def _mean_series(found: Ratios) -> list[Series]:
+    trends = {
+        "over eager": ratios.over_eager(found),
+        "over the best alternative": ratios.over_best(found),
+    }
+    series = []
+    for name, trend in trends.items():
+        each = zip(trend.mean.tolist(), trend.cases, trend.measured, strict=True)
+        notes = tuple(
             f"{text.ratio(value)} over {cases} cases, {measured} of them measured here"
-            for value, cases, measured in means.itertuples(index=False)
-        ]
-        found.append(Series(name, tuple(text.number(v) for v in values), tuple(notes)))
-    return found
+            for value, cases, measured in each
+        )
+        series.append(Series(name, tuple(map(text.number, trend.mean.tolist())), notes))
+    return series
 
 
-def most_timed(rows: pd.DataFrame) -> list[str]:
-    """The cases of `summary.timings` of one operator or model: those that most commits timed first.
+def most_timed(cube: Cube) -> list[str]:
+    """The cases of one operator or model: those that most commits timed first.
 
     Of as many commits, they stand in natural order.
     """
-    ok = rows[(rows["status"] == "ok") & rows["value"].notna()]
-    commits = ok.groupby("case")["commit"].nunique()
-    return sorted(
-        rows["case"].unique(), key=lambda case: (-int(commits.get(case, 0)), natural(case))
-    )
+    commits = cube.ok.any(axis=(2, 3)).sum(axis=0).tolist()
+    said = (cube.status != ABSENT).any(axis=(0, 2, 3)).tolist()
+    each = zip(cube.points.cases, commits, said, strict=True)
+    known = [(-count, natural(case), case) for (_, case), count, any_ in each if any_]
+    return [case for *_, case in sorted(known)]
 
 
-def codegen_trend(rows: pd.DataFrame, metric: str, order: Sequence[Commit]) -> Drawing:
-    """A compile-only metric across commits, a line an architecture; choices: all cases, or one.
+def codegen_trend(cube: Cube, metric: str, order: Sequence[Commit]) -> Drawing:
+    """A compile-only metric over all cases across commits, a line an architecture.
 
     Args:
-        rows: `summary.codegen` of one machine and operator, all metrics.
+        cube: of one machine and operator.
         metric: which metric.
-        order: the machine's commits, oldest first.
+        order: the commits that are shown, oldest first.
     """
-    wanted = rows[rows["metric"] == metric]
-    variants = ordered_variants(rows["variant"].unique())
-    sums = summary.totals(wanted)
-    all_cases = [_total_series(sums, metric, variant, order) for variant in variants]
-    choices = [Choice(ALL, tuple(line.patch() for line in all_cases))]
-    values = wanted[wanted["status"] == "ok"].set_index(["case", "variant", "commit"])["value"]
-    known = {key: float(value) for key, value in values.items()}
-    for case in sorted(rows["case"].unique(), key=natural):
-        series = []
-        for variant in variants:
-            line = [known.get((case, variant, commit.id), math.nan) for commit in order]
-            notes = tuple(_count_note(value, metric) for value in line)
-            series.append(Series(variant, tuple(text.number(v, 7) for v in line), notes))
-        choices.append(Choice(str(case), tuple(line.patch() for line in series)))
+    at = [cube.commits.index(commit.id) for commit in order]
+    known = (cube.status != ABSENT).any(axis=(0, 1, 3)).tolist()
+    variants = [name for name, any_ in zip(cube.points.variants, known, strict=True) if any_]
+    all_cases = [_total_series(cube, at, metric, variant) for variant in variants]
     figure = lines(order, all_cases, ())
     unit = text.unit(metric)
     if metric == "occupancy":
@@ -108,7 +106,8 @@ def codegen_trend(rows: pd.DataFrame, metric: str, order: Sequence[Commit]) -> D
         )
     figure.update_layout(height=260)
     title = text.METRIC_TITLES.get(metric, metric)
-    return Drawing(figure, f"{title} by commit, a line for each architecture", unit, tuple(choices))
+    choices = (Choice(ALL, tuple(line.patch() for line in all_cases)),)
+    return Drawing(figure, f"{title} by commit, a line for each architecture", unit, choices)
 
 
 def _count_note(value: float, metric: str) -> str:
@@ -118,43 +117,19 @@ def _count_note(value: float, metric: str) -> str:
     return shown if metric == "occupancy" else f"{shown} {text.unit(metric)}"
 
 
-def _total_series(sums: pd.DataFrame, metric: str, variant: str, order: Sequence[Commit]) -> Series:
-    mine = sums[sums["variant"] == variant].set_index("commit")
+def _total_series(cube: Cube, at: Sequence[int], metric: str, variant: str) -> Series:
+    """The mean or the sum over the cases by commit; `at` are the places of the commits."""
+    value, status = (cube.of(variant, name, metric)[at] for name in ("value", "status"))
     values, notes = [], []
-    for commit in order:
-        if commit.id not in mine.index:
+    for of_commit, said in zip(value, status, strict=True):
+        known = of_commit[(said == OK) & ~np.isnan(of_commit)]
+        if not (said != ABSENT).any():
             values.append(math.nan)
             notes.append("not measured")
             continue
-        row = mine.loc[commit.id]
-        values.append(float(row["total"]))
-        kind = "mean of" if metric in summary.MEANS else "total of"
-        cases = f"{kind} {int(row['measured'])} of {int(row['cases'])} cases"
-        notes.append(f"{_count_note(float(row['total']), metric)}, {cases}")
+        averaged = metric in summary.MEANS
+        total = float(known.mean() if averaged else known.sum()) if known.size else math.nan
+        values.append(total)
+        kind, cases = "mean" if averaged else "total", int((said != ABSENT).sum())
+        notes.append(f"{_count_note(total, metric)}, {kind} of {known.size} of {cases} cases")
     return Series(variant, tuple(text.number(v, 7) for v in values), tuple(notes))
-
-
-def natural(name: str) -> list[tuple[int, int, str]]:
-    """A sort key that puts `rows8` before `rows16`."""
-    found: list[tuple[int, int, str]] = []
-    digits = ""
-    for character in f"{name}\0":
-        if "0" <= character <= "9":
-            digits += character
-            continue
-        if digits:
-            found.append((0, int(digits[:30]), ""))
-            digits = ""
-        found.append((1, 0, character))
-    return found
-
-
-def timed_first(cases: Iterable[str], timed: Collection[str]) -> list[str]:
-    """Cases in natural order, those that have times before the others."""
-    return sorted(cases, key=lambda case: (case not in timed, natural(case)))
-
-
-def ordered_variants(names: Iterable[str]) -> list[str]:
-    """kernl first, then its parts, eager last, the others between; architectures by number."""
-    rank = {summary.OURS: 0, **dict.fromkeys(summary.PARTS, 1), summary.BASELINE: 3}
-    return sorted((str(name) for name in names), key=lambda n: (rank.get(n, 2), natural(n)))

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from dashboards import text
 from dashboards.drawing import Drawing
-from dashboards.figures import natural, ordered_variants
+from dashboards.order import natural, ordered_variants
 
 _STRONGEST = 4.0
 """The colours end at 2 ** 4 = 16×."""

@@ -36,28 +36,31 @@ class Commit:
         return " · ".join(part for part in parts if part)
 
 
-def commits(rows: pd.DataFrame, repository: Path | None = None) -> tuple[Commit, ...]:
-    """The commits of `rows`, oldest first: by commit date, then by ancestry where git knows it.
+def commits(dates: Mapping[str, int], repository: Path | None = None) -> tuple[Commit, ...]:
+    """Commits, oldest first: by commit date, then by ancestry where git knows it.
 
     Args:
-        rows: rows of the store.
+        dates: when each was made, milliseconds since 1970; 0 where that is unknown.
         repository: a directory inside a git checkout; None, or one that git cannot read,
             leaves subjects empty and orders equal dates by hash.
     """
-    dates = rows.groupby("commit")["committed_at"].min()
-    known = _git_details(repository, dates.index) if repository else {}
+    known = _git_details(repository, dates) if repository and dates else {}
     ranks = _git_ranks(repository, known) if repository and known else {}
-    oldest = pd.Timestamp(0, tz="UTC")
-    order = sorted(dates.index, key=lambda c: (dates.fillna(oldest)[c], ranks.get(c, 0), c))
+    order = sorted(dates, key=lambda commit: (dates[commit], ranks.get(commit, 0), commit))
     return tuple(
         Commit(
             id=commit,
-            committed=f"{dates[commit]:%Y-%m-%d}" if pd.notna(dates[commit]) else "",
+            committed=_day(dates[commit]),
             subject=known.get(commit, ("", ""))[1],
             authored=known.get(commit, ("", ""))[0],
         )
         for commit in order
     )
+
+
+def _day(milliseconds: int) -> str:
+    """A date in UTC; empty where it is unknown."""
+    return f"{pd.Timestamp(milliseconds, unit='ms'):%Y-%m-%d}" if milliseconds else ""
 
 
 def _git(repository: Path, arguments: list[str], names: Iterable[str]) -> str:

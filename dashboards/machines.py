@@ -14,7 +14,8 @@ def runs(source: Source) -> dict[str, tuple[dict[str, str], Table, NoiseView]]:
     """Machine → what asv knows of it, its runs newest first with their fingerprints, its noise."""
     hidden = {"machine", "commit", "run", "started_at", "suite", "gpu_id"}
     subjects = {commit.id: commit for commit in source.commits}
-    recorded = {*source.runs["machine"], *source.rows["machine"], *source.noise}
+    measured = {machine for machine, _ in source.kept}
+    recorded = {*source.runs["machine"], *measured, *source.noise}
     names = sorted({*source.machines, *recorded})
     found = {}
     for name in names:

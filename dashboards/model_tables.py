@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from dashboards import figures, summary, text
+from dashboards import order, summary, text
 from dashboards.suites import MODELS
-from dashboards.tables import Cell, Table, ratio_cell, remarks, word
+from dashboards.tables import ByPoint, Cell, Table, by_point, ratio_cell, remarks, word
 
 
 def tried(rows: pd.DataFrame) -> pd.DataFrame:
@@ -21,7 +21,7 @@ def tried(rows: pd.DataFrame) -> pd.DataFrame:
 def opponents(times: pd.DataFrame) -> list[str]:
     """The implementations beside kernl and its parts: eager, then the others by name."""
     ours = {summary.OURS, *summary.PARTS}
-    names = [n for n in figures.ordered_variants(times["variant"].unique()) if n not in ours]
+    names = [n for n in order.ordered_variants(times["variant"].unique()) if n not in ours]
     return sorted(names, key=lambda name: name != summary.BASELINE)
 
 
@@ -34,7 +34,7 @@ def cases(rows: pd.DataFrame, newest: pd.DataFrame) -> Table:
     """
     times = tried(rows)
     others = opponents(times)
-    at = times.set_index(["case", "variant"])
+    at = by_point(times)
     body = []
     for row in _in_order(newest, times):
         case, mine = str(row["case"]), float(row["kernl"])
@@ -118,7 +118,7 @@ def parts(rows: pd.DataFrame, newest: pd.DataFrame) -> Table:
     """Times of kernl's parts with their speed over eager; no rows where none was tried."""
     times = tried(rows)
     known = [name for name in summary.PARTS if (times["variant"] == name).any()]
-    at = times.set_index(["case", "variant"])
+    at = by_point(times)
     body = []
     for row in _in_order(newest, times) if known else ():
         case = str(row["case"])
@@ -145,14 +145,14 @@ def _in_order(newest: pd.DataFrame, times: pd.DataFrame) -> Iterable[dict[str, A
     """The cases that anything was tried in, in natural order."""
     known = newest[newest["case"].isin(times["case"].unique())]
     found = ({str(key): value for key, value in row.items()} for row in known.to_dict("records"))
-    return sorted(found, key=lambda row: figures.natural(str(row["case"])))
+    return sorted(found, key=lambda row: order.natural(str(row["case"])))
 
 
-def _own_cell(at: pd.DataFrame, case: str, name: str) -> Cell:
+def _own_cell(at: ByPoint, case: str, name: str) -> Cell:
     """The time of one implementation, or in a word why there is none."""
-    if (case, name) not in at.index:
+    if (case, name) not in at:
         return Cell("–", None)
-    status, value = at.loc[(case, name), ["status", "value"]]
+    status, value = at[case, name]["status"], at[case, name]["value"]
     if status == "ok" and value > 0:
         return Cell(text.duration(value, MODELS.unit), text.number(value, 6))
     if status == "skipped" and name == summary.OURS:
@@ -160,7 +160,7 @@ def _own_cell(at: pd.DataFrame, case: str, name: str) -> Cell:
     return Cell("failed" if status == "ok" else str(status), None, "worse")
 
 
-def _against_cell(at: pd.DataFrame, case: str, name: str, ours: float) -> Cell:
+def _against_cell(at: ByPoint, case: str, name: str, ours: float) -> Cell:
     """The time of another implementation and kernl's speed over it; marked where kernl loses."""
     cell = _own_cell(at, case, name)
     ratio = cell.value / ours if cell.value else math.nan
@@ -170,10 +170,10 @@ def _against_cell(at: pd.DataFrame, case: str, name: str, ours: float) -> Cell:
     return Cell(cell.text, cell.value, tone, text.ratio(ratio))
 
 
-def _error_cell(at: pd.DataFrame, case: str) -> Cell:
+def _error_cell(at: ByPoint, case: str) -> Cell:
     """kernl's relative error with eager's beside it, where they were stored."""
     ours, eager = (
-        float(at.at[(case, name), "error"]) if (case, name) in at.index else math.nan
+        float(at[case, name]["error"]) if (case, name) in at else math.nan
         for name in (summary.OURS, summary.BASELINE)
     )
     note = f"{eager:.1e}" if math.isfinite(eager) else ""

@@ -5,8 +5,8 @@ page's content-security policy allows scripts and styles from the site alone.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,21 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from benchmarks.gate.history import MIN_COMMITS
-from dashboards import changed, drawing, figures, machines, regressions, shards, text, theme, views
+from dashboards import (
+    changed,
+    drawing,
+    machines,
+    preview,
+    regressions,
+    shards,
+    text,
+    theme,
+    views,
+)
+from dashboards.cache import Cache
 from dashboards.drawing import Drawing
 from dashboards.figures import Marks
+from dashboards.preview import Preview
 from dashboards.source import Source
 from dashboards.suites import MODELS, SUITES
 
@@ -26,9 +38,12 @@ POLICY = (
     "base-uri 'none'; form-action 'none'"
 )
 """Plotly sets style attributes, so styles may be inline; scripts never are."""
+FIGURES = ("assets/plotly.min.js", "assets/themes.js")
+"""What a figure needs besides its data."""
 STATIC = (
     "style.css",
     "theme-start.js",
+    "parquet.js",
     "site.js",
     "search.js",
     "columns.js",
@@ -48,6 +63,7 @@ class Placed:
 
     id: str
     drawing: Drawing
+    preview: Preview | None = None
 
     @property
     def table(self) -> list[list[str]]:
@@ -56,7 +72,21 @@ class Placed:
 
 
 def files(source: Source, raw: str = "") -> dict[str, bytes]:
-    """The whole site. `raw` is where the result files lie for a browser; empty without links."""
+    """The whole site in memory; see `stream`."""
+    return {
+        name: content if isinstance(content, bytes) else content.read_bytes()
+        for name, content in stream(source, raw)
+    }
+
+
+def stream(
+    source: Source, raw: str = "", cache: Cache | None = None
+) -> Iterator[tuple[str, bytes | Path]]:
+    """The whole site, as relative path and content, or the file that holds it.
+
+    `raw` is where the result files lie for a browser, empty without links; `cache` holds what does
+    not change from build to build.
+    """
     names = source.ops()
     hrefs = {op: f"op-{slug}.html" for op, slug in text.slugs(names).items()}
     models = source.models()
@@ -71,7 +101,8 @@ def files(source: Source, raw: str = "") -> dict[str, bytes]:
     site.add_regressions()
     site.add_machines()
     site.add_chosen()
-    return site.files
+    yield from site.files.items()
+    yield from site.shards(cache)
 
 
 class _Site:
@@ -113,22 +144,30 @@ class _Site:
 
     def _cases(self) -> list[dict[str, Any]]:
         """What the search finds: the timed cases of each operator and model, and its page."""
-        rows = self.source.rows
-        timed = rows[rows["suite"].isin(SUITES)].groupby("op")["case"].unique()
         hrefs = {**self.hrefs, **self.model_hrefs}
-        return [
-            {
-                "name": text.short(name, 60),
-                "href": hrefs[name],
-                "cases": [text.short(case) for case in sorted(timed[name], key=figures.natural)],
-            }
-            for name in sorted(hrefs)
-            if name in timed.index
-        ]
+        found = []
+        for points in (self.source.points[name] for name in SUITES if name in self.source.points):
+            for name, cases in points.slices.items():
+                listed = [text.short(case) for _, case in points.cases[cases]]
+                found.append({"name": text.short(name, 60), "href": hrefs[name], "cases": listed})
+        return sorted(found, key=lambda one: str(one["name"]))
 
-    def add_page(self, name: str, template: str, drawings: list[Drawing], **values: Any) -> None:
-        """One page, and its figures' data if it has any."""
-        slug = name.removesuffix(".html")
+    def add_page(
+        self,
+        name: str,
+        template: str,
+        drawings: list[Drawing],
+        *,
+        later: bool = False,
+        soon: bool = False,
+        **values: Any,
+    ) -> None:
+        """One page, and its figures' data if it has any.
+
+        `later` says that Plotly and the data come when somebody wants to read off a figure, `soon`
+        that they come once the page is there.
+        """
+        shard_name = f"data/{name.removesuffix('.html')}.js" if drawings else ""
         if drawings:
             lines = [
                 f"window.KERNL_FIGURES[{text.script_json(f'figure-{place}')}]="
@@ -136,10 +175,13 @@ class _Site:
                 for place, drawn in enumerate(drawings)
             ]
             shard = "window.KERNL_FIGURES={};\n" + "".join(lines)
-            self.files[f"data/{slug}.js"] = shard.encode()
+            self.files[shard_name] = shard.encode()
         page = self.environment.get_template(template).render(
             name=name,
-            shard=f"data/{slug}.js" if drawings else "",
+            shard=shard_name,
+            figure_files=[one for one in (*FIGURES, shard_name) if one],
+            later=later or soon,
+            soon=soon,
             pages_of_ops=sorted(self.hrefs.items()),
             pages_of_models=sorted(self.model_hrefs.items()),
             **values,
@@ -161,15 +203,16 @@ class _Site:
             "index.html",
             "index.html",
             drawings,
-            speeds=[(view, place(view.drawings, drawings)) for view in speeds if view],
-            models=[(view, place(view.drawings, drawings)) for view in models if view],
+            later=True,
+            speeds=[(view, previewed(view.drawings, drawings)) for view in speeds if view],
+            models=[(view, previewed(view.drawings, drawings)) for view in models if view],
             compiled=[view for view in compiled if view],
             problems=len(self.source.problems),
             open_moves=len(self.moves.open),
             changes=self._changes(),
             fresh=changed.freshness(self.source),
             most=changed.MOST,
-            empty=self.source.rows.empty,
+            empty=self.source.empty,
         )
         self.add_page(
             "losses.html",
@@ -205,6 +248,7 @@ class _Site:
             self.hrefs[op],
             "op.html",
             drawings,
+            soon=True,
             op=op,
             opt_in=op in self.source.opt_in,
             speeds=placed_speeds,
@@ -229,6 +273,7 @@ class _Site:
             self.model_hrefs[model],
             "model.html",
             drawings,
+            soon=True,
             model=model,
             speeds=[(view, place(view.drawings, drawings)) for view in speeds if view],
         )
@@ -257,8 +302,11 @@ class _Site:
         """`compare.html` and `case.html`, which load what is asked for."""
         for name in ("compare.html", "case.html"):
             self.add_page(name, name, [])
+
+    def shards(self, cache: Cache | None) -> Iterator[tuple[str, bytes | Path]]:
+        """What the pages load when they are asked for it."""
         hrefs = {**self.hrefs, **self.model_hrefs}
-        self.files.update(shards.files(self.source, hrefs, self._marks))
+        yield from shards.files(self.source, hrefs, self._marks, cache)
 
     def add_machines(self) -> None:
         """`machines.html`."""
@@ -278,6 +326,14 @@ def place(drawings: Mapping[str, Drawing], onto: list[Drawing]) -> dict[str, Pla
         found[name] = Placed(f"figure-{len(onto)}", drawn)
         onto.append(drawn)
     return found
+
+
+def previewed(drawings: Mapping[str, Drawing], onto: list[Drawing]) -> dict[str, Placed]:
+    """The same, each with what is shown until Plotly is there."""
+    return {
+        name: replace(placed, preview=preview.of_speedups(placed.drawing))
+        for name, placed in place(drawings, onto).items()
+    }
 
 
 def speed_bar(ratio: float) -> dict[str, float]:

@@ -2,6 +2,9 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
+import pandas as pd
+
 from benchmarks.gate.report import escape
 from benchmarks.gate.revisions import GateError, resolve
 from dashboards import views
@@ -71,6 +74,17 @@ def place(source: Source, machine: str | None, revision: str, suite: Suite) -> t
             "one table is of one machine. Name it by --machine"
         )
     return places[0]
+
+
+def without_edges(rows: pd.DataFrame, source: Source) -> pd.DataFrame:
+    """Rows of the store without edges, which no model has: models' sizes are timed in fp16 alone,
+    edges in float32 too.
+    """
+    cases = (case for points in source.points.values() for case in points.cases)
+    edges = {(op, case.removesuffix(".fp32")) for op, case in cases if case.endswith(".fp32")}
+    shapes = (case.rpartition(".")[0] for case in rows["case"])
+    kept = (key not in edges for key in zip(rows["op"], shapes, strict=True))
+    return rows[np.fromiter(kept, bool, len(rows))]
 
 
 def _timed_on(machine: str, commits: Sequence[Commit], suite: Suite) -> str:

@@ -7,14 +7,18 @@ import datetime
 import math
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
 
 from benchmarks.gate import acknowledged
 from benchmarks.gate import history as gate
-from benchmarks.gate.findings import TIMED, Finding
+from benchmarks.gate.findings import CONTROL, GATED, TIMED, Finding, Key
 from benchmarks.gate.report import percent
 from dashboards import text
+from dashboards.cube import Cube, alike_of
 from dashboards.figures import Marks
 from dashboards.history import Commit
 from dashboards.source import Source
@@ -88,15 +92,41 @@ class Entry:
 
 def find(source: Source) -> Moves:
     """All that moved. What a review accepted counts up to its day, as of the newest commit."""
-    rows = source.rows[source.rows["suite"].isin(TIMED)]
     order = [commit.id for commit in source.commits]
-    every = gate.series_of(rows, source.runs, order) if len(rows) else []
+    every = [
+        one
+        for (suite, _), cube in source.cubes.items()
+        if suite in TIMED
+        for one in series(cube, source.runs)
+    ]
+    every.sort(key=lambda one: one.key)
     long = [one for one in every if len(one.commits) >= gate.MIN_COMMITS]
     found = gate.moved(long, set(order))
     dates = [commit.committed for commit in source.commits if commit.committed]
     today = datetime.date.fromisoformat(max(dates)) if dates else datetime.date.min
     found, _ = acknowledged.acknowledge(found, source.accepted, order, today)
     return Moves(tuple(one for one in found if one.commits), len(long), len(every))
+
+
+def series(cube: Cube, runs: pd.DataFrame) -> Iterator[gate.Series]:
+    """What `benchmarks.gate.history.series_of` makes of a suite's rows on one machine."""
+    kernl, eager = cube.times(GATED), cube.times(CONTROL)
+    if np.isnan(kernl).all() or np.isnan(eager).all():
+        return
+    same = [cube.of(GATED, name) == cube.of(CONTROL, name) for name in ("run", "version")]
+    good = ~np.isnan(kernl) & ~np.isnan(eager) & same[0] & same[1]
+    alike = alike_of(cube, runs)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        times = np.log(kernl)
+        ratios = times - np.log(eager)
+    commits = np.array(cube.commits, dtype=object)
+    for case, (op, name) in enumerate(cube.points.cases):
+        key = Key(cube.machine, cube.points.suite, op, "time", name, GATED)
+        at = np.flatnonzero(good[:, case])
+        kinds = alike[at, case]
+        for kind in dict.fromkeys(np.sort(kinds).tolist()):
+            own = at[kinds == kind]
+            yield gate.Series(key, commits[own].tolist(), ratios[own, case], times[own, case])
 
 
 def views(source: Source, moves: Moves, hrefs: Mapping[str, str]) -> list[MovesView]:

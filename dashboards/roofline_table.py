@@ -35,20 +35,22 @@ LONG_S = 10e-6
 _OTHERS = (summary.BASELINE, "compile", FASTEST)
 
 
-def report(source: Source, machine: str | None, revision: str) -> list[str]:
+def report(source: Source, machine: str | None, revision: str, *, edges: bool = True) -> list[str]:
     """The lines that the command prints.
 
     Args:
         source: all results.
         machine: whose times; None where the commit has times on one machine alone.
         revision: what git or the results know as a commit.
+        edges: whether cases count that no model has.
 
     Raises:
         TableError: the machine or the commit is unknown, is not one alone, or was not timed; or
             no time of kernl's has a share.
     """
     machine, commit = printing.place(source, machine, revision, KERNELS)
-    rows = source.rows[(source.rows["machine"] == machine) & (source.rows["commit"] == commit.id)]
+    rows = source.rows(machine, commit.id)
+    rows = rows if edges else printing.without_edges(rows, source)
     found = derived(rows, source.runs, source.costs)
     frame = shares(found, summary.speedups(rows))
     if frame.empty:

@@ -17,7 +17,7 @@ from benchmarks import roofline as rates
 from benchmarks.measure.timing import Ceilings
 from dashboards import axes, roofline, summary, text
 from dashboards.drawing import Drawing
-from dashboards.figures import natural, ordered_variants
+from dashboards.order import natural, ordered_variants
 from dashboards.suites import KERNELS
 from dashboards.theme import DASHES, SYMBOLS
 

@@ -1,4 +1,4 @@
-"""What the pages are made from: the store's rows with foreign text cleaned, commits in order."""
+"""What the pages are made from: what was measured, with foreign text cleaned, commits in order."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,15 +9,20 @@ from typing import Protocol
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from benchmarks import roofline
 from benchmarks.cases import Cost
 from benchmarks.gate.acknowledged import Acknowledged
 from benchmarks.noise import Noise
-from dashboards import history, summary, text
+from dashboards import gather, history, summary, text
+from dashboards.cube import ABSENT, Cube, Filling
+from dashboards.gather import Gathered, Kept
 from dashboards.history import Branch, Commit
+from dashboards.points import Points
 from dashboards.suites import MODELS, Suite
+
+ORDER = ("kernels", "models", "codegen")
+"""The suites in the order of pages."""
 
 
 class Problem(Protocol):
@@ -57,7 +62,8 @@ class Source:
     """Everything that the pages show.
 
     Attributes:
-        rows, runs: frames of the store, every string printable and on one line.
+        kept: (machine, commit) → what was measured there.
+        runs: a frame of the store, every string printable and on one line.
         machines: machine → what asv recorded about it.
         problems: (file, reason) of result files that could not be read.
         commits: oldest first.
@@ -70,7 +76,7 @@ class Source:
         noise: machine → what was recorded of the noise of its cases.
     """
 
-    rows: pd.DataFrame
+    kept: Mapping[tuple[str, str], Kept]
     runs: pd.DataFrame
     machines: dict[str, dict[str, str]]
     problems: tuple[tuple[str, str], ...]
@@ -95,37 +101,98 @@ class Source:
         accepted: Iterable[Acknowledged] = (),
         noise: Mapping[str, Sequence[Noise]] | None = None,
     ) -> "Source":
-        """Cleans the rows of a store; `results` is where its files lie, for git and for names."""
-        rows = _clean_frame(store.rows)
+        """That of a store; `results` is where its files lie, for git and for names."""
+        found = gather.of_frames(
+            _clean_frame(store.rows), store.runs, store.machines, store.problems
+        )
+        return cls.gathered(found, results, frozen, opt_in, frozen_models, costs, accepted, noise)
+
+    @classmethod
+    def gathered(
+        cls,
+        found: Gathered,
+        results: Path | None = None,
+        frozen: summary.FrozenCases | None = None,
+        opt_in: Iterable[str] = (),
+        frozen_models: summary.FrozenCases | None = None,
+        costs: Mapping[roofline.Key, Cost] | None = None,
+        accepted: Iterable[Acknowledged] = (),
+        noise: Mapping[str, Sequence[Noise]] | None = None,
+    ) -> "Source":
+        """That of what a results directory holds, which lies at `results`."""
+        dates: dict[str, int] = {}
+        for one in found.kept:
+            dates[one.commit] = min(one.committed_at_ms, dates.get(one.commit, one.committed_at_ms))
         return cls(
-            rows=rows,
-            runs=_clean_frame(store.runs),
+            kept={(one.machine, one.commit): one for one in found.kept},
+            runs=_clean_frame(found.runs),
             machines={
                 text.clean(name): {text.clean(k): text.clean(v) for k, v in facts.items()}
-                for name, facts in sorted(store.machines.items())
+                for name, facts in sorted(found.machines.items())
             },
             problems=tuple(
-                sorted((_relative(p.path, results), text.clean(p.reason)) for p in store.problems)
+                sorted((_relative(p.path, results), text.clean(p.reason)) for p in found.problems)
             ),
-            commits=history.commits(rows, results) if len(rows) else (),
+            commits=history.commits(dates, results),
             frozen=frozen,
             opt_in=frozenset(text.clean(op) for op in opt_in),
             frozen_models=frozen_models,
             costs=costs or {},
             accepted=tuple(accepted),
-            branch=history.branch(results) if len(rows) else Branch(),
+            branch=history.branch(results) if dates else Branch(),
             noise={text.clean(name): tuple(of) for name, of in sorted((noise or {}).items())},
         )
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was measured."""
+        return not self.points
+
+    @property
+    def size(self) -> int:
+        """How many points were measured, tried or asked for."""
+        return sum(int((cube.status != ABSENT).sum()) for cube in self.cubes.values())
+
+    @cached_property
+    def points(self) -> Mapping[str, Points]:
+        """Suite → the names that its points are numbered by; suites with any point alone."""
+        layouts = {one.layout: one for one in self.kept.values()}
+        found = [one.load(samples=False) for one in layouts.values()]
+        every = {suite: Points.of(found, suite) for suite in ORDER}
+        return {suite: points for suite, points in every.items() if points.cases}
+
+    @cached_property
+    def cubes(self) -> Mapping[tuple[str, str], Cube]:
+        """(suite, machine) → what all commits measured of it there."""
+        commits: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for machine in sorted({machine for machine, _ in self.kept}):
+            for each in self.commits:
+                there = self.kept.get((machine, each.id))
+                for suite in there.suites if there is not None else ():
+                    if suite in self.points:
+                        commits[suite, machine].append(each.id)
+        filling = {
+            (suite, machine): Filling(machine, self.points[suite], of)
+            for (suite, machine), of in commits.items()
+        }
+        places = {key: {commit: at for at, commit in enumerate(of)} for key, of in commits.items()}
+        for (machine, commit), one in self.kept.items():
+            found = one.load(samples=False)
+            for suite in one.suites:
+                if suite in self.points:
+                    key = (suite, machine)
+                    filling[key].add(places[key][commit], found)
+        return {key: of.cube() for key, of in sorted(filling.items())}
+
     def ops(self, *, opt_in: bool = True) -> list[str]:
         """Operators with any row, and those that the suite asks for; the opt-in ones if wanted."""
-        rows = self.rows[self.rows["suite"] != MODELS.name]
-        known = {*rows["op"].unique(), *(self.frozen or {})}
+        measured = (of.names for suite, of in self.points.items() if suite != MODELS.name)
+        known = {*(name for names in measured for name in names), *(self.frozen or {})}
         return sorted(known if opt_in else known - self.opt_in)
 
     def models(self) -> list[str]:
         """Models with any row."""
-        return sorted(self.rows.loc[self.rows["suite"] == MODELS.name, "op"].unique())
+        return sorted(self.points[MODELS.name].names) if MODELS.name in self.points else []
 
     def headline(self, suite: Suite) -> list[str]:
         """What the means of a suite are over: operators but for the opt-in ones, or models."""
@@ -137,31 +204,42 @@ class Source:
         """What a suite asks for."""
         return self.frozen_models if suite is MODELS else self.frozen
 
-    def part(self, suite: str, machine: str, op: str | None = None) -> pd.DataFrame:
-        """The rows of a suite on a machine, or of one operator or model of it, in their order."""
-        places = self._places.get((suite, machine), {})
-        wanted = places.values() if op is None else [places[op]] if op in places else []
-        return self.rows.iloc[np.sort(np.concatenate([*wanted, np.array([], np.intp)]))]
+    def cube(self, suite: str, machine: str, op: str | None = None) -> Cube | None:
+        """What all commits measured of a suite on a machine, or of one operator or model of it."""
+        found = self.cubes.get((suite, machine))
+        return found if found is None or op is None else found.part(op)
 
-    @cached_property
-    def _places(self) -> dict[tuple[str, str], dict[str, NDArray[np.intp]]]:
-        found: dict[tuple[str, str], dict[str, NDArray[np.intp]]] = defaultdict(dict)
-        groups = self.rows.groupby(["suite", "machine", "op"], sort=True).indices
-        for (suite, machine, op), places in groups.items():
-            found[suite, machine][op] = places
-        return dict(found)
+    def rows(
+        self, machine: str, commit: str, suite: str | None = None, op: str | None = None
+    ) -> pd.DataFrame:
+        """What one commit measured, as rows of the store without samples.
+
+        Of all suites, of one, or of one operator or model of that.
+        """
+        kept = self.kept.get((machine, commit))
+        if kept is None:
+            return gather.no_rows()
+        record = kept.load(samples=False).record
+        wanted = np.ones(len(record), bool)
+        for column, word in (("suite", suite), ("op", op)):
+            if word is not None:
+                wanted &= record.where(column, word)
+        return record.frame(np.flatnonzero(wanted), samples=False)
 
     def machine_names(self, suite: str) -> list[str]:
         """Machines on which anything of `suite` was measured."""
-        names = sorted(machine for of_suite, machine in self._places if of_suite == suite)
-        return [name for name in names if (self.part(suite, name)["status"] == "ok").any()]
+        return [
+            machine
+            for (of_suite, machine), cube in self.cubes.items()
+            if of_suite == suite and cube.measured
+        ]
 
     def measured_commits(
         self, suite: str, machine: str, op: str | None = None
     ) -> tuple[Commit, ...]:
         """Commits with anything measured, oldest first."""
-        rows = self.part(suite, machine, op)
-        names = set(rows.loc[rows["status"] == "ok", "commit"])
+        cube = self.cube(suite, machine, op)
+        names = set(cube.measured) if cube is not None else set()
         return tuple(commit for commit in self.commits if commit.id in names)
 
 

@@ -200,43 +200,6 @@ def losses(frame: pd.DataFrame) -> pd.DataFrame:
     return lost.sort_values(["over_best", "op", "case"], kind="stable")
 
 
-def trend(frame: pd.DataFrame, column: str, order: Sequence[str]) -> pd.DataFrame:
-    """A ratio column of `speedups` by commit: like with like, back from the newest.
-
-    At the newest commit it is the geometric mean over all cases known by then. From one commit to
-    the next it moves by the mean of what the cases moved that are known at both: a case that joins,
-    or leaves, moves nothing. A commit may measure a few cases alone, those that it can have
-    changed; one that it did not ask for keeps the ratio it had before. Once kernl's call failed,
-    nothing is kept.
-
-    Args:
-        frame: rows of one machine.
-        column: `over_eager`, or `over_best`, of which a row says nothing that has eager alone to
-            compare with, where another commit had more for that case.
-        order: the commits, oldest first.
-
-    Returns a row for each commit: `mean`, `cases` known there, and how many were `measured` there.
-    `mean` is NaN where none was, and before a commit that shares no case with the next.
-    """
-    ratios = frame[column]
-    if column == "over_best":
-        most = frame.groupby(["op", "case"])["alternatives"].transform("max")
-        ratios = ratios.where((frame["alternatives"] > 1) | (most <= 1))
-    # Infinity stands for a failure: it ends what is kept, and is no ratio.
-    ratios = ratios.where(frame["status"] != "failed", math.inf)
-    wide = frame.assign(ratio=ratios).pivot(index=["op", "case"], columns="commit", values="ratio")
-    wide = wide.reindex(columns=list(order)).astype(float)
-    counts = np.isfinite(wide).sum()
-    kept = wide.ffill(axis=1).replace(math.inf, math.nan)
-    logs = np.log(kept.loc[:, counts > 0])
-    moved = logs.diff(axis=1).mean().iloc[1:]
-    newest = logs.iloc[:, -1:].mean()
-    back = pd.concat([newest, -moved[::-1]]).cumsum(skipna=False)
-    back.index = logs.columns[::-1]
-    means = np.exp(back).reindex(wide.columns)
-    return pd.DataFrame({"mean": means, "cases": kept.notna().sum(), "measured": counts})
-
-
 def codegen(rows: pd.DataFrame) -> pd.DataFrame:
     """The compile-only rows, one for each machine, commit, op, metric, case and architecture."""
     wanted = rows[rows["suite"] == "codegen"]

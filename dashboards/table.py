@@ -12,16 +12,13 @@ Exit codes: 0 printed; 2 there is nothing to print.
 
 import argparse
 import io
-import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from benchmarks import store
 from benchmarks.gate.command import RESULTS
 from benchmarks.gate.report import escape
 from dashboards import build, model_tables, printing, roofline_table, summary, tables, text
@@ -109,7 +106,13 @@ def means(frame: pd.DataFrame, times: pd.DataFrame, order: Sequence[str], suite:
 
 
 def report(
-    source: Source, machine: str | None, revision: str, losses: int = 0, suite: Suite = KERNELS
+    source: Source,
+    machine: str | None,
+    revision: str,
+    losses: int = 0,
+    suite: Suite = KERNELS,
+    *,
+    edges: bool = True,
 ) -> list[str]:
     """The lines that the command prints.
 
@@ -119,12 +122,14 @@ def report(
         revision: what git or the results know as a commit.
         losses: how many of the cases that kernl loses are listed, worst first.
         suite: of operators or of models.
+        edges: whether cases count that no model has.
 
     Raises:
         TableError: the machine or the commit is unknown, is not one alone, or was not timed.
     """
     machine, commit = printing.place(source, machine, revision, suite)
-    rows = source.rows[(source.rows["machine"] == machine) & (source.rows["commit"] == commit.id)]
+    rows = source.rows(machine, commit.id)
+    rows = rows if edges else printing.without_edges(rows, source)
     frame, times = ratios(rows, suite), summary.timings(rows, suite.name)
     run, left = _run(frame, times, list(source.frozen_of(suite) or ()))
     lines = printing.title(source, machine, commit, suite, _SAID)
@@ -171,15 +176,6 @@ def _losses(frame: pd.DataFrame, source: Source, most: int, suite: Suite) -> lis
     return ["", said, "", *printing.markdown(shown)]
 
 
-def without_edges(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the store without edges, which no model has: models' sizes are timed in fp16 alone,
-    edges in float32 too.
-    """
-    names = rows["case"].str.rpartition(".")
-    key = rows["op"] + " " + names[0]
-    return rows[~key.isin(key[names[2] == "fp32"])]
-
-
 def _count(word: str) -> int:
     """A number of losses, for the command line."""
     if not word.isascii() or not word.isdigit() or not int(word):
@@ -222,19 +218,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    # The problems it warns about are printed below.
-    logging.getLogger(store.__name__).addHandler(logging.NullHandler())
     try:
         source = build.read(options.results)
         for path, reason in source.problems:
             print(f"table: skipped {path}: {reason}", file=sys.stderr)
-        if options.without_edges:
-            source = replace(source, rows=without_edges(source.rows))
+        asked, edges = (source, options.machine, options.commit), not options.without_edges
         if options.roofline:
-            lines = roofline_table.report(source, options.machine, options.commit)
+            lines = roofline_table.report(*asked, edges=edges)
         else:
-            suite = SUITES[options.suite]
-            lines = report(source, options.machine, options.commit, options.losses, suite)
+            lines = report(*asked, options.losses, SUITES[options.suite], edges=edges)
         print("\n".join(lines), flush=True)
     except BrokenPipeError:
         # The reader, such as `head`, has what it wanted; Python writes once more when it ends.

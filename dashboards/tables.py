@@ -3,14 +3,17 @@
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from benchmarks.cases import was_left_out
-from dashboards import figures, summary, text
+from dashboards import order, summary, text
 from dashboards.history import Commit
 from dashboards.suites import KERNELS, Suite
 
+ByPoint = Mapping[tuple[str, str], Mapping[Any, Any]]
+"""(case, implementation) → a row of timings."""
 MOST_CHANGES = 300
 """Changed compile-only figures that a page lists; the worst come first."""
 
@@ -138,18 +141,18 @@ def cases(rows: pd.DataFrame, newest: pd.DataFrame, further: Columns | None = No
     Those that have times come first. `further` columns stand behind the speedups.
     """
     further = further or Columns((), {})
-    times = summary.timings(rows).set_index(["case", "variant"])
-    variants = figures.ordered_variants(times.index.get_level_values("variant").unique())
-    timed = set(times[times["status"] == "ok"].index.get_level_values("case"))
+    times = by_point(summary.timings(rows))
+    variants = order.ordered_variants({variant for _, variant in times})
+    timed = {case for (case, _), row in times.items() if row["status"] == "ok"}
     speedups = {str(row["case"]): row for row in newest.to_dict("records")}
     body = []
-    for case in figures.timed_first(speedups, timed):
+    for case in order.timed_first(speedups, timed):
         row = speedups[case]
         cells = [word(case, 80, href=f"#{text.query({'case': case})}")]
         for variant in variants:
             cells.append(_variant_cell(times, case, variant))
         key = (case, summary.OURS)
-        error = float(times.at[key, "error"]) if key in times.index else math.nan
+        error = float(times[key]["error"]) if key in times else math.nan
         shown = f"{error:.1e}" if math.isfinite(error) else "–"
         cells += [ratio_cell(row["over_eager"]), ratio_cell(row["over_best"]), *further.of(case)]
         cells += [Cell(shown, text.number(error, 6)), word(remarks(times, case, variants))]
@@ -159,18 +162,24 @@ def cases(rows: pd.DataFrame, newest: pd.DataFrame, further: Columns | None = No
     return Table(("Case", *names, *tail), tuple(body))
 
 
-def remarks(times: pd.DataFrame, case: str, variants: Iterable[str]) -> str:
+def by_point(times: pd.DataFrame) -> ByPoint:
+    """Timings of one commit and one operator or model by case and implementation."""
+    rows = times[["case", "variant", "value", "low", "high", "status", "reason", "error"]]
+    return {(row["case"], row["variant"]): row for row in rows.to_dict("records")}
+
+
+def remarks(times: ByPoint, case: str, variants: Iterable[str]) -> str:
     """Why an implementation has no time, or what to know of it: `kernl: out of memory`."""
-    reasons = ((name, str(times.at[(case, name), "reason"]))
-               for name in variants if (case, name) in times.index)  # fmt: skip
+    reasons = (
+        (name, str(times[case, name]["reason"])) for name in variants if (case, name) in times
+    )
     return "; ".join(f"{name}: {reason}" for name, reason in reasons if reason)
 
 
-def _variant_cell(times: pd.DataFrame, case: str, variant: str) -> Cell:
-    key = (case, variant)
-    if key not in times.index:
+def _variant_cell(times: ByPoint, case: str, variant: str) -> Cell:
+    row = times.get((case, variant))
+    if row is None:
         return Cell("–", None, note="not run")
-    row = times.loc[key]
     if row["status"] != "ok":
         return Cell(str(row["status"]), None)
     return duration_cell(float(row["value"]), float(row["low"]), float(row["high"]))
@@ -208,7 +217,7 @@ def totals(
             cells.append(Cell(text.count(total, metric), text.number(total, 9), tone, note))
         cases = f"{int(part['measured'].min())} of {int(part['cases'].max())}"
         body.append((*cells, Cell(cases, text.number(float(part["measured"].min())))))
-    body.sort(key=lambda cells: (cells[0].text, figures.natural(cells[1].text)))
+    body.sort(key=lambda cells: (cells[0].text, order.natural(cells[1].text)))
     return Table(("Operator", "Architecture", *_metric_headings(), "Cases compiled"), tuple(body))
 
 
@@ -264,7 +273,7 @@ def codegen_cases(rows: pd.DataFrame) -> Table:
         else:
             remarks.setdefault(key, set()).add(str(row["reason"] or row["status"]))
     body = []
-    for key in sorted(values, key=lambda k: (figures.natural(k[0]), figures.natural(k[1]))):
+    for key in sorted(values, key=lambda k: (order.natural(k[0]), order.natural(k[1]))):
         cells = [word(key[0], 80, href=f"#{text.query({'compiled': key[0]})}"), word(key[1], 24)]
         for metric in text.METRIC_TITLES:
             value = values[key].get(metric, math.nan)

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote, urlencode
 
+import pandas as pd
 from markupsafe import Markup
 
 LONGEST = 160
@@ -143,6 +144,17 @@ def count(value: float, metric: str) -> str:
 def unit(metric: str) -> str:
     """The unit in which pages show `metric`."""
     return _METRIC_UNITS.get(metric, "")
+
+
+def fact(value: object) -> str:
+    """A fact of a run in words; empty where it is unknown."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, pd.Timestamp):
+        return f"{value:%Y-%m-%d %H:%M:%S} UTC"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return short(value, 80)
 
 
 def query(fields: dict[str, str]) -> str:

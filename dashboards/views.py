@@ -12,13 +12,15 @@ from dashboards import (
     model_tables,
     roofline,
     scatter,
-    shards,
     summary,
     tables,
     text,
 )
+from dashboards.cube import ABSENT, Cube
 from dashboards.drawing import Drawing
 from dashboards.history import Commit
+from dashboards.preview import Preview, of_times, spark
+from dashboards.series_files import SeriesFiles
 from dashboards.source import Source, frozen_only
 from dashboards.suites import KERNELS, MODELS, Suite
 from dashboards.summary import FrozenCases, Summary
@@ -29,11 +31,12 @@ _TITLE_KEYS = ("gpu", "driver", "cuda", "torch", "triton", "ptxas")
 
 @dataclass(frozen=True)
 class OpLine:
-    """One operator's summary on one machine."""
+    """One operator's summary on one machine; `spark` is how its speedup went, as a small line."""
 
     op: str
     href: str
     summary: Summary
+    spark: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class SpeedView:
     lines are `opt_in`. `against` and `parts` are a model's: kernl against each implementation, and
     each half of kernl alone. `ceilings` says what the roofline of an operator's cases is made of;
     it is empty where nothing is known of any time. `shown` are the cases of an operator or model as
-    its figure offers them, and `series` the files that it loads for one.
+    its figure offers them, `series` the files that it loads for one, and `preview` what it shows of
+    the first until it is there.
     """
 
     machine: str
@@ -62,13 +66,18 @@ class SpeedView:
     parts: Table | None = None
     ceilings: str = ""
     shown: tuple[str, ...] = ()
-    series: shards.SeriesFiles | None = None
+    series: SeriesFiles | None = None
+    preview: Preview | None = None
     drawings: Mapping[str, Drawing] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class CodegenView:
-    """Compile-only figures of one machine at its newest measured commit."""
+    """Compile-only figures of one machine at its newest measured commit.
+
+    `shown` are the cases of an operator as its figures offer them, `series` the files that they
+    load for one, and `places` the numbers of the commits that they show.
+    """
 
     machine: str
     newest: Commit
@@ -76,6 +85,9 @@ class CodegenView:
     totals: Table
     changes: Table
     cases: Table | None = None
+    shown: tuple[str, ...] = ()
+    series: SeriesFiles | None = None
+    places: tuple[int, ...] = ()
     drawings: Mapping[str, Drawing] = field(default_factory=dict)
 
 
@@ -103,40 +115,42 @@ def speed(
 ) -> SpeedView | None:
     """Speed on `machine`, over a whole suite or of `op`; None where nothing was measured."""
     order = source.measured_commits(suite.name, machine, op)
-    if not order:
+    cube = source.cube(suite.name, machine, op)
+    if not order or cube is None:
         return None
-    rows = source.part(suite.name, machine, op)
-    rows = rows[rows["commit"].isin([commit.id for commit in order])]
-    frame = summary.speedups(rows, suite.name)
-    last = frame["commit"] == order[-1].id
-    newest = frame[last]
+    rows = source.rows(machine, order[-1].id, suite.name, op)
+    newest = summary.speedups(rows, suite.name)
     headline = [op] if op is not None else source.headline(suite)
-    counted = frame["op"].isin(headline)
+    counted = newest["op"].isin(headline)
     frozen = source.frozen_of(suite)
     view = SpeedView(
         machine=machine,
         facts=facts(source, machine, order[-1].id),
         newest=order[-1],
         commits=len(order),
-        summary=summary.summarise(frame[last & counted], frozen_only(frozen, headline)),
+        summary=summary.summarise(newest[counted], frozen_only(frozen, headline)),
         coverage_known=frozen is not None,
-        ops=_lines(frame[last & counted], frozen, hrefs),
-        opt_in=_lines(frame[last & ~counted], frozen, hrefs),
+        ops=_lines(newest[counted], frozen, hrefs),
+        opt_in=_lines(newest[~counted], frozen, hrefs),
     )
     if op is not None:
+        shown = tuple(figures.most_timed(cube))
         view = replace(
             view,
-            shown=tuple(figures.most_timed(summary.timings(rows, suite.name))),
-            series=shards.SeriesFiles.of(machine, suite.name, op),
+            shown=shown,
+            preview=of_times(cube, shown[0], suite.unit) if shown else None,
+            series=SeriesFiles.of(machine, suite.name, op),
         )
-        rows = rows[rows["commit"] == order[-1].id]
         return _of_one(view, source, rows, newest, suite)
     changes = history.environment_changes(source.runs, machine, order)
+    trend = figures.mean_trend(cube, headline, order, changes, suite)
+    own = {choice.label: spark(choice.traces[0]["y"]) for choice in trend.choices}
     return replace(
         view,
+        ops=tuple(replace(line, spark=own.get(line.op, ())) for line in view.ops),
         losses=tables.losses(newest, hrefs, source.opt_in, suite),
         unmeasured=tables.unmeasured(newest, hrefs, source.opt_in, suite),
-        drawings={"trend": figures.mean_trend(frame[counted], order, changes, suite)},
+        drawings={"trend": trend},
     )
 
 
@@ -154,12 +168,13 @@ def _of_one(
     if len(heated) and (suite is not MODELS or heated["case"].nunique() > 1):
         drawings["heat"] = heat.heat_map(heated)
     if suite is not MODELS:
-        amounts = roofline.derived(rows, source.runs, source.costs)
-        drawings |= scatter.drawings(rows, amounts, roofline.measured(rows, source.runs))
+        runs = source.runs[source.runs["commit"] == view.newest.id]
+        amounts = roofline.derived(rows, runs, source.costs)
+        drawings |= scatter.drawings(rows, amounts, roofline.measured(rows, runs))
         return replace(
             view,
             cases=tables.cases(rows, newest, roofline.columns(amounts)),
-            ceilings=(roofline.ceilings(rows, source.runs) or "nothing") if len(amounts) else "",
+            ceilings=(roofline.ceilings(rows, runs) or "nothing") if len(amounts) else "",
             drawings=drawings,
         )
     by_shape = heat.grid(newest)
@@ -192,26 +207,42 @@ def codegen(
 ) -> CodegenView | None:
     """Compile-only figures of `machine`; None where nothing was measured."""
     order = source.measured_commits("codegen", machine, op)
-    if not order:
+    cube = source.cube("codegen", machine, op)
+    if not order or cube is None:
         return None
-    rows = summary.codegen(source.part("codegen", machine, op))
-    rows = rows[rows["commit"].isin([c.id for c in order])]
     newest, previous = order[-1], order[-2] if len(order) > 1 else None
-    known = set(rows["metric"])
-    drawings = (
-        {m: figures.codegen_trend(rows, m, order) for m in text.METRIC_TITLES if m in known}
-        if op is not None
-        else {}
+    rows = summary.codegen(
+        pd.concat(source.rows(machine, commit.id, "codegen", op) for commit in order[-2:])
     )
-    return CodegenView(
+    drawings = {}
+    if op is not None:
+        known = dict(zip(cube.points.metrics, _said(cube), strict=True))
+        shown = [metric for metric in text.METRIC_TITLES if known.get(metric)]
+        drawings = {metric: figures.codegen_trend(cube, metric, order) for metric in shown}
+    view = CodegenView(
         machine=machine,
         newest=newest,
         previous=previous,
         totals=_without_op(tables.totals(rows, machine, previous, newest, hrefs), op),
         changes=_without_op(tables.changes(rows, machine, previous, newest, hrefs), op),
-        cases=tables.codegen_cases(rows[rows["commit"] == newest.id]) if op is not None else None,
         drawings=drawings,
     )
+    if op is None:
+        return view
+    number = {commit.id: place for place, commit in enumerate(source.commits)}
+    said = (cube.status != ABSENT).any(axis=(0, 2, 3))
+    return replace(
+        view,
+        cases=tables.codegen_cases(rows[rows["commit"] == newest.id]),
+        shown=tuple(case for _, case in cube.cases_of(said)),
+        series=SeriesFiles.of(machine, "codegen", op),
+        places=tuple(number[commit.id] for commit in order),
+    )
+
+
+def _said(cube: Cube) -> list[bool]:
+    """Which metrics of a cube any commit says something of."""
+    return [bool(one) for one in (cube.status != ABSENT).any(axis=(0, 1, 2))]
 
 
 def _without_op(table: Table, op: str | None) -> Table:

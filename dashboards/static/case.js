@@ -185,6 +185,7 @@
       row.appendChild(cell(isFinite(time.value / ours) ? (time.value / ours).toFixed(2) + "×" : "–", true));
       row.appendChild(cell(last.error === null ? "–" : last.error.toExponential(1), true));
       row.appendChild(cell(String(last.samples.length), true));
+      row.appendChild(cell(last.clock === null ? "–" : last.clock + " MHz", true));
       row.appendChild(cell(last.status + (last.reason ? ": " + last.reason : "")));
       row.appendChild(cell(all.commits[last.commit][0].slice(0, 8) + " " + all.commits[last.commit][1]));
       row.appendChild(cell(last.version));
@@ -200,10 +201,11 @@
     if (!last) {
       return;
     }
-    Object.keys(last.run).forEach(function (key) {
+    var facts = now.series.runs[last.run] || {};
+    Object.keys(facts).forEach(function (key) {
       var pair = document.createElement("div");
       pair.appendChild(columns.element("dt", key.replace(/_/g, " ")));
-      pair.appendChild(columns.element("dd", last.run[key]));
+      pair.appendChild(columns.element("dd", facts[key]));
       list.appendChild(pair);
     });
     var commit = all.commits[last.commit][0];

@@ -471,7 +471,10 @@
       fill();
     });
     by("csv").addEventListener("click", function () {
-      page.download("kernl-compare.csv", [told.HEADINGS].concat(shown().map(told.texts)));
+      page.download("kernl-compare", [told.HEADINGS].concat(shown().map(told.texts)));
+    });
+    page.offerParquet(by("csv"), "kernl-compare", function () {
+      return told.downloaded(shown());
     });
     Array.prototype.forEach.call(
       by("compared").tHead.querySelectorAll("[data-order]"),

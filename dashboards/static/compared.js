@@ -216,11 +216,13 @@
     });
   }
 
+  function hasInterval(said) {
+    return isFinite(said.low) && isFinite(said.high) && said.low !== said.high;
+  }
+
   function interval(one) {
     var said = one.said;
-    return isFinite(said.low) && isFinite(said.high) && said.low !== said.high
-      ? columns.percent(said.low) + " to " + columns.percent(said.high)
-      : "";
+    return hasInterval(said) ? columns.percent(said.low) + " to " + columns.percent(said.high) : "";
   }
 
   var HEADINGS = [
@@ -228,13 +230,49 @@
     "99 % interval", "verdict", "why",
   ];
 
-  /** A row of the download. */
+  /** A row of the download as CSV. */
   function texts(one) {
     return [
       one.name, one.case, one.suite === "codegen" ? one.variant + " " + one.metric : "",
       (columns.units[one.suite] || ["", ""])[1], value(one.base, one), value(one.head, one),
       columns.percent(one.said.ratio), interval(one), one.said.verdict, why(one),
     ];
+  }
+
+  /** The same rows as columns, with numbers in full: times in the unit, changes as ratios. */
+  function downloaded(list) {
+    var said = list.map(texts);
+
+    function words(place) {
+      var values = said.map(function (row) {
+        return row[place];
+      });
+      return { name: HEADINGS[place], kind: "text", values: values };
+    }
+
+    function numbers(name, find) {
+      var values = list.map(find).map(function (number) {
+        return isNaN(number) ? null : number;
+      });
+      return { name: name, kind: "number", values: values };
+    }
+
+    function amount(side) {
+      return numbers(side, function (one) {
+        return one[side] ? good(one[side]) * (columns.units[one.suite] || [1])[0] : NaN;
+      });
+    }
+
+    function end(name) {
+      return numbers("99 % interval, " + name, function (one) {
+        return hasInterval(one.said) ? one.said[name] : NaN;
+      });
+    }
+
+    return [0, 1, 2, 3].map(words).concat(
+      [amount("base"), amount("head"), numbers("head over base", ratioOf), end("low"), end("high")],
+      [8, 9].map(words)
+    );
   }
 
   function value(row, one) {
@@ -257,6 +295,7 @@
     ratioOf: ratioOf,
     interval: interval,
     texts: texts,
+    downloaded: downloaded,
     value: value,
     why: why,
   };

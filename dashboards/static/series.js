@@ -7,6 +7,9 @@
   var columns = window.KERNL_COLUMNS;
   var page = window.KERNL_PAGE;
 
+  /** With more commits than so many, intervals are bands and lines have no marks. */
+  var BARS = 120;
+
   /** The one of a theme's dashes or symbols that an implementation has. */
   function own(kind, variant) {
     var some = page.theme()[kind];
@@ -122,6 +125,24 @@
     return { shapes: shapes, annotations: notes };
   }
 
+  /** The intervals of a trace as a band around its line: bars of hundreds of commits are a thicket. */
+  function band(trace) {
+    var known = trace.y.map(function (_, at) { return at; }).filter(function (at) {
+      return trace.y[at] !== null && trace.error_y.array[at] !== null && trace.error_y.arrayminus[at] !== null;
+    });
+    function edge(at, side) {
+      return side > 0 ? trace.y[at] + trace.error_y.array[at] : trace.y[at] - trace.error_y.arrayminus[at];
+    }
+    return {
+      type: "scatter", mode: "lines", name: trace.name, meta: trace.meta, showlegend: false,
+      x: known.concat(known.slice().reverse()), hoverinfo: "skip", fill: "toself",
+      y: known.map(function (at) { return edge(at, 1); }).concat(
+        known.slice().reverse().map(function (at) { return edge(at, -1); })
+      ),
+      line: { width: 0 },
+    };
+  }
+
   function trend(now, all) {
     var unit = columns.units[now.suite];
     var of = unpacked(now.series);
@@ -130,10 +151,11 @@
     var labels = places.map(function (place) {
       return plain(columns.commitLabel(all, now.series.commits[place]));
     });
+    var many = places.length > BARS;
     var traces = now.series.variants.map(function (name, variant) {
       var first = (now.at * now.series.variants.length + variant) * count;
       var trace = {
-        type: "scatter", mode: "lines+markers", name: name, x: [], y: [], text: labels,
+        type: "scatter", mode: many ? "lines" : "lines+markers", name: name, x: [], y: [], text: labels,
         customdata: [], connectgaps: true, meta: { role: name },
         line: { width: 2.4, dash: own("dashes", variant) },
         marker: { size: 7, symbol: own("symbols", variant) },
@@ -162,6 +184,13 @@
         return value !== null;
       });
     });
+    if (many) {
+      var bands = traces.map(band);
+      traces.forEach(function (trace) {
+        delete trace.error_y;
+      });
+      traces = bands.concat(traces);
+    }
     var moved = rings(now, places, unit[0]);
     var lines = uprights(now, places);
     return {
@@ -218,11 +247,24 @@
     };
   }
 
+  /** A trace in its colours; a band is that of its line, but pale. */
+  function painted(trace, index) {
+    var found = page.paint(trace, index);
+    if (trace.fill) {
+      found.fillcolor = found.line.color + "33";
+    }
+    return found;
+  }
+
   /** Draws a figure of this file, or of it nothing where it has no lines; says whether it has. */
   function draw(plot, figure) {
+    var first = plot.querySelector(".preview");
+    if (first) {
+      first.remove();
+    }
     if (figure.traces.length && window.Plotly) {
       figure.layout.template = page.theme().template;
-      window.Plotly.react(plot, figure.traces.map(page.paint), figure.layout, {
+      window.Plotly.react(plot, figure.traces.map(painted), figure.layout, {
         displayModeBar: false, responsive: true,
       });
     }

@@ -3,8 +3,10 @@
 (function () {
   "use strict";
 
+  /* What the figures are made of; empty as long as Plotly comes later. */
   var shards = window.KERNL_FIGURES || {};
   var themes = window.KERNL_THEMES || {};
+  var later = document.body.dataset.later;
   var root = document.documentElement;
   var dark = window.matchMedia("(prefers-color-scheme: dark)");
 
@@ -45,7 +47,7 @@
       return;
     }
     var theme = themes[themeName()];
-    var chosen = figure.choices[Number(plot.dataset.choice || 0)] || [];
+    var chosen = figure.shown || figure.choices[Number(plot.dataset.choice || 0)] || [];
     var traces = figure.data.map(function (trace, index) {
       return paint(Object.assign({}, trace, chosen[index]), index, theme);
     });
@@ -57,12 +59,14 @@
   }
 
   var plots = Array.prototype.slice.call(document.querySelectorAll(".plot:not([data-drawn-by])"));
-  plots.forEach(function (plot) {
-    var figure = shards[plot.id];
-    if (figure && figure.layout.height) {
-      plot.style.minHeight = figure.layout.height + "px";
-    }
-  });
+  function reserve() {
+    plots.forEach(function (plot) {
+      var figure = shards[plot.id];
+      if (figure && figure.layout.height) {
+        plot.style.minHeight = figure.layout.height + "px";
+      }
+    });
+  }
   var watcher = new IntersectionObserver(
     function (entries) {
       entries.forEach(function (entry) {
@@ -73,9 +77,76 @@
     },
     { rootMargin: "400px 0px" }
   );
-  plots.forEach(function (plot) {
-    watcher.observe(plot);
-  });
+  function watch() {
+    reserve();
+    plots.forEach(function (plot) {
+      watcher.observe(plot);
+    });
+  }
+
+  /** Loads Plotly and the figures, where a page shows drawings first, then calls done(). */
+  function fetchFigures(done) {
+    var files = later.split(" ");
+    later = "";
+    files.forEach(function (file, place) {
+      var script = document.createElement("script");
+      script.src = file;
+      script.async = false;
+      if (place === files.length - 1) {
+        script.addEventListener("load", function () {
+          shards = window.KERNL_FIGURES || {};
+          themes = window.KERNL_THEMES || {};
+          document.body.removeAttribute("data-later");
+          plots.forEach(function (plot) {
+            plot.textContent = "";
+          });
+          done();
+          watch();
+        });
+      }
+      document.head.appendChild(script);
+    });
+  }
+
+  var waiting = [];
+
+  /** Calls done() once Plotly is there, which a page may load late. */
+  function whenDrawable(done) {
+    if (later) {
+      waiting.push(done);
+      fetchFigures(function () {
+        waiting.splice(0).forEach(function (one) {
+          one();
+        });
+      });
+    } else if (window.Plotly || !waiting.length) {
+      done();
+    } else {
+      waiting.push(done);
+    }
+  }
+
+  if (later && document.body.dataset.soon !== undefined) {
+    window.addEventListener("load", function () {
+      window.setTimeout(function () {
+        whenDrawable(function () {});
+      }, 30);
+    });
+  } else if (later) {
+    plots.forEach(function (plot) {
+      ["pointerenter", "touchstart"].forEach(function (event) {
+        plot.addEventListener(
+          event,
+          function () {
+            whenDrawable(function () {});
+          },
+          { passive: true }
+        );
+      });
+    });
+  } else {
+    watch();
+  }
 
   var alsoRedrawn = [];
 
@@ -127,6 +198,12 @@
   }
 
   function choose(select) {
+    if (later && select.selectedIndex > 0) {
+      whenDrawable(function () {
+        choose(select);
+      });
+      return;
+    }
     select.dataset.figures.split(" ").forEach(function (id) {
       var plot = document.getElementById(id);
       var figure = shards[id];
@@ -284,8 +361,12 @@
 
   /* ---- downloads ---- */
 
+  function oneLine(text) {
+    return text.trim().replace(/\s+/g, " ");
+  }
+
   function csvText(text) {
-    var line = text.trim().replace(/\s+/g, " ");
+    var line = oneLine(text);
     /* A spreadsheet would run a text that begins like a formula. A number may begin so. */
     if (/^[=+\-@]/.test(line) && !/^[+-]?[0-9.]+( %)?$/.test(line)) {
       line = "'" + line;
@@ -298,10 +379,11 @@
     return number !== undefined ? number : csvText(cell.textContent);
   }
 
-  function save(name, lines) {
+  /** Saves a file under its name, which says of what type it is. */
+  function save(name, parts) {
     var link = document.createElement("a");
-    var content = lines.join("\r\n") + "\r\n";
-    link.href = window.URL.createObjectURL(new Blob(["\ufeff", content], { type: "text/csv" }));
+    var type = /\.csv$/.test(name) ? "text/csv" : "application/vnd.apache.parquet";
+    link.href = window.URL.createObjectURL(new Blob(parts, { type: type }));
     link.download = name;
     link.click();
     window.setTimeout(function () {
@@ -309,18 +391,61 @@
     }, 10000);
   }
 
+  function saveCsv(name, lines) {
+    save(name + ".csv", ["\ufeff", lines.join("\r\n") + "\r\n"]);
+  }
+
+  /** The shown part of a table as columns: of numbers where each cell has one to sort by. */
+  function tableColumns(table) {
+    var rows = Array.prototype.slice.call(table.rows);
+    var head = rows.shift();
+    return Array.prototype.map.call(head ? head.cells : [], function (heading, column) {
+      function hasNumber(row) {
+        return row.cells[column].dataset.value !== undefined;
+      }
+      var numeric = rows.length > 0 && rows.every(hasNumber);
+      var shown = rows.filter(function (row) {
+        return !row.hidden;
+      });
+      return {
+        name: oneLine(heading.textContent),
+        kind: numeric ? "number" : "text",
+        values: shown.map(function (row) {
+          var value = cellValue(row, column);
+          return !numeric ? oneLine(row.cells[column].textContent) : isNaN(value) ? null : value;
+        }),
+      };
+    });
+  }
+
+  /** Puts a button for Parquet beside one for CSV; clicked, it saves the columns that are found. */
+  function offerParquet(button, name, find) {
+    var other = document.createElement("button");
+    other.type = "button";
+    other.className = button.className;
+    other.textContent = "Download Parquet";
+    other.addEventListener("click", function () {
+      save(name + ".parquet", [window.KERNL_PARQUET(find())]);
+    });
+    button.insertAdjacentElement("afterend", other);
+  }
+
   Array.prototype.forEach.call(document.querySelectorAll("button[data-csv]"), function (button) {
+    var page = window.location.pathname.split("/").pop().replace(/\.html$/, "") || "index";
+    var table = document.getElementById(button.dataset.csv);
+    var name = "kernl-" + page + "-" + table.id;
     button.hidden = false;
     button.addEventListener("click", function () {
-      var table = document.getElementById(button.dataset.csv);
-      var page = window.location.pathname.split("/").pop().replace(/\.html$/, "") || "index";
       var rows = Array.prototype.filter.call(table.rows, function (row) {
         return !row.hidden;
       });
       var lines = rows.map(function (row) {
         return Array.prototype.map.call(row.cells, csvCell).join(",");
       });
-      save("kernl-" + page + "-" + table.id + ".csv", lines);
+      saveCsv(name, lines);
+    });
+    offerParquet(button, name, function () {
+      return tableColumns(table);
     });
   });
 
@@ -338,13 +463,30 @@
     theme: function () {
       return themes[themeName()];
     },
+    whenDrawable: whenDrawable,
+    /** Shows other values in a figure's first traces, and in its table; null for its own again. */
+    show: function (id, values) {
+      var plot = document.getElementById(id);
+      var figure = shards[id];
+      if (!plot || !figure) {
+        return;
+      }
+      var choice = values || figure.choices[0];
+      figure.shown = values;
+      fillTable(plot, choice);
+      if (plot.dataset.drawn) {
+        draw(plot);
+      }
+    },
+    /** Saves rows of text as name.csv. */
     download: function (name, rows) {
-      save(
+      saveCsv(
         name,
         rows.map(function (row) {
           return row.map(csvText).join(",");
         })
       );
     },
+    offerParquet: offerParquet,
   };
 })();

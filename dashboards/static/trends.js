@@ -30,6 +30,14 @@
     });
   }
 
+  /** Takes a figure away, and says why. */
+  function empty(plot, words) {
+    if (window.Plotly) {
+      window.Plotly.purge(plot);
+    }
+    plot.textContent = words;
+  }
+
   function follow(select) {
     var plot = document.getElementById(select.dataset.plot);
     var table = document.getElementById(select.dataset.plot + "-table");
@@ -40,13 +48,15 @@
     var now = null;
 
     function draw(all) {
-      series.draw(plot, series.trend(now, all));
+      if (!series.draw(plot, series.trend(now, all))) {
+        empty(plot, "Nothing was timed in this case yet.");
+      }
       fill(table, series.rows(now, all));
       plot.dataset.drawn = page.themeName();
     }
 
     function failed(words) {
-      plot.textContent = words + ". Build the site again.";
+      empty(plot, words + ". Build the site again.");
     }
 
     function load() {
@@ -74,7 +84,11 @@
                 series: found, at: place - part * listed.size, suite: select.dataset.suite,
                 moves: listed.moves[place], changes: of.changes[select.dataset.suite],
               };
-              draw(all);
+              page.whenDrawable(function () {
+                if (turn === asked) {
+                  draw(all);
+                }
+              });
             },
             failed
           );
@@ -125,5 +139,92 @@
     ).observe(plot);
   }
 
+  /* ---- the figures of compiled code, each of one metric ---- */
+
+  function compiled(select) {
+    var plots = select.dataset.plots.split(" ");
+    var metrics = select.dataset.metrics.split(" ");
+    var commits = select.dataset.commits.split(" ").map(Number);
+    var said = select.closest(".chooser").querySelector("[role=status]");
+    var folder = select.dataset.compiled;
+
+    /** What the traces of a metric's figure show of a case: one for each architecture. */
+    function values(found, at, metric) {
+      if (!found.columns) {
+        found.columns = columns.unpack(found.value);
+      }
+      var number = found.metrics.indexOf(metric);
+      var places = commits.map(function (commit) {
+        return found.commits.indexOf(commit);
+      });
+      return found.variants.map(function (_, variant) {
+        var first =
+          ((at * found.variants.length + variant) * found.metrics.length + number) *
+          found.commits.length;
+        var y = places.map(function (place) {
+          var value = place < 0 ? NaN : found.columns[first + place];
+          return isFinite(value) ? value : null;
+        });
+        return { y: y, customdata: y.map(function (value) { return words(value, metric); }) };
+      });
+    }
+
+    function words(value, metric) {
+      return value === null ? "not measured" : columns.amount(value, "codegen", metric);
+    }
+
+    function show() {
+      var wanted = select.value;
+      said.textContent = "";
+      if (!select.selectedIndex) {
+        plots.forEach(function (id) {
+          page.show(id, null);
+        });
+        return;
+      }
+      function failed(why) {
+        said.textContent = why + ". Build the site again.";
+      }
+      columns.load(
+        folder,
+        function (listed) {
+          var place = listed.cases.indexOf(wanted);
+          var part = Math.floor(place / listed.size);
+          columns.load(
+            folder + "-" + part,
+            function (found) {
+              if (select.value === wanted) {
+                plots.forEach(function (id, at) {
+                  page.show(id, values(found, place - part * listed.size, metrics[at]));
+                });
+              }
+            },
+            failed
+          );
+        },
+        failed
+      );
+    }
+
+    function readHash() {
+      var wanted = page.state().get("compiled");
+      var known = Array.prototype.some.call(select.options, function (option) {
+        return option.value === wanted;
+      });
+      if (known && select.value !== wanted) {
+        select.value = wanted;
+        show();
+      }
+    }
+
+    select.addEventListener("change", function () {
+      show();
+      page.remember("compiled", select.selectedIndex ? select.value : "");
+    });
+    window.addEventListener("hashchange", readHash);
+    readHash();
+  }
+
   Array.prototype.forEach.call(document.querySelectorAll("select[data-series]"), follow);
+  Array.prototype.forEach.call(document.querySelectorAll("select[data-compiled]"), compiled);
 })();

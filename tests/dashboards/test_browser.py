@@ -75,6 +75,9 @@ class Opened:
         dialog.dismiss()
 
     def draw_all(self) -> None:
+        if self.page.locator("[data-later] .plot").count():
+            self.page.locator(".plot").first.dispatch_event("pointerenter")
+            self.page.wait_for_function("() => !document.body.dataset.later", timeout=20_000)
         self.page.evaluate(SCROLL)
         self.page.wait_for_function(DRAWN, timeout=20_000)
 

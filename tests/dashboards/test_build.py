@@ -137,7 +137,7 @@ def test_a_file_or_a_link_is_never_replaced(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../out.html", "/etc/out.html", "a/../../out.html"])
 def test_a_page_outside_of_the_site_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(build.BuildError, match="outside"):
-        build.write({name: b"x"}, tmp_path / "site")
+        build.write([(name, b"x")], tmp_path / "site")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,13 +1,16 @@
 """What is kept of a side's samples."""
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks import record
 from benchmarks.compare import compare_samples
-from dashboards.evidence import Evidence, of_row, of_samples
+from dashboards import evidence
+from dashboards.evidence import Evidence, of_samples
+from tests.dashboards import synthetic
+from tests.dashboards.synthetic import row
 
 TIMES = [1.0e-5, 1.1e-5, 0.9e-5, 1.05e-5, 0.98e-5, 1.2e-5]
 EAGER = [2.0e-5, 2.2e-5, 1.9e-5, 2.05e-5, 2.0e-5, 2.3e-5]
@@ -18,10 +21,28 @@ def is_known(evidence: Evidence) -> tuple[bool, bool]:
     return not math.isnan(evidence.mean), not math.isnan(evidence.residual_mean)
 
 
-def row(
-    samples: list[float], status: str = "ok", value: float = 1e-5, run: str = "a"
-) -> dict[str, Any]:
-    return {"samples": tuple(samples), "status": status, "value": value, "run": run}
+def of_rows(*rows: dict[str, object]) -> dict[tuple[str, str], Evidence]:
+    """(suite, case) → the evidence of kernl's time in rows of one commit."""
+    (one,) = record.of_frame(synthetic.frame(list(rows)))
+    places, found = evidence.of_record(one)
+    frame = one.frame(places)
+    assert set(frame["variant"]) <= {"kernl"}
+    names = zip(frame["suite"], frame["case"], strict=True)
+    return {
+        name: Evidence(int(numbers[0]), *numbers[1:].tolist())
+        for name, numbers in zip(names, found, strict=True)
+    }
+
+
+def ours(**fields: object) -> dict[str, object]:
+    return row(**{"value": 1e-5, "samples": tuple(TIMES), "run": "a", **fields})
+
+
+def eager(**fields: object) -> dict[str, object]:
+    return ours(**{"variant": "eager", "samples": tuple(EAGER), **fields})
+
+
+CASE = ("kernels", "rows8_cols8.fp16")
 
 
 def test_the_numbers_are_those_of_the_logarithms() -> None:
@@ -62,14 +83,65 @@ def test_other_samples_than_those_taken_beside_are_no_drift() -> None:
 @pytest.mark.parametrize(
     ("control", "counts"),
     [
-        (row(EAGER), True),
-        (row(EAGER, run="b"), False),
-        (row(EAGER, status="failed"), False),
-        (row(EAGER, value=math.nan), False),
+        (eager(), True),
+        (eager(run="b"), False),
+        (eager(status="failed"), False),
+        (eager(value=math.nan), False),
         (None, False),
+        (eager(case="rows8_cols16.fp16"), False),
+        (eager(op="linear"), False),
+        (eager(suite="models"), False),
+        (eager(metric="other"), False),
+        (eager(variant="compile"), False),
     ],
 )
 def test_eager_counts_where_it_is_good_and_of_the_same_run(
-    control: dict[str, Any] | None, counts: bool
+    control: dict[str, object] | None, counts: bool
 ) -> None:
-    assert is_known(of_row(row(TIMES), control)) == (True, counts)
+    for rows in ([ours(), control], [control, ours()]):
+        found = of_rows(*(one for one in rows if one is not None))
+        assert is_known(found[CASE]) == (True, counts)
+        assert repr(found[CASE]) == repr(of_samples(TIMES, EAGER if counts else ()))
+
+
+def test_there_is_evidence_of_good_times_of_kernl_alone() -> None:
+    others = [
+        ours(case="a", status="failed", value=math.nan),
+        ours(case="b", status="skipped", value=math.nan),
+        ours(case="c", suite="codegen", metric="registers", value=40),
+        eager(case="d"),
+    ]
+    model = ours(suite="models", samples=tuple(EAGER))
+    found = of_rows(ours(), *others, model)
+    assert list(found) == [CASE, ("models", CASE[1])]
+    assert of_rows(*others) == {}
+    assert math.isnan(found[CASE].residual_mean)
+    assert found["models", CASE[1]].mean == of_samples(EAGER).mean
+
+
+def test_the_evidence_of_many_rows_is_that_of_each() -> None:
+    """All of one count are worked out together; the numbers are the same to the last bit."""
+    draw = np.random.default_rng(5)
+    rows: list[dict[str, object]] = []
+    expected: dict[tuple[str, str], Evidence] = {}
+    for number in range(400):
+        count, other = draw.choice([0, 1, 4, 5, 6, 20, 30, 31], 2)
+        other = count if draw.random() < 0.7 else other
+        samples, beside = (
+            (10 ** draw.uniform(-7, -1) * np.exp(draw.normal(0, 0.02, some))).tolist()
+            for some in (count, other)
+        )
+        for some in (samples, beside):
+            if some and draw.random() < 0.05:
+                some[draw.integers(len(some))] = draw.choice([0.0, -1.0, math.nan, math.inf])
+        case = f"rows{number}.fp16"
+        run = draw.choice(["a", "b"])
+        rows.append(ours(case=case, samples=tuple(samples), run=run))
+        rows.append(eager(case=case, samples=tuple(beside), run=draw.choice(["a", "b"])))
+        expected["kernels", case] = of_samples(samples, beside if rows[-1]["run"] == run else ())
+    found = of_rows(*(rows[at] for at in draw.permutation(len(rows))))
+    assert found.keys() == expected.keys()
+    for key, one in expected.items():
+        assert repr(found[key]) == repr(one), key
+    known = [is_known(one) for one in expected.values()]
+    assert all(known.count(kind) > 50 for kind in ((True, True), (True, False), (False, False)))

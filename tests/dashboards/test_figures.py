@@ -1,20 +1,51 @@
 """Figures hold the traces, units and axes that they should."""
 
 import math
+import re
 
-import pandas as pd
+import numpy as np
 import pytest
 
-from dashboards import drawing, figures, heat, history, summary, tables
+from benchmarks.cases import NOT_SELECTED
+from dashboards import drawing, figures, heat, history, order, ratios, summary, tables, text
+from dashboards.cube import Cube
+from dashboards.drawing import Drawing
+from dashboards.ratios import Ratios, Trend
+from dashboards.source import Source
 from tests.dashboards import synthetic
 from tests.dashboards.synthetic import row
 
+MACHINE = "nvidia-h200"
 STORE = synthetic.store(ops=("softmax", "linear"), count=6, commits=3)
-ORDER = history.commits(STORE.rows)
+SOURCE = Source.of(STORE)
+ORDER = SOURCE.commits
+OPS = ("softmax", "linear")
+
+
+def cube_of(
+    *rows: dict[str, object], suite: str = "kernels", machine: str = MACHINE, op: str = "softmax"
+) -> Cube:
+    """What all commits measured of an operator."""
+    store = synthetic.Store(synthetic.frame(list(rows)), synthetic.runs_frame([]))
+    found = Source.of(store).cube(suite, machine, op)
+    assert found is not None
+    return found
+
+
+def mean_trend(source: Source = SOURCE, changes: tuple[history.Change, ...] = ()) -> Drawing:
+    cube = source.cube("kernels", MACHINE)
+    assert cube is not None
+    return figures.mean_trend(cube, OPS, source.commits, changes)
+
+
+def codegen_trend(metric: str, source: Source = SOURCE) -> Drawing:
+    cube = source.cube("codegen", "compile-only", "softmax")
+    assert cube is not None
+    return figures.codegen_trend(cube, metric, source.commits)
 
 
 def test_mean_trend_has_a_log_axis_around_one() -> None:
-    found = figures.mean_trend(summary.speedups(STORE.rows), ORDER)
+    found = mean_trend()
     names = [trace.name for trace in found.figure.data]
     assert names == ["over eager", "over the best alternative", "1×"]
     axis = found.figure.layout.yaxis
@@ -25,7 +56,7 @@ def test_mean_trend_has_a_log_axis_around_one() -> None:
 
 def test_mean_trend_values_are_the_summary_s() -> None:
     frame = summary.speedups(STORE.rows)
-    found = figures.mean_trend(frame, ORDER)
+    found = mean_trend()
     last = frame[frame["commit"] == ORDER[-1].id]
     expected = summary.geometric_mean(last["over_eager"])
     assert found.figure.data[0].y[-1] == pytest.approx(expected, rel=1e-3)
@@ -34,13 +65,39 @@ def test_mean_trend_values_are_the_summary_s() -> None:
     assert found.choices[2].traces[1]["y"][-1] == pytest.approx(expected, rel=1e-3)
 
 
-A, B, C, D = (f"{name * 40}" for name in "abcd")
+def test_mean_trend_is_over_the_named_operators_and_the_commits_that_are_asked_for() -> None:
+    cube = SOURCE.cube("kernels", MACHINE)
+    assert cube is not None
+    found = figures.mean_trend(cube, ["linear", "unknown"], ORDER[1:])
+    assert [choice.label for choice in found.choices] == ["all operators", "linear"]
+    linear = mean_trend().choices[1]
+    assert linear.label == "linear"
+    for every, some in zip(linear.traces, found.choices[0].traces, strict=True):
+        assert list(some["y"]) == list(every["y"])[1:]
+        assert len(some["y"]) == len(ORDER) - 1
+
+
+def test_operators_of_other_machines_are_no_choices_of_a_trend() -> None:
+    rows = [
+        row(op=op, machine=machine, variant=variant)
+        for op, machine in (("softmax", MACHINE), ("softmax", "other"), ("linear", "other"))
+        for variant in ("kernl", "eager")
+    ]
+    source = Source.of(synthetic.Store(synthetic.frame(rows), synthetic.runs_frame([])))
+    labels = [choice.label for choice in mean_trend(source).choices]
+    assert labels == ["all operators", "softmax"]
+
+
+A, B, C, D = COMMITS = [f"{name * 40}" for name in "abcd"]
 
 
 def trend_of(
     column: str, *points: tuple[str, str, str, float], failed: tuple[str, str] = ("", "")
-) -> pd.DataFrame:
-    """The trend of (commit, case, implementation, seconds); `failed` (commit, case) of kernl."""
+) -> Trend:
+    """The trend of (commit, case, implementation, seconds); `failed` (commit, case) of kernl.
+
+    It has all of the commits: each has a case that it did not ask for.
+    """
     rows = [
         row(commit=commit, case=f"{case}.fp16", variant=variant, value=value)
         for commit, case, variant, value in points
@@ -48,8 +105,17 @@ def trend_of(
     if failed[0]:
         rows += [row(commit=failed[0], case=f"{failed[1]}.fp16", variant="kernl", status="failed")]
         rows[-1]["value"] = math.nan
-    frame = summary.speedups(synthetic.frame(rows))
-    return summary.trend(frame, column, (A, B, C, D))
+    left_out = {"status": "skipped", "reason": NOT_SELECTED, "value": math.nan}
+    rows += [row(commit=commit, case="other.fp16", **left_out) for commit in COMMITS]
+    cube = cube_of(*rows)
+    assert list(cube.commits) == COMMITS
+    of = {"over_eager": ratios.over_eager, "over_best": ratios.over_best}[column]
+    return of(Ratios.of(cube))
+
+
+def known(trend: Trend) -> list[float]:
+    """The mean of the commits that have one."""
+    return [mean for mean in trend.mean.tolist() if not math.isnan(mean)]
 
 
 def both(commit: str, case: str, eager: float, kernl: float) -> list[tuple[str, str, str, float]]:
@@ -63,27 +129,25 @@ def test_a_trend_compares_like_with_like() -> None:
     found = trend_of("over_eager", *points)
     newest = 3200 ** (1 / 3)  # as the summary says it
     before = newest / 2**0.5  # one of two cases doubled
-    assert list(found["mean"]) == pytest.approx([before, before, newest, newest])
-    assert list(found["cases"]) == [1, 2, 2, 3]
-    assert list(found["measured"]) == [1, 1, 1, 2]
-    assert trend_of("over_eager", *points[:2])["mean"].iloc[0] == 2.0, "all that there is"
+    assert list(found.mean) == pytest.approx([before, before, newest, newest])
+    assert list(found.cases) == [1, 2, 2, 3]
+    assert list(found.measured) == [1, 1, 1, 2]
+    assert trend_of("over_eager", *points[:2]).mean[0] == 2.0, "all that there is"
 
 
 def test_a_trend_ends_where_two_commits_share_no_case() -> None:
     points = [*both(A, "x", 2.0, 1.0), *both(A, "y", 2.0, 1.0), *both(C, "z", 8.0, 1.0)]
     points += [*both(B, "y", 2.0, 1.0)]
-    assert list(trend_of("over_eager", *points)["mean"].dropna()) == pytest.approx(
-        [32 ** (1 / 3)] * 3
-    )
+    assert known(trend_of("over_eager", *points)) == pytest.approx([32 ** (1 / 3)] * 3)
     gone = [(B, "x", "eager", 2.0), *both(C, "z", 8.0, 1.0)]
     found = trend_of("over_eager", *both(A, "x", 2.0, 1.0), *gone, failed=(B, "x"))
-    assert list(found["mean"].isna()) == [True, True, False, True]
-    assert found["mean"].iloc[2] == pytest.approx(8.0)
+    assert list(np.isnan(found.mean)) == [True, True, False, True]
+    assert found.mean[2] == pytest.approx(8.0)
 
 
 def test_a_commit_that_measured_nothing_has_no_place_in_a_trend() -> None:
     points = both(A, "x", 2.0, 1.0) + both(C, "x", 2.0, 1.0)
-    assert list(trend_of("over_eager", *points)["mean"].isna()) == [False, True, False, True]
+    assert list(np.isnan(trend_of("over_eager", *points).mean)) == [False, True, False, True]
 
 
 def test_after_a_failure_nothing_is_kept() -> None:
@@ -91,8 +155,8 @@ def test_after_a_failure_nothing_is_kept() -> None:
     points += both(C, "y", 8.0, 1.0) + both(D, "x", 3.0, 1.0)
     found = trend_of("over_eager", *points, failed=(B, "x"))
     # y alone is known from A to D and stays as it is; what x was before is not what it is at D.
-    assert list(found["mean"].dropna()) == pytest.approx([24**0.5] * 3)
-    assert list(found["cases"]) == [2, 1, 1, 2]
+    assert known(found) == pytest.approx([24**0.5] * 3)
+    assert list(found.cases) == [2, 1, 1, 2]
 
 
 def test_eager_alone_is_no_best_alternative() -> None:
@@ -101,40 +165,44 @@ def test_eager_alone_is_no_best_alternative() -> None:
     points += [*both(C, "x", 4.0, 0.5), (C, "x", "compile", 1.0)]
     points += both(A, "y", 8.0, 1.0) + both(B, "y", 8.0, 1.0) + both(C, "y", 8.0, 1.0)
     found = trend_of("over_best", *points)
-    assert list(found["mean"].dropna()) == pytest.approx([4.0, 4.0, 4.0])
-    assert list(found["measured"]) == [2, 1, 2, 0]
+    assert known(found) == pytest.approx([4.0, 4.0, 4.0])
+    assert list(found.measured) == [2, 1, 2, 0]
     alone = both(A, "x", 4.0, 1.0) + both(B, "x", 4.0, 0.5)
-    assert list(trend_of("over_best", *alone)["mean"].dropna()) == pytest.approx([4.0, 8.0])
+    assert known(trend_of("over_best", *alone)) == pytest.approx([4.0, 8.0])
 
 
 def test_cases_with_times_come_first() -> None:
     """A page opens with the first, and a quick run leaves most of them out."""
     left_out = {"status": "skipped", "value": math.nan}
-    rows = synthetic.frame(
-        [
-            row(case="rows1.fp16", variant="kernl", **left_out),
-            row(case="rows16.fp16", variant="kernl", value=1e-6),
-            row(case="rows8.fp16", variant="kernl", value=1e-6),
-            row(case="rows9.fp16", variant="kernl", **left_out),
-        ]
-    )
-    order = ["rows8.fp16", "rows16.fp16", "rows1.fp16", "rows9.fp16"]
-    assert figures.most_timed(summary.timings(rows)) == order
-    table = tables.cases(rows, summary.speedups(rows))
+    rows = [
+        row(case="rows1.fp16", variant="kernl", **left_out),
+        row(case="rows16.fp16", variant="kernl", value=1e-6),
+        row(case="rows8.fp16", variant="kernl", value=1e-6),
+        row(case="rows9.fp16", variant="kernl", **left_out),
+    ]
+    expected = ["rows8.fp16", "rows16.fp16", "rows1.fp16", "rows9.fp16"]
+    assert figures.most_timed(cube_of(*rows)) == expected
+    frame = synthetic.frame(rows)
+    table = tables.cases(frame, summary.speedups(frame))
     shown = [cells[0].text for cells in table.rows]
-    assert shown == [case for case in order if case in shown]
-    assert shown[:2] == order[:2]
+    assert shown == [case for case in expected if case in shown]
+    assert shown[:2] == expected[:2]
 
 
 def test_cases_that_most_commits_timed_come_first() -> None:
-    rows = synthetic.frame(
-        [
-            row(case="rows8.fp16"),
-            row(case="rows16.fp16"),
-            row(case="rows16.fp16", commit=synthetic.commit_hash(1)),
-        ]
+    cube = cube_of(
+        row(case="rows8.fp16"),
+        row(case="rows8.fp16", variant="eager"),
+        row(case="rows16.fp16"),
+        row(case="rows16.fp16", commit=synthetic.commit_hash(1)),
     )
-    assert figures.most_timed(summary.timings(rows)) == ["rows16.fp16", "rows8.fp16"]
+    assert figures.most_timed(cube) == ["rows16.fp16", "rows8.fp16"]
+
+
+def test_cases_of_other_machines_are_not_offered() -> None:
+    elsewhere = row(case="rows16.fp16", machine="nvidia-a100")
+    cube = cube_of(row(case="rows8.fp16"), elsewhere)
+    assert figures.most_timed(cube) == ["rows8.fp16"]
 
 
 @pytest.mark.parametrize(
@@ -148,11 +216,51 @@ def test_cases_that_most_commits_timed_come_first() -> None:
     ],
 )
 def test_codegen_trend_has_a_line_an_architecture_and_a_unit(metric: str, unit: str) -> None:
-    rows = summary.codegen(STORE.rows)
-    found = figures.codegen_trend(rows[rows["op"] == "softmax"], metric, ORDER)
+    found = codegen_trend(metric)
     assert [trace.name for trace in found.figure.data] == ["sm_80", "sm_86", "sm_90", "sm_100"]
     assert found.figure.layout.yaxis.title.text == unit
-    assert len(found.choices) == 1 + 6
+    assert [choice.label for choice in found.choices] == [figures.ALL]
+
+
+@pytest.mark.parametrize("metric", synthetic.METRICS)
+def test_codegen_trend_values_are_the_summary_s(metric: str) -> None:
+    """Whatever became of the cases, of which one architecture has none at one commit."""
+    seeded = np.random.default_rng(synthetic.METRICS.index(metric))
+    broken: dict[str, object] = {"status": "failed", "value": math.nan}
+    skipped: dict[str, object] = {"status": "skipped", "value": math.nan, "reason": NOT_SELECTED}
+    changed: list[dict[str, object]] = [{}] * 6 + [
+        broken,
+        skipped,
+        {"value": math.nan},
+        {"value": 0.0},
+    ]
+    made = STORE.rows[STORE.rows["suite"] == "codegen"].to_dict("records")
+    rows = [
+        {**one, **changed[seeded.integers(len(changed))]}
+        for one in made
+        if (one["commit"], one["variant"]) != (ORDER[1].id, "sm_86") and seeded.random() < 0.9
+    ]
+    rows = [{**one, **broken} if one["variant"] == "sm_100" else one for one in rows]
+    frame = synthetic.frame(rows)
+    source = Source.of(synthetic.Store(frame, synthetic.runs_frame([])))
+    totals = summary.totals(frame[(frame["op"] == "softmax") & (frame["metric"] == metric)])
+    expected = totals.set_index(["variant", "commit"])
+    found = codegen_trend(metric, source)
+    for trace in found.figure.data:
+        for commit, value, note in zip(source.commits, trace.y, trace.customdata, strict=True):
+            if (trace.name, commit.id) not in expected.index:
+                assert (value, note) == (None, "not measured")
+                continue
+            total, measured, cases = expected.loc[
+                (trace.name, commit.id), ["total", "measured", "cases"]
+            ]
+            assert value == text.number(float(total), 7)
+            assert str(note).startswith(text.count(total, metric) if measured else "not measured")
+            counted = re.search(r"(mean|total) of (\d+) of (\d+) cases$", str(note))
+            assert counted
+            kind = "mean" if metric in summary.MEANS else "total"
+            assert counted.groups() == (kind, str(int(measured)), str(int(cases)))
+    assert {trace.name for trace in found.figure.data} == set(synthetic.ARCHITECTURES)
 
 
 def test_heat_map_is_symmetric_around_one_and_empty_where_nothing_was_measured() -> None:
@@ -177,15 +285,14 @@ def test_heat_map_is_symmetric_around_one_and_empty_where_nothing_was_measured()
 
 
 def test_environment_changes_are_drawn_and_named() -> None:
-    changes = [history.Change(ORDER[1].id, "driver 570 → 575")]
-    found = figures.mean_trend(summary.speedups(STORE.rows), ORDER, changes)
+    changes = (history.Change(ORDER[1].id, "driver 570 → 575"),)
+    found = mean_trend(changes=changes)
     assert [note.text for note in found.figure.layout.annotations] == ["driver 570 → 575"]
     assert found.figure.layout.shapes[0].x0 == 0.5
 
 
 def test_payload_carries_no_template_and_fits_its_choices() -> None:
-    rows = summary.codegen(STORE.rows)
-    found = figures.codegen_trend(rows[rows["op"] == "softmax"], "registers", ORDER)
+    found = codegen_trend("registers")
     payload = found.payload()
     assert "template" not in payload["layout"]
     for traces in payload["choices"]:
@@ -194,8 +301,7 @@ def test_payload_carries_no_template_and_fits_its_choices() -> None:
 
 
 def test_the_table_beside_a_figure_has_its_numbers() -> None:
-    rows = summary.codegen(STORE.rows)
-    found = figures.codegen_trend(rows[rows["op"] == "softmax"], "registers", ORDER)
+    found = codegen_trend("registers")
     table = drawing.table(found)
     assert table[0] == ["Commit", "sm_80", "sm_86", "sm_90", "sm_100"]
     assert len(table) == 1 + len(ORDER)
@@ -203,7 +309,7 @@ def test_the_table_beside_a_figure_has_its_numbers() -> None:
 
 
 def test_shapes_are_in_natural_order() -> None:
-    assert sorted(["r16_c8", "r8_c16", "r8_c8"], key=figures.natural) == [
+    assert sorted(["r16_c8", "r8_c16", "r8_c8"], key=order.natural) == [
         "r8_c8",
         "r8_c16",
         "r16_c8",

@@ -4,12 +4,13 @@ import os
 import subprocess
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from dashboards import history
 from tests.dashboards import synthetic
-from tests.dashboards.synthetic import row
+
+DAY = 1_767_225_600_000
+"""The first of January 2026 in milliseconds."""
 
 
 def git(repository: Path, *arguments: str) -> str:
@@ -38,20 +39,24 @@ def repository(tmp_path: Path) -> Path:
 
 def test_commits_of_one_second_are_ordered_by_ancestry(repository: Path) -> None:
     hashes = git(repository, "rev-list", "--reverse", "HEAD").split()
-    rows = synthetic.frame([row(commit=commit) for commit in reversed(hashes)])
-    found = history.commits(rows, repository)
+    found = history.commits(dict.fromkeys(reversed(hashes), DAY), repository)
     assert [commit.id for commit in found] == hashes
     assert [commit.subject for commit in found] == ["first", "second <script>", "third"]
     assert found[0].authored == "2026-02-03"
+    assert found[0].committed == "2026-01-01"
 
 
 def test_commits_are_ordered_by_date_before_ancestry(repository: Path) -> None:
     hashes = git(repository, "rev-list", "--reverse", "HEAD").split()
-    dates = pd.date_range("2026-01-01", periods=3, tz="UTC")[::-1]
-    rows = synthetic.frame(
-        [row(commit=c, committed_at=d) for c, d in zip(hashes, dates, strict=True)]
-    )
-    assert [commit.id for commit in history.commits(rows, repository)] == hashes[::-1]
+    dates = {commit: DAY - number * 86_400_000 for number, commit in enumerate(hashes)}
+    found = history.commits(dates, repository)
+    assert [commit.id for commit in found] == hashes[::-1]
+    assert [commit.committed for commit in found] == ["2025-12-30", "2025-12-31", "2026-01-01"]
+
+
+def test_a_commit_whose_date_is_unknown_comes_first_and_has_none() -> None:
+    found = history.commits({"a": DAY, "b": 0})
+    assert [(commit.id, commit.committed) for commit in found] == [("b", ""), ("a", "2026-01-01")]
 
 
 def test_foreign_and_hostile_hashes_do_not_cost_the_others_their_subjects(
@@ -59,17 +64,17 @@ def test_foreign_and_hostile_hashes_do_not_cost_the_others_their_subjects(
 ) -> None:
     head = git(repository, "rev-parse", "HEAD")
     names = [head, "f" * 40, "--output=x", "HEAD", "\n"]
-    found = history.commits(synthetic.frame([row(commit=name) for name in names]), repository)
+    found = history.commits(dict.fromkeys(names, DAY), repository)
     assert {commit.id: commit.subject for commit in found} == {
         head: "third", **dict.fromkeys(names[1:], ""),
     }  # fmt: skip
 
 
 def test_outside_of_git_there_are_no_subjects_and_no_errors(tmp_path: Path) -> None:
-    rows = synthetic.frame([row(commit=synthetic.commit_hash(n)) for n in range(3)])
+    names = [synthetic.commit_hash(n) for n in range(3)]
     for place in (tmp_path, tmp_path / "missing", None):
-        found = history.commits(rows, place)
-        assert [commit.id for commit in found] == sorted(rows["commit"])
+        found = history.commits(dict.fromkeys(names, DAY), place)
+        assert [commit.id for commit in found] == sorted(names)
         assert not any(commit.subject for commit in found)
 
 
@@ -78,13 +83,10 @@ def test_without_git_installed_there_are_no_subjects(
 ) -> None:
     head = git(repository, "rev-parse", "HEAD")
     monkeypatch.setenv("PATH", "")
-    assert history.commits(synthetic.frame([row(commit=head)]), repository)[0].subject == ""
+    assert history.commits({head: DAY}, repository)[0].subject == ""
 
 
 def test_environment_changes_name_what_changed_and_ignore_what_is_unknown() -> None:
-    rows = synthetic.frame(
-        [row(commit=c, committed_at=f"2026-01-0{n}") for n, c in enumerate("abcd", 1)]
-    )
     runs = synthetic.runs_frame(
         [
             {"machine": "m", "commit": "a", "started_at": "1", "torch": "2.11", "driver": "570"},
@@ -93,5 +95,6 @@ def test_environment_changes_name_what_changed_and_ignore_what_is_unknown() -> N
             {"machine": "other", "commit": "d", "started_at": "4", "torch": "9", "driver": "9"},
         ]
     )
-    found = history.environment_changes(runs, "m", history.commits(rows))
+    order = history.commits({commit: DAY + number for number, commit in enumerate("abcd")})
+    found = history.environment_changes(runs, "m", order)
     assert found == (history.Change("c", "driver 570 → 575, torch 2.11 → 2.12"),)

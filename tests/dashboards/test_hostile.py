@@ -15,7 +15,8 @@ TAGS = {
     "span", "nav", "ul", "li", "button", "circle", "path", "main", "h1", "h2", "h3", "p", "section",
     "code", "time", "br", "dl", "dt", "dd", "strong", "small", "b", "label", "input", "select",
     "option", "figure", "figcaption", "details", "summary", "table", "caption", "thead", "tbody",
-    "tr", "th", "td", "footer", "noscript", "wbr", "form", "fieldset", "legend", "pre",
+    "tr", "th", "td", "footer", "noscript", "wbr", "form", "fieldset", "legend", "pre", "line",
+    "polyline", "text",
 }  # fmt: skip
 
 
@@ -82,7 +83,7 @@ def test_data_shards_hold_no_markup(files: dict[str, bytes]) -> None:
 
 def test_pages_lie_flat_in_the_site(files: dict[str, bytes], tmp_path: Path) -> None:
     site = tmp_path / "deep" / "site"
-    build.write(files, site)
+    build.write(files.items(), site)
     for name in files:
         parts = name.split("/")
         assert len(parts) == 1 or parts[0] in {"assets", "data"}

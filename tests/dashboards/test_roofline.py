@@ -74,8 +74,13 @@ def source(
     return Source.of(store, frozen=frozen, opt_in=("rounded",), costs=costs)
 
 
+def stored_rows(found: Source) -> pd.DataFrame:
+    """All that was measured at the one commit."""
+    return found.rows(MACHINE, COMMIT)
+
+
 def derived(found: Source) -> dict[tuple[str, ...], dict[str, object]]:
-    frame = roofline.derived(found.rows, found.runs, found.costs)
+    frame = roofline.derived(stored_rows(found), found.runs, found.costs)
     return {(each["op"], each["case"], each["variant"]): each for each in frame.to_dict("records")}
 
 
@@ -193,10 +198,11 @@ def test_what_is_above_the_roofline_or_has_no_share_is_said() -> None:
 def test_ceilings_of_several_runs_are_said_as_a_range() -> None:
     both = pd.concat([runs(), runs(run="s", copy_bytes_per_s=3.1e12)], ignore_index=True)
     rows = times("softmax", "large.fp16", kernl=25e-6)
-    assert "copies 3 TB/s;" in roofline.ceilings(source(rows, both).rows, both)
+    assert "copies 3 TB/s;" in roofline.ceilings(stored_rows(source(rows, both)), both)
     rows += times("softmax", "large.fp16", run="s", eager=25e-6)
     found = source(rows, both)
-    assert roofline.ceilings(found.rows, found.runs).startswith("copies 3 to 3.1 TB/s; products")
+    said = roofline.ceilings(stored_rows(found), found.runs)
+    assert said.startswith("copies 3 to 3.1 TB/s; products")
 
 
 def test_the_page_of_an_operator_has_the_columns() -> None:
@@ -234,8 +240,8 @@ def test_hostile_names_stay_text_in_their_cells() -> None:
     rows, costs = [], {}
     for name in (*ATTACKS, "a | b\\| c", "`x` **y** [z](w) @all ~~s~~", "\x1b[2J\x9b31m"):
         rows += [{**each, "version": name} for each in times(name, name, eager=1e-6, kernl=5e-6)]
-    found = source(rows)
-    for op, case, version in zip(*(found.rows[n] for n in ("op", "case", "version")), strict=True):
+    frame = stored_rows(source(rows))
+    for op, case, version in zip(*(frame[n] for n in ("op", "case", "version")), strict=True):
         costs[op, case, version] = SMALL
     lines = roofline_table.report(source(rows, costs=costs), None, COMMIT)
     assert sum(line.startswith("| ") for line in lines) > len(ATTACKS)

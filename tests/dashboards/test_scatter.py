@@ -15,14 +15,14 @@ from dashboards.source import Source
 from tests.dashboards import synthetic
 from tests.dashboards.hostile import ATTACKS
 from tests.dashboards.synthetic import row
-from tests.dashboards.test_roofline import COMMIT, COSTS, runs, source, times
+from tests.dashboards.test_roofline import COMMIT, COSTS, MACHINE, runs, source, times
 
 NO_CEILINGS = runs(copy_bytes_per_s=math.nan, fp16_flops_per_s=math.nan)
 CASE = "large.fp16"  # softmax: 60 MB and 1000 FLOP; linear: 3 MB and 15 GFLOP
 
 
 def drawn(found: Source, op: str) -> dict[str, Drawing]:
-    rows = found.rows[found.rows["op"] == op]
+    rows = found.rows(MACHINE, COMMIT, "kernels", op)
     amounts = roofline.derived(rows, found.runs, found.costs)
     return scatter.drawings(rows, amounts, roofline.measured(rows, found.runs))
 
@@ -235,7 +235,7 @@ def test_names_from_files_stay_text() -> None:
             variant=variant, value=5e-6)
         for name in ATTACKS for variant in ("kernl", "eager", name)
     ]  # fmt: skip
-    names = {str(case) for case in source(rows).rows["case"]}
+    names = {str(case) for case in source(rows).rows(MACHINE, COMMIT)["case"]}
     costs = {("softmax", name, "1"): COSTS["linear", CASE, "1"] for name in names}
     found = source(rows, costs=costs)
     made = drawn(found, "softmax")

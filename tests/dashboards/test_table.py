@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from dashboards import printing, table
@@ -303,9 +302,42 @@ def test_edges_are_left_out_when_asked() -> None:
         ("layer_norm", "rows1_cols1.fp16"),
         ("bert_base", "batch1_seq16.fp16"),
     ]
-    rows = pd.DataFrame(pairs, columns=["op", "case"])
-    kept = table.without_edges(rows)
-    assert list(kept.itertuples(index=False, name=None)) == [pairs[0], pairs[4], pairs[5]]
+    suites = {"bert_base": "models"}
+    made = [
+        row(op=op, case=case, suite=suites.get(op, "kernels"), commit=COMMIT) for op, case in pairs
+    ]
+    assert without_edges(source(made), COMMIT) == [pairs[0], pairs[4], pairs[5]]
+
+
+def without_edges(found: Source, commit: str) -> list[tuple[str, str]]:
+    """The (operator or model, case) that are left of a commit."""
+    kept = printing.without_edges(found.rows(MACHINE, commit), found)
+    return list(kept[["op", "case"]].itertuples(index=False, name=None))
+
+
+def test_a_commit_s_edges_are_known_from_other_commits_too() -> None:
+    """It may have measured them in half precision alone."""
+    found = source(
+        [
+            *times("softmax", "rows1_cols1.fp16", kernl=1e-6),
+            *times("softmax", "rows8_cols8.fp16", kernl=1e-6),
+            *times("softmax", "rows1_cols1.fp32", OTHER, kernl=1e-6),
+        ]
+    )
+    assert without_edges(found, COMMIT) == [("softmax", "rows8_cols8.fp16")]
+    assert without_edges(found, OTHER) == []
+
+
+def test_a_table_without_edges_has_the_means_of_the_others() -> None:
+    edges = [
+        *times("softmax", "rows1_cols1.fp16", eager=1e-6, compile=1e-6, kernl=8e-6),
+        *times("softmax", "rows1_cols1.fp32", eager=1e-6, compile=1e-6, kernl=8e-6),
+    ]
+    every = [*ROWS, *edges]
+    assert cells(table.report(source(every), MACHINE, COMMIT), "softmax")[0] == "4"
+    shown = table.report(source(every), MACHINE, COMMIT, edges=False)
+    assert cells(shown, "softmax") == cells(lines_of(ROWS), "softmax")
+    assert cells(shown, "all 2") == cells(lines_of(ROWS), "all 2")
 
 
 CASE = re.compile(r"^\| (\w+)\.fp16 \| ([\d.]+) \| ([\d.]+×) \| ([\d.]+×) \|", re.MULTILINE)

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
-from benchmarks import compare, store
+from benchmarks import compare, record, store
 from benchmarks.gate import findings
 from benchmarks.gate.stored import MAX_CONTROL_DRIFT, MIN_CONTROL_CASES
 from dashboards import evidence
@@ -351,10 +352,8 @@ def test_stored_commits_are_judged_as_the_gate_judges_them(
         else:
             assert settled == {"outcome": expected[key].outcome, "reason": expected[key].reason}
     controls = [key._replace(variant="eager") for key in compared]
-    pairs = [
-        [evidence.of_row(side[key], side.get(control)) for side in (olds, news)]
-        for key, control in zip(compared, controls, strict=True)
-    ]
+    kept = [evidence_of(frame[frame["commit"] == commit]) for commit in commits]
+    pairs = [[side[key] for side in kept] for key in compared]
     ((tests, decided),) = page.call("families", [pairs])
     assert len(compared) > 100
     for key, test, one in zip(compared, tests, decided, strict=True):
@@ -376,6 +375,16 @@ def test_stored_commits_are_judged_as_the_gate_judges_them(
         blocks = cases >= MIN_CONTROL_CASES and abs(ratio - 1) > MAX_CONTROL_DRIFT
         found = page.call("drift", of_suite)
         assert found == {"ratio": pytest.approx(ratio), "cases": cases, "blocks": blocks}
+
+
+def evidence_of(rows: pd.DataFrame) -> dict[findings.Key, evidence.Evidence]:
+    """The evidence of kernl's times at one commit."""
+    (one,) = record.of_frame(rows)
+    places, found = evidence.of_record(one)
+    return {
+        key: evidence.Evidence(int(numbers[0]), *numbers[1:].tolist())
+        for key, numbers in zip(by_key(one.frame(places).to_dict("records")), found, strict=True)
+    }
 
 
 def by_key(rows: Sequence[findings.Row]) -> dict[findings.Key, findings.Row]:

@@ -1,0 +1,230 @@
+"""Reads what lies in a results directory, once: what was read before comes from the cache.
+
+Each commit's files become a `Measured`. Those that the cache does not have are read by as many
+processes as there are cores.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmarks import asv_file, cases, compare, reading, record, sidecar, store
+from benchmarks.gate import findings
+from benchmarks.measure import journal, packed
+from benchmarks.reading import Files, Problem
+from benchmarks.sidecar import Run
+from dashboards import cache as caching
+from dashboards import evidence, measured, text
+from dashboards.cache import Cache
+from dashboards.measured import Measured
+
+_READERS = tuple(
+    Path(str(module.__file__))
+    for module in (
+        asv_file, cases, compare, reading, record, sidecar, journal, packed, findings, evidence,
+        measured, text,
+    )
+)  # fmt: skip
+"""What a `Measured` depends on besides the files that it is read from."""
+_ALONE = 16 * 2**20
+"""Bytes of files that one process reads faster than others are started."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What one commit measured on one machine, in memory or in the cache.
+
+    Attributes:
+        machine: its name.
+        commit: the full hash.
+        committed_at_ms: when it was made, milliseconds since 1970.
+        suites: those that it says something of.
+        runs: those that it was measured in.
+        layout: that of the `Measured`.
+        place: it, or its file.
+    """
+
+    machine: str
+    commit: str
+    committed_at_ms: int
+    suites: tuple[str, ...]
+    runs: tuple[str, ...]
+    layout: str
+    place: Measured | Path
+
+    @classmethod
+    def of(cls, found: Measured, place: Path | None = None) -> Kept:
+        """That of a `Measured`, which is in memory or in a file."""
+        record = found.record
+        suites, runs = (tuple(sorted(record.words[name])) for name in ("suite", "run"))
+        about = (record.machine, record.commit, record.committed_at_ms, suites, runs, found.layout)
+        return cls(*about, found if place is None else place)
+
+    def load(self, *, samples: bool = True) -> Measured:
+        """It; from a file without samples where those are not wanted."""
+        if isinstance(self.place, Measured):
+            return self.place
+        return Measured.load(self.place, samples=samples)
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """All that lies in a results directory."""
+
+    kept: tuple[Kept, ...]
+    runs: pd.DataFrame
+    machines: Mapping[str, Mapping[str, str]]
+    problems: tuple[Problem, ...]
+
+
+def of_frames(
+    rows: pd.DataFrame,
+    runs: pd.DataFrame,
+    machines: Mapping[str, Mapping[str, str]],
+    problems: Iterable[Any],
+) -> Gathered:
+    """What a store holds."""
+    kept = tuple(Kept.of(Measured.of(one)) for one in record.of_frame(rows))
+    return Gathered(kept, runs, machines, tuple(problems))
+
+
+def no_rows() -> pd.DataFrame:
+    """A frame of the store without a row."""
+    return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in store.ROW_TYPES.items()})
+
+
+def _silent(_done: int, _of: int) -> None:
+    """Nothing is said of how far the reading is."""
+
+
+def gather(results: Path, cache: Cache | None = None, progress: Progress = _silent) -> Gathered:
+    """Reads a results directory; nothing that lies in there raises.
+
+    Args:
+        results: the directory.
+        cache: where it is kept what was read; without one all of it stays in memory.
+        progress: is told how many of how many commits were read.
+    """
+    found = reading.walk(results)
+    problems, runs, kept = list(found.problems), store.Runs(), []
+    every = _read(found, progress) if cache is None else _cached(found, cache, progress)
+    for files, (some, of_files, told) in zip(found.files, every, strict=True):
+        problems += [*told, *runs.add(files.machine, of_files)]
+        kept += some
+    return Gathered(tuple(kept), runs.frame(), found.machines, tuple(problems))
+
+
+_Found = tuple[list[Kept], list[tuple[str, Run]], list[Problem]]
+
+
+def _read(found: reading.Walk, progress: Progress) -> Iterator[_Found]:
+    for done, files in enumerate(found.files):
+        progress(done, len(found.files))
+        read = reading.read(found.root, files)
+        kept = [Kept.of(Measured.of(one)) for one in read.records if len(one)]
+        yield kept, read.runs, read.problems
+
+
+def _cached(found: reading.Walk, cache: Cache, progress: Progress) -> Iterator[_Found]:
+    names = [_name(files, cache) for files in found.files]
+    missing = [
+        (found.root, files, cache.folder / f"{name}.json")
+        for name, files in zip(names, found.files, strict=True)
+        if _known(cache, name) is None
+    ]
+    size = sum(path.stat().st_size for _, files, _ in missing for path in _all(files))
+    for done, _ in enumerate(in_processes(_keep, missing, alone=size < _ALONE)):
+        progress(done, len(missing))
+    for name in names:
+        kept = _known(cache, name)
+        if kept is None:
+            raise OSError(f"{cache.folder / name}.json was written and cannot be read")
+        yield kept
+
+
+def in_processes(
+    work: Callable[..., Any], asked: list[tuple[Any, ...]], *, alone: bool = False
+) -> Iterator[Any]:
+    """What a function says of each of several arguments, in their order, by all cores.
+
+    `alone` says that this process does all of it.
+    """
+    cores = len(os.sched_getaffinity(0))
+    if alone or cores < 2 or len(asked) < 2:
+        yield from (work(*arguments) for arguments in asked)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(cores, mp_context=context) as pool:
+        yield from pool.map(work, *zip(*asked, strict=True), chunksize=1)
+
+
+def _all(files: Files) -> tuple[Path, ...]:
+    return (*files.results, *files.journals)
+
+
+def _name(files: Files, cache: Cache) -> str:
+    """The name in the cache of what some files hold."""
+    parts = [caching.code(_READERS), files.machine]
+    for path in _all(files):
+        # A plain journal is read with the packed one beside it.
+        for one in (path, packed.packed(path)):
+            if one.exists():
+                parts += [one.name, cache.content(one)]
+    return caching.digest(*parts)
+
+
+def _keep(root: Path, files: Files, about: Path) -> None:
+    """Reads files and writes what they hold beside `about`, which comes last."""
+    read = reading.read(root, files)
+    kept = []
+    for number, one in enumerate(one for one in read.records if len(one)):
+        found, place = Measured.of(one), about.with_name(f"{about.stem}-{number}.columns")
+        caching.replace(place, found.save)
+        each = Kept.of(found)
+        named = (each.machine, each.commit, each.committed_at_ms, each.suites, each.runs)
+        kept.append([*named, each.layout, place.name, place.stat().st_size])
+    content = {
+        "kept": kept,
+        "runs": [[path, _told(run)] for path, run in read.runs],
+        "problems": [[problem.path, problem.reason] for problem in read.problems],
+    }
+    caching.replace(about, lambda draft: draft.write_text(json.dumps(content)))
+
+
+def _known(cache: Cache, name: str) -> _Found | None:
+    """What the cache has under a name; None where it has nothing, or not all of it."""
+    try:
+        content = json.loads(cache.use(f"{name}.json").read_text())
+        kept = []
+        for machine, commit, date, suites, runs, layout, file, size in content["kept"]:
+            place = cache.use(file)
+            if place.stat().st_size != size:
+                return None
+            kept.append(Kept(machine, commit, date, tuple(suites), tuple(runs), layout, place))
+        found = [(path, _run(told)) for path, told in content["runs"]]
+        return kept, found, [Problem(*one) for one in content["problems"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _told(run: Run) -> list[Any]:
+    started = run.started_at.isoformat() if run.started_at is not None else None
+    return [run.id, run.commit, started, run.fingerprint]
+
+
+def _run(told: list[Any]) -> Run:
+    id_, commit, started, fingerprint = told
+    moment = datetime.datetime.fromisoformat(started) if started is not None else None
+    return Run(id_, commit, moment, fingerprint)

@@ -6,13 +6,15 @@ one as it was. The same results give the same bytes.
 
 import argparse
 import json
+import multiprocessing
 import os
 import re
 import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from urllib.parse import quote
@@ -29,6 +31,9 @@ from dashboards.source import Source
 
 MARK = ".kernl-dashboard"
 """A file that tells a site of ours, which may be replaced, from a folder that may not."""
+_LARGE = 2_000_000
+"""With so many points, two processes make a site."""
+Files = Iterable[tuple[str, bytes | Path]]
 RECORDED_SUFFIX = ".jsonl.gz"
 _BROKEN_NOISE = (
     noise.NoiseError, KeyError, TypeError, ValueError, ArithmeticError, zlib.error,
@@ -56,10 +61,11 @@ def check_output(output: Path) -> None:
         )
 
 
-def write(files: Iterable[tuple[str, bytes | Path]], output: Path) -> None:
+def write(files: Files, output: Path, meanwhile: Files = ()) -> None:
     """Writes `files`, relative path and content, beside `output`, then swaps the two.
 
-    A content that is a path is a file's; the site holds another link to it, or a copy.
+    A content that is a path is a file's; the site holds another link to it, or a copy. A copy of
+    this process makes and writes the files of `meanwhile`, if there are any.
 
     Raises:
         BuildError: `output` holds something else, or a path leads out of it.
@@ -70,20 +76,44 @@ def write(files: Iterable[tuple[str, bytes | Path]], output: Path) -> None:
     fresh = Path(tempfile.mkdtemp(prefix=f".{output.name}-new-", dir=output.parent))
     try:
         fresh.chmod(0o755)
-        for name, content in chain(files, [(MARK, b"")]):
-            path = fresh / name
-            if not path.resolve().is_relative_to(fresh.resolve()):
-                raise BuildError(
-                    f"page {name!r} would lie outside of {output}; nothing was written"
-                )
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if isinstance(content, bytes):
-                path.write_bytes(content)
-            else:
-                _link(content, path)
+        with _another_process(meanwhile, fresh, output):
+            _put(chain(files, [(MARK, b"")]), fresh, output)
         _swap(fresh, output)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _put(files: Files, fresh: Path, output: Path) -> None:
+    """Writes files into a folder, which is to take the place of `output`."""
+    for name, content in files:
+        path = fresh / name
+        if not path.resolve().is_relative_to(fresh.resolve()):
+            raise BuildError(f"page {name!r} would lie outside of {output}; nothing was written")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            _link(content, path)
+
+
+@contextmanager
+def _another_process(files: Files, fresh: Path, output: Path) -> Iterator[None]:
+    """While it is entered, a copy of this process, with all that it has read, writes files."""
+    if files == ():
+        yield
+        return
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=_put, args=(files, fresh, output), daemon=True)
+    process.start()
+    try:
+        yield
+    except BaseException:
+        process.terminate()
+        raise
+    finally:
+        process.join()
+    if process.exitcode:
+        raise BuildError("the process that writes the series of cases failed; see above")
 
 
 def _link(file: Path, path: Path) -> None:
@@ -118,7 +148,12 @@ def build(source: Source, output: Path, raw: str = "", cache: Cache | None = Non
     `cache` keeps what the next build need not make again.
     """
     check_output(output)
-    write(pages.stream(source, raw, cache), output)
+    site = pages.Site.of(source, raw)
+    files, series = chain(site.pages(), site.columns(cache)), site.series()
+    if source.size < _LARGE or len(os.sched_getaffinity(0)) < 2:
+        write(chain(files, series), output)
+    else:
+        write(files, output, series)
     if cache is not None:
         cache.prune()
     return output / "index.html"

@@ -87,26 +87,14 @@ def stream(
     `raw` is where the result files lie for a browser, empty without links; `cache` holds what does
     not change from build to build.
     """
-    names = source.ops()
-    hrefs = {op: f"op-{slug}.html" for op, slug in text.slugs(names).items()}
-    models = source.models()
-    model_hrefs = {name: f"model-{slug}.html" for name, slug in text.slugs(models).items()}
-    site = _Site(source, hrefs, model_hrefs, raw)
-    site.add_assets()
-    site.add_overview()
-    for op in names:
-        site.add_operator(op)
-    for model in models:
-        site.add_model(model)
-    site.add_regressions()
-    site.add_machines()
-    site.add_chosen()
-    yield from site.files.items()
-    yield from site.shards(cache)
+    site = Site.of(source, raw)
+    yield from site.pages()
+    yield from site.columns(cache)
+    yield from site.series()
 
 
-class _Site:
-    """Collects files; one method a kind of page."""
+class Site:
+    """Makes files; one method a kind of page."""
 
     def __init__(
         self,
@@ -131,6 +119,35 @@ class _Site:
             ratio=text.ratio, short=text.short, breakable=text.breakable
         )
         self.environment.globals.update(policy=POLICY, bar=speed_bar, shares=shares, raw=raw)
+
+    @classmethod
+    def of(cls, source: Source, raw: str = "") -> "Site":
+        """That of a source; `raw` is as `stream` takes it."""
+        ops, models = text.slugs(source.ops()), text.slugs(source.models())
+        hrefs = {op: f"op-{slug}.html" for op, slug in ops.items()}
+        return cls(source, hrefs, {name: f"model-{of}.html" for name, of in models.items()}, raw)
+
+    def pages(self) -> Iterator[tuple[str, bytes]]:
+        """All pages, and what they load at once."""
+        self.add_assets()
+        self.add_overview()
+        for op in self.hrefs:
+            self.add_operator(op)
+        for model in self.model_hrefs:
+            self.add_model(model)
+        self.add_regressions()
+        self.add_machines()
+        for name in ("compare.html", "case.html"):
+            self.add_page(name, name, [])
+        yield from self.files.items()
+
+    def columns(self, cache: Cache | None) -> Iterator[tuple[str, bytes | Path]]:
+        """What the pages load when they are asked for commits."""
+        yield from shards.files(self.source, {**self.hrefs, **self.model_hrefs}, cache)
+
+    def series(self) -> Iterator[tuple[str, bytes]]:
+        """What they load when they are asked for a case."""
+        yield from shards.series(self.source, self._marks)
 
     def add_assets(self) -> None:
         """Plotly, the style sheet, the scripts and the themes."""
@@ -297,16 +314,6 @@ class _Site:
             entries=regressions.entries(self.moves, self.source.commits, hrefs),
         )
         self.files["regressions.xml"] = feed.encode("utf-8", "replace")
-
-    def add_chosen(self) -> None:
-        """`compare.html` and `case.html`, which load what is asked for."""
-        for name in ("compare.html", "case.html"):
-            self.add_page(name, name, [])
-
-    def shards(self, cache: Cache | None) -> Iterator[tuple[str, bytes | Path]]:
-        """What the pages load when they are asked for it."""
-        hrefs = {**self.hrefs, **self.model_hrefs}
-        yield from shards.files(self.source, hrefs, self._marks, cache)
 
     def add_machines(self) -> None:
         """`machines.html`."""

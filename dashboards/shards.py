@@ -22,26 +22,26 @@ from dashboards.source import Source
 
 
 def files(
-    source: Source,
-    hrefs: Mapping[str, str],
-    marks: Callable[[str, str], Marks],
-    cache: Cache | None = None,
+    source: Source, hrefs: Mapping[str, str], cache: Cache | None = None
 ) -> Iterator[tuple[str, bytes | Path]]:
-    """All of them, as relative path and content, or the file in the cache that holds it.
+    """All but series, as relative path and content, or the file in the cache that holds it.
 
     Args:
         source: what the pages are made from.
         hrefs: operator or model → its page.
-        marks: of a machine and an operator or model, where its cases moved.
         cache: where the files of single commits are kept, as they do not change.
     """
     folders = text.slugs(sorted({machine for machine, _ in source.kept}))
     for suite, points in source.points.items():
         yield f"data/points-{suite}.js", points.file(hrefs)
     yield from commit_files.files(source, folders, cache)
+    yield "data/commits.js", script("commits", _commits(source, folders))
+
+
+def series(source: Source, marks: Callable[[str, str], Marks]) -> Iterator[tuple[str, bytes]]:
+    """The files of `data/of`; `marks` says of a machine and an operator or model what moved."""
     for cube in source.cubes.values():
         yield from series_files.files(source, cube, marks)
-    yield "data/commits.js", script("commits", _commits(source, folders))
 
 
 def _commits(source: Source, folders: Mapping[str, str]) -> dict[str, Any]:

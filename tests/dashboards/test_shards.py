@@ -4,6 +4,7 @@ import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,9 @@ def loaded(files: dict[str, bytes], name: str) -> Any:
 
 def written(source: Source, moved: dict[str, dict[str, str]] | None = None) -> dict[str, bytes]:
     """The files, where the cases of every operator and model moved as is said."""
-    found = shards.files(source, {}, lambda machine, name: moved or {})
+    found = chain(
+        shards.files(source, {}), shards.series(source, lambda machine, name: moved or {})
+    )
     return {name: content for name, content in found if isinstance(content, bytes)}
 
 

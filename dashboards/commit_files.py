@@ -72,7 +72,7 @@ def files(
         paths[name] = cache.use(f"{key}.js")
         if not (paths[name].is_file() and paths[name].stat().st_size):
             missing.append((kept, suite, name, own, paths[name]))
-    points = cache.use("points.json")
+    points = cache.use(f"points-{digest(*names.values())}.json")
     replace(points, lambda draft: draft.write_text(json.dumps(_told(source.points))))
     work = [(points, *one) for one in missing]
     for _ in in_processes(_write_commit, work, alone=len(work) < _ALONE):

@@ -164,3 +164,12 @@ def test_the_command_keeps_its_cache_beside_the_site(
     monkeypatch.setattr(reading, "read", refuse)
     assert build.main(asked) == 0
     assert snapshot(tmp_path / "site") == before
+
+
+def test_a_second_build_of_one_process_knows_new_cases(results: Path, folder: Path) -> None:
+    """Names of points are handed to other processes by a file, which a process keeps in mind."""
+    site(results, Cache(folder))
+    for path in result_files(results):
+        content = path.read_text()
+        path.write_text(content.replace(".fp16'", "_new.fp16'"))
+    assert without_samples(site(results, Cache(folder))) == without_samples(site(results))

@@ -24,10 +24,11 @@ from benchmarks.cases import Frozen
 from benchmarks.gate import acknowledged
 from benchmarks.gate.reviewed import ReviewedError
 from benchmarks.noise import Noise
-from dashboards import cache as caching
-from dashboards import gather, pages, text
-from dashboards.cache import Cache, CacheError
-from dashboards.source import Source
+from dashboards import pages, text
+from dashboards.data import cache as caching
+from dashboards.data import gather
+from dashboards.data.cache import Cache, CacheError
+from dashboards.data.source import Source
 
 MARK = ".kernl-dashboard"
 """A file that tells a site of ours, which may be replaced, from a folder that may not."""

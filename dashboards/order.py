@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 
-from dashboards.summary import BASELINE, OURS, PARTS
+from dashboards.data.summary import BASELINE, OURS, PARTS
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:

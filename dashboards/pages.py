@@ -14,23 +14,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from benchmarks.gate.history import MIN_COMMITS
-from dashboards import (
-    changed,
-    drawing,
-    machines,
-    preview,
-    regressions,
-    shards,
-    text,
-    theme,
-    views,
-)
-from dashboards.cache import Cache
-from dashboards.drawing import Drawing
-from dashboards.figures import Marks
-from dashboards.preview import Preview
-from dashboards.source import Source
+from dashboards import text, views
+from dashboards.data.cache import Cache
+from dashboards.data.source import Source
+from dashboards.loaded import shards
+from dashboards.plots import drawing, preview, theme
+from dashboards.plots.drawing import Drawing
+from dashboards.plots.figures import Marks
+from dashboards.plots.preview import Preview
 from dashboards.suites import MODELS, SUITES
+from dashboards.tabular import changed, machines, regressions
 
 _HERE = Path(__file__).parent
 POLICY = (

@@ -1,11 +1,12 @@
 """`python -m dashboards.table COMMIT`: the times of one commit as a table in Markdown.
 
-Reads the stored results and prints a line for each operator, by the rules of `dashboards.summary`:
-kernl's speed over eager, over torch.compile, over a library's own call where there is one, and over
-the fastest of them case by case. Opt-in operators have a table of their own. `--suite models`
-prints the same of whole models, and the milliseconds of every case. `--roofline` prints instead how
-near the times of operators come to what the device was measured to do. `--without-edges` leaves out
-the cases that no model has: those that are measured in float32 and bfloat16 too.
+Reads the stored results and prints a line for each operator, by the rules of
+`dashboards.data.summary`: kernl's speed over eager, over torch.compile, over a library's own call
+where there is one, and over the fastest of them case by case. Opt-in operators have a table of
+their own. `--suite models` prints the same of whole models, and the milliseconds of every case.
+`--roofline` prints instead how near the times of operators come to what the device was measured to
+do. `--without-edges` leaves out the cases that no model has: those that are measured in float32 and
+bfloat16 too.
 
 Exit codes: 0 printed; 2 there is nothing to print.
 """
@@ -21,10 +22,12 @@ import pandas as pd
 
 from benchmarks.gate.command import RESULTS
 from benchmarks.gate.report import escape
-from dashboards import build, model_tables, printing, roofline_table, summary, tables, text
-from dashboards.source import Source
+from dashboards import build, text
+from dashboards.data import summary
+from dashboards.data.source import Source
 from dashboards.suites import KERNELS, MODELS, SUITES, Suite
-from dashboards.tables import Cell, Table
+from dashboards.tabular import model_tables, printing, roofline_table, tables
+from dashboards.tabular.tables import Cell, Table
 
 _SAID = (
     "Geometric mean over the cases (worst case); above 1× kernl is faster, and a win or a loss is "

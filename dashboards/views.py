@@ -5,26 +5,19 @@ from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
-from dashboards import (
-    figures,
-    heat,
-    history,
-    model_tables,
-    roofline,
-    scatter,
-    summary,
-    tables,
-    text,
-)
-from dashboards.cube import ABSENT, Cube
-from dashboards.drawing import Drawing
-from dashboards.history import Commit
-from dashboards.preview import Preview, of_times, spark
-from dashboards.series_files import SeriesFiles
-from dashboards.source import Source, frozen_only
+from dashboards import text
+from dashboards.data import history, summary
+from dashboards.data.cube import ABSENT, Cube
+from dashboards.data.history import Commit
+from dashboards.data.source import Source, frozen_only
+from dashboards.data.summary import FrozenCases, Summary
+from dashboards.loaded.series_files import SeriesFiles
+from dashboards.plots import figures, heat, scatter
+from dashboards.plots.drawing import Drawing
+from dashboards.plots.preview import Preview, of_times, spark
 from dashboards.suites import KERNELS, MODELS, Suite
-from dashboards.summary import FrozenCases, Summary
-from dashboards.tables import Table
+from dashboards.tabular import model_tables, roofline, tables
+from dashboards.tabular.tables import Table
 
 _TITLE_KEYS = ("gpu", "driver", "cuda", "torch", "triton", "ptxas")
 

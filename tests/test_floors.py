@@ -33,7 +33,7 @@ WITHOUT_TORCH = (
     "benchmarks.suite.models",
     "benchmarks.worktree",
     "dashboards.build",
-    "dashboards.figures",
+    "dashboards.plots.figures",
     "dashboards.table",
 )
 

@@ -1,4 +1,4 @@
-/* Loads the script files of dashboards/shards.py and unpacks their columns.
+/* Loads the script files of dashboards/loaded/shards.py and unpacks their columns.
    A page that lies on a disk may not fetch, but it may add a script. */
 (function () {
   "use strict";

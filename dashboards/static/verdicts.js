@@ -1,4 +1,4 @@
-/* Judges any two commits from the statistics of their samples (dashboards/evidence.py), as
+/* Judges any two commits from the statistics of their samples (dashboards/data/evidence.py), as
    benchmarks/compare.py judges the samples themselves. Its names and its order are kept.
 
    An Evidence is {count, mean, variance, spread, residualMean, residualVariance, residualSpread};

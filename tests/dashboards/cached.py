@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dashboards import gather, pages
-from dashboards.cache import Cache
-from dashboards.gather import Gathered
-from dashboards.source import Source
+from dashboards import pages
+from dashboards.data import gather
+from dashboards.data.cache import Cache
+from dashboards.data.gather import Gathered
+from dashboards.data.source import Source
 from tests.dashboards import scale, synthetic
 from tests.dashboards.scale import Scale
 from tests.dashboards.test_build import write_asv

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from dashboards import build
-from dashboards.source import Source
+from dashboards.data.source import Source
 from tests.dashboards import synthetic
 from tests.dashboards.chromium import MARKS
 from tests.dashboards.test_regressions import STEP, measured

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.cases import Cost
 from dashboards import build, text
-from dashboards.source import Source
+from dashboards.data.source import Source
 from tests.dashboards import hostile, synthetic
 from tests.dashboards.chromium import MARKS
 

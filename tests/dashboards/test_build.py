@@ -10,8 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dashboards import build, pages, series_files
-from dashboards.source import Source
+from dashboards import build, pages
+from dashboards.data.source import Source
+from dashboards.loaded import series_files
 from tests.dashboards import synthetic
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from dashboards import build, cache
-from dashboards.cache import MARK, Cache, CacheError
+from dashboards import build
+from dashboards.data import cache
+from dashboards.data.cache import MARK, Cache, CacheError
 from tests.dashboards.cached import (
     INDEX,
     refuse,

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from benchmarks import reading
-from dashboards import build, commit_files, gather
-from dashboards.cache import MARK, Cache
-from dashboards.source import Source
+from dashboards import build
+from dashboards.data import gather
+from dashboards.data.cache import MARK, Cache
+from dashboards.data.source import Source
+from dashboards.loaded import commit_files
 from tests.dashboards import scale
 from tests.dashboards.cached import (
     SCALE,

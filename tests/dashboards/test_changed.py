@@ -8,11 +8,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dashboards import changed, history, pages
-from dashboards.changed import Change, Count
-from dashboards.history import Branch, Release
-from dashboards.source import Source
+from dashboards import pages
+from dashboards.data import history
+from dashboards.data.history import Branch, Release
+from dashboards.data.source import Source
 from dashboards.suites import KERNELS, MODELS
+from dashboards.tabular import changed
+from dashboards.tabular.changed import Change, Count
 from tests.dashboards import hostile, synthetic
 from tests.dashboards.synthetic import commit_hash, row
 

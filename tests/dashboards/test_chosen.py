@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.gate.stored import judge
 from dashboards import build, screenshots
-from dashboards.source import Source
+from dashboards.data.source import Source
 from tests.dashboards import hostile, synthetic
 from tests.dashboards.chromium import MARKS
 from tests.dashboards.test_browser import Opened

@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks import record
 from benchmarks.compare import compare_samples
-from dashboards import evidence
-from dashboards.evidence import Evidence, of_samples
+from dashboards.data import evidence
+from dashboards.data.evidence import Evidence, of_samples
 from tests.dashboards import synthetic
 from tests.dashboards.synthetic import row
 

@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 
 from benchmarks.cases import NOT_SELECTED
-from dashboards import drawing, figures, heat, history, order, ratios, summary, tables, text
-from dashboards.cube import Cube
-from dashboards.drawing import Drawing
-from dashboards.ratios import Ratios, Trend
-from dashboards.source import Source
+from dashboards import order, text
+from dashboards.data import history, ratios, summary
+from dashboards.data.cube import Cube
+from dashboards.data.ratios import Ratios, Trend
+from dashboards.data.source import Source
+from dashboards.plots import drawing, figures, heat
+from dashboards.plots.drawing import Drawing
+from dashboards.tabular import tables
 from tests.dashboards import synthetic
 from tests.dashboards.synthetic import row
 

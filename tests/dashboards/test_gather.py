@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 
 from benchmarks import store
-from dashboards import changed, gather, pages
-from dashboards.source import Source
+from dashboards import pages
+from dashboards.data import gather
+from dashboards.data.source import Source
+from dashboards.tabular import changed
 from tests.dashboards import scale
 from tests.dashboards.cached import COMMITS, result_files, write_results
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import reading
-from dashboards import cache, commit_files, gather
-from dashboards.cache import MARK, Cache
+from dashboards.data import cache, gather
+from dashboards.data.cache import MARK, Cache
+from dashboards.loaded import commit_files
 from tests.dashboards import scale
 from tests.dashboards.cached import (
     COMMITS,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dashboards import history
+from dashboards.data import history
 from tests.dashboards import synthetic
 
 DAY = 1_767_225_600_000

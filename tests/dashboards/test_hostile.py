@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from dashboards import build, pages
-from dashboards.history import Commit
-from dashboards.source import Source
+from dashboards.data.history import Commit
+from dashboards.data.source import Source
 from tests.dashboards import hostile
 
 TAGS = {

@@ -14,9 +14,9 @@ from benchmarks import record
 from benchmarks.asv_file import STATUSES
 from benchmarks.cases import NOT_SELECTED
 from benchmarks.record import NUMBERS, TEXT, Record
-from dashboards import evidence, measured
-from dashboards.cache import CacheError
-from dashboards.measured import Measured
+from dashboards.data import evidence, measured
+from dashboards.data.cache import CacheError
+from dashboards.data.measured import Measured
 from tests.dashboards import hostile, synthetic
 from tests.dashboards.synthetic import commit_hash, row
 

@@ -6,10 +6,13 @@ import pytest
 
 from benchmarks.cases import NOT_SELECTED
 from benchmarks.models import IMPLEMENTATIONS
-from dashboards import heat, model_tables, pages, printing, summary, table, views
-from dashboards.source import Source
+from dashboards import pages, table, views
+from dashboards.data import summary
+from dashboards.data.source import Source
+from dashboards.plots import heat
 from dashboards.suites import KERNELS, MODELS, SUITES
-from dashboards.tables import Table
+from dashboards.tabular import model_tables, printing
+from dashboards.tabular.tables import Table
 from tests.dashboards import synthetic
 from tests.dashboards.synthetic import row
 

@@ -10,8 +10,9 @@ import pytest
 
 from benchmarks import known_noise
 from benchmarks.noise import KINDS, Noise
-from dashboards import build, noise, pages
-from dashboards.source import Source
+from dashboards import build, pages
+from dashboards.data.source import Source
+from dashboards.tabular import noise
 from tests.dashboards import hostile, synthetic
 from tests.dashboards.synthetic import commit_hash, row
 

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import cases
 from dashboards import build, pages, views
-from dashboards.source import Source
+from dashboards.data.source import Source
 from tests.dashboards import synthetic
 from tests.dashboards.synthetic import row
 

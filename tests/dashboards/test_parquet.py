@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dashboards import build
-from dashboards.source import Source
+from dashboards.data.source import Source
 from tests.dashboards import hostile, synthetic
 from tests.dashboards.chromium import MARKS
 from tests.dashboards.test_browser import Opened

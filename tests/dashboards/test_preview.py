@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from dashboards import build, figures, preview
-from dashboards.source import Source
+from dashboards import build
+from dashboards.data.source import Source
+from dashboards.plots import figures, preview
 from tests.dashboards import synthetic
 from tests.dashboards.chromium import MARKS
 

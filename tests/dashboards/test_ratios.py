@@ -12,10 +12,11 @@ import pytest
 from benchmarks.cases import NOT_SELECTED
 from benchmarks.gate.findings import SAME, TIMED
 from benchmarks.gate.history import series_of
-from dashboards import ratios, regressions, summary
-from dashboards.cube import ABSENT, Cube
-from dashboards.ratios import Ratios, Trend
-from dashboards.source import Source
+from dashboards.data import ratios, summary
+from dashboards.data.cube import ABSENT, Cube
+from dashboards.data.ratios import Ratios, Trend
+from dashboards.data.source import Source
+from dashboards.tabular import regressions
 from tests.dashboards import synthetic
 from tests.dashboards.synthetic import commit_hash, row
 
@@ -174,7 +175,7 @@ def test_random_stores_have_all_that_there_may_be() -> None:
 
 
 def expected_trend(rows: pd.DataFrame, suite: str, column: str, order: list[str]) -> pd.DataFrame:
-    """The trend, worked out with frames: see `dashboards.ratios._trend`."""
+    """The trend, worked out with frames: see `dashboards.data.ratios._trend`."""
     frame = summary.speedups(rows, suite)
     values = frame[column]
     if column == "over_best":

@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 from benchmarks.gate.acknowledged import Acknowledged
-from dashboards import pages, regressions
-from dashboards.source import Source
+from dashboards import pages
+from dashboards.data.source import Source
+from dashboards.tabular import regressions
 from tests.dashboards import hostile, synthetic
 from tests.dashboards.synthetic import row
 from tests.suite.test_moves import stairs, still

@@ -10,8 +10,9 @@ import pytest
 from benchmarks import cases
 from benchmarks.cases import Cost
 from benchmarks.measure.journal import Journal
-from dashboards import build, pages, printing, roofline, roofline_table, table
-from dashboards.source import Source
+from dashboards import build, pages, table
+from dashboards.data.source import Source
+from dashboards.tabular import printing, roofline, roofline_table
 from tests.dashboards import synthetic
 from tests.dashboards.hostile import ATTACKS
 from tests.dashboards.synthetic import row

@@ -9,9 +9,12 @@ import pandas as pd
 import pytest
 
 from benchmarks.cases import Cost
-from dashboards import axes, drawing, pages, roofline, scatter, summary
-from dashboards.drawing import Drawing
-from dashboards.source import Source
+from dashboards import pages
+from dashboards.data import summary
+from dashboards.data.source import Source
+from dashboards.plots import axes, drawing, scatter
+from dashboards.plots.drawing import Drawing
+from dashboards.tabular import roofline
 from tests.dashboards import synthetic
 from tests.dashboards.hostile import ATTACKS
 from tests.dashboards.synthetic import row

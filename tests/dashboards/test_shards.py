@@ -14,8 +14,10 @@ import pytest
 from benchmarks.asv_file import STATUSES
 from benchmarks.cases import NOT_SELECTED
 from benchmarks.gate.findings import SAME
-from dashboards import columns, evidence, pages, series_files, shards
-from dashboards.source import Source
+from dashboards import pages
+from dashboards.data import evidence
+from dashboards.data.source import Source
+from dashboards.loaded import columns, series_files, shards
 from tests.dashboards import synthetic
 from tests.dashboards.synthetic import commit_hash, row
 

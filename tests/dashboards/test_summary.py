@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from benchmarks.cases import NOT_SELECTED
-from dashboards import summary, tables
+from dashboards.data import summary
+from dashboards.tabular import tables
 from tests.dashboards import synthetic
 from tests.dashboards.synthetic import row
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from dashboards import printing, table
-from dashboards.source import Source
+from dashboards import table
+from dashboards.data.source import Source
 from dashboards.suites import KERNELS
+from dashboards.tabular import printing
 from tests.dashboards import synthetic
 from tests.dashboards.hostile import ATTACKS
 from tests.dashboards.synthetic import row

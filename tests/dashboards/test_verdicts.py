@@ -18,7 +18,7 @@ from scipy import stats
 from benchmarks import compare, record, store
 from benchmarks.gate import findings
 from benchmarks.gate.stored import MAX_CONTROL_DRIFT, MIN_CONTROL_CASES
-from dashboards import evidence
+from dashboards.data import evidence
 from tests.dashboards.chromium import MARKS
 
 pytestmark = MARKS

@@ -18,7 +18,7 @@ from benchmarks.gate.floors import Floor, check, is_opponent, load, unmeasured
 from benchmarks.gate.junit import to_junit
 from benchmarks.gate.report import Report, show, to_json, to_markdown
 from benchmarks.gate.reviewed import ReviewedError
-from dashboards import summary
+from dashboards.data import summary
 from tests.suite.gate_rows import BASE, GPU_MACHINE, HEAD, Row, count, frame, row
 
 KEPT_BY = "30208d4c905eed25e4dd8303d894e5d73d611921"

@@ -15,14 +15,16 @@ from numpy.typing import NDArray
 from benchmarks.asv_file import OK
 from benchmarks.gate import findings
 from benchmarks.gate.findings import SAME, TIMED
-from dashboards import cache as caching
-from dashboards import columns, evidence, order, points, text
-from dashboards.cache import Cache, digest, replace
-from dashboards.columns import numbered, packed, script
-from dashboards.gather import Kept, in_processes
-from dashboards.measured import Measured
-from dashboards.points import Points
-from dashboards.source import Source
+from dashboards import order, text
+from dashboards.data import cache as caching
+from dashboards.data import evidence, points
+from dashboards.data.cache import Cache, digest, replace
+from dashboards.data.gather import Kept, in_processes
+from dashboards.data.measured import Measured
+from dashboards.data.points import Points
+from dashboards.data.source import Source
+from dashboards.loaded import columns
+from dashboards.loaded.columns import numbered, packed, script
 
 ALL_SAME = tuple(sorted({key for keys in SAME.values() for key in keys}))
 """All that has to be the same of two runs, in whatever suite."""

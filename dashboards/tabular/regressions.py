@@ -18,12 +18,12 @@ from benchmarks.gate import history as gate
 from benchmarks.gate.findings import CONTROL, GATED, TIMED, Finding, Key
 from benchmarks.gate.report import percent
 from dashboards import text
-from dashboards.cube import Cube, alike_of
-from dashboards.figures import Marks
-from dashboards.history import Commit
-from dashboards.source import Source
+from dashboards.data.cube import Cube, alike_of
+from dashboards.data.history import Commit
+from dashboards.data.source import Source
+from dashboards.plots.figures import Marks
 from dashboards.suites import SUITES
-from dashboards.tables import Cell, Table, case_href, duration_cell, word
+from dashboards.tabular.tables import Cell, Table, case_href, duration_cell, word
 
 STATES = {
     "regressed": ("open", "worse"),

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gate.findings import TIMED
-from dashboards import commit_files, series_files, text
-from dashboards.cache import Cache
-from dashboards.columns import script
-from dashboards.figures import Marks
-from dashboards.history import environment_changes
-from dashboards.source import Source
+from dashboards import text
+from dashboards.data.cache import Cache
+from dashboards.data.history import environment_changes
+from dashboards.data.source import Source
+from dashboards.loaded import commit_files, series_files
+from dashboards.loaded.columns import script
+from dashboards.plots.figures import Marks
 
 
 def files(

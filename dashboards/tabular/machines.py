@@ -4,10 +4,11 @@ import math
 
 import pandas as pd
 
-from dashboards import noise, text
-from dashboards.noise import NoiseView
-from dashboards.source import Source
-from dashboards.tables import Table, word
+from dashboards import text
+from dashboards.data.source import Source
+from dashboards.tabular import noise
+from dashboards.tabular.noise import NoiseView
+from dashboards.tabular.tables import Table, word
 
 
 def runs(source: Source) -> dict[str, tuple[dict[str, str], Table, NoiseView]]:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dashboards import text
-from dashboards.cube import Cube
-from dashboards.drawing import Drawing
-from dashboards.theme import DASHES, ROLES, SPARE
+from dashboards.data.cube import Cube
+from dashboards.plots.drawing import Drawing
+from dashboards.plots.theme import DASHES, ROLES, SPARE
 
 _TOP, _BOTTOM = 8.0, 86.0
 """Per cent of the height at which the highest and the lowest value lie."""

@@ -15,11 +15,14 @@ import plotly.graph_objects as go
 
 from benchmarks import roofline as rates
 from benchmarks.measure.timing import Ceilings
-from dashboards import axes, roofline, summary, text
-from dashboards.drawing import Drawing
+from dashboards import text
+from dashboards.data import summary
 from dashboards.order import natural, ordered_variants
+from dashboards.plots import axes
+from dashboards.plots.drawing import Drawing
+from dashboards.plots.theme import DASHES, SYMBOLS
 from dashboards.suites import KERNELS
-from dashboards.theme import DASHES, SYMBOLS
+from dashboards.tabular import roofline
 
 _LONGEST = 80
 """Characters of a case's name in a figure: a label that shows on hover has one line for it."""

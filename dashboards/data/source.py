@@ -14,11 +14,12 @@ from benchmarks import roofline
 from benchmarks.cases import Cost
 from benchmarks.gate.acknowledged import Acknowledged
 from benchmarks.noise import Noise
-from dashboards import gather, history, summary, text
-from dashboards.cube import ABSENT, Cube, Filling
-from dashboards.gather import Gathered, Kept
-from dashboards.history import Branch, Commit
-from dashboards.points import Points
+from dashboards import text
+from dashboards.data import gather, history, summary
+from dashboards.data.cube import ABSENT, Cube, Filling
+from dashboards.data.gather import Gathered, Kept
+from dashboards.data.history import Branch, Commit
+from dashboards.data.points import Points
 from dashboards.suites import MODELS, Suite
 
 ORDER = ("kernels", "models", "codegen")

@@ -23,10 +23,11 @@ from benchmarks.gate import findings
 from benchmarks.measure import journal, packed
 from benchmarks.reading import Files, Problem
 from benchmarks.sidecar import Run
-from dashboards import cache as caching
-from dashboards import evidence, measured, text
-from dashboards.cache import Cache
-from dashboards.measured import Measured
+from dashboards import text
+from dashboards.data import cache as caching
+from dashboards.data import evidence, measured
+from dashboards.data.cache import Cache
+from dashboards.data.measured import Measured
 
 _READERS = tuple(
     Path(str(module.__file__))

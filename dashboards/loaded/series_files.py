@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from benchmarks.asv_file import STATUSES
 from benchmarks.gate.findings import TIMED
 from dashboards import text
-from dashboards.columns import packed, script
-from dashboards.cube import ABSENT, UNASKED, Cube
-from dashboards.figures import Marks
-from dashboards.measured import Measured
-from dashboards.source import Source
+from dashboards.data.cube import ABSENT, UNASKED, Cube
+from dashboards.data.measured import Measured
+from dashboards.data.source import Source
+from dashboards.loaded.columns import packed, script
+from dashboards.plots.figures import Marks
 
 POINTS_A_PART = 60_000
 """How many times a file holds at most: it is loaded to show one case."""

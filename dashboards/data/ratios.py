@@ -1,6 +1,6 @@
 """kernl's speedups of all commits on one machine, and their mean along the commits: like with like.
 
-The rules are those of `dashboards.summary`, whose `speedups` gives the rows of single commits.
+The rules are those of `dashboards.data.summary`, whose `speedups` gives the rows of single commits.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from dashboards.cube import FAILED, OK, SKIPPED, Cube
-from dashboards.summary import BASELINE, OURS, PARTS
+from dashboards.data.cube import FAILED, OK, SKIPPED, Cube
+from dashboards.data.summary import BASELINE, OURS, PARTS
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]

@@ -15,12 +15,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.gate.report import percent
-from dashboards import summary, text
-from dashboards.cube import FAILED, Cube, alike_of
-from dashboards.history import Commit
-from dashboards.source import Source
+from dashboards import text
+from dashboards.data import summary
+from dashboards.data.cube import FAILED, Cube, alike_of
+from dashboards.data.history import Commit
+from dashboards.data.source import Source
 from dashboards.suites import SUITES, Suite
-from dashboards.tables import Cell, Table, case_href, duration_cell, word
+from dashboards.tabular.tables import Cell, Table, case_href, duration_cell, word
 
 MOST = 10
 """Cases that a table lists in each direction."""

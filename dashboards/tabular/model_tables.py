@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from dashboards import order, summary, text
+from dashboards import order, text
+from dashboards.data import summary
 from dashboards.suites import MODELS
-from dashboards.tables import ByPoint, Cell, Table, by_point, ratio_cell, remarks, word
+from dashboards.tabular.tables import ByPoint, Cell, Table, by_point, ratio_cell, remarks, word
 
 
 def tried(rows: pd.DataFrame) -> pd.DataFrame:

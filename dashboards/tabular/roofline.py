@@ -12,8 +12,10 @@ import pandas as pd
 from benchmarks import roofline
 from benchmarks.cases import Cost
 from benchmarks.measure.timing import Ceilings
-from dashboards import summary, tables, text
-from dashboards.tables import Cell, Columns
+from dashboards import text
+from dashboards.data import summary
+from dashboards.tabular import tables
+from dashboards.tabular.tables import Cell, Columns
 
 DERIVED = {
     "op": object,

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from benchmarks.record import Record
 from dashboards import text
-from dashboards.cache import digest
-from dashboards.columns import packed, script
-from dashboards.measured import Measured
+from dashboards.data.cache import digest
+from dashboards.data.measured import Measured
+from dashboards.loaded.columns import packed, script
 from dashboards.order import natural, ordered_variants
 
 _POINT = ("op", "case", "variant", "metric")

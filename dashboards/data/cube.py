@@ -21,8 +21,8 @@ from benchmarks.asv_file import SKIPPED as SKIPPED
 from benchmarks.cases import was_left_out
 from benchmarks.gate.findings import GATED, SAME
 from benchmarks.record import Words
-from dashboards.measured import Measured
-from dashboards.points import Points
+from dashboards.data.measured import Measured
+from dashboards.data.points import Points
 
 ABSENT = 3
 """The status of a point that a commit says nothing of."""

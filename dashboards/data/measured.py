@@ -1,8 +1,8 @@
 """What one commit measured on one machine, as the pages use it, and its file in the cache.
 
 A `Measured` is a `benchmarks.record.Record`, its words printable, and the evidence of kernl's times
-(`dashboards.evidence`). The samples have seven digits, as they are only looked at; what is judged
-by is the evidence, which is kept in full.
+(`dashboards.data.evidence`). The samples have seven digits, as they are only looked at; what is
+judged by is the evidence, which is kept in full.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.record import KEY, NUMBERS, TEXT, Record
-from dashboards import evidence, text
-from dashboards.cache import CacheError
+from dashboards import text
+from dashboards.data import evidence
+from dashboards.data.cache import CacheError
 
 _NAME, _FORMAT = "kernl-measured", 2
 

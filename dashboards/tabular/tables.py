@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.cases import was_left_out
-from dashboards import order, summary, text
-from dashboards.history import Commit
+from dashboards import order, text
+from dashboards.data import summary
+from dashboards.data.history import Commit
 from dashboards.suites import KERNELS, Suite
 
 ByPoint = Mapping[tuple[str, str], Mapping[Any, Any]]

@@ -8,12 +8,13 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from dashboards import ratios, summary, text
-from dashboards.cube import ABSENT, OK, Cube
-from dashboards.drawing import Choice, Drawing, Series, lines, speedup_axis
-from dashboards.history import Change, Commit
+from dashboards import text
+from dashboards.data import ratios, summary
+from dashboards.data.cube import ABSENT, OK, Cube
+from dashboards.data.history import Change, Commit
+from dashboards.data.ratios import Ratios, places
 from dashboards.order import natural
-from dashboards.ratios import Ratios, places
+from dashboards.plots.drawing import Choice, Drawing, Series, lines, speedup_axis
 from dashboards.suites import KERNELS, Suite
 
 ALL = "all cases"

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.noise import KINDS, Noise
-from dashboards import summary, text
-from dashboards.history import Commit
-from dashboards.source import Source
+from dashboards import text
+from dashboards.data import summary
+from dashboards.data.history import Commit
+from dashboards.data.source import Source
 from dashboards.suites import SUITES, Suite
-from dashboards.tables import Cell, Table, word
+from dashboards.tabular.tables import Cell, Table, word
 
 SHARES = {"Median case": 0.5, "90 % of cases": 0.9, "99 % of cases": 0.99, "Worst case": 1.0}
 """Heading → part of the cases that have at most as much."""

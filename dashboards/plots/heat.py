@@ -9,8 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dashboards import text
-from dashboards.drawing import Drawing
 from dashboards.order import natural, ordered_variants
+from dashboards.plots.drawing import Drawing
 
 _STRONGEST = 4.0
 """The colours end at 2 ** 4 = 16×."""

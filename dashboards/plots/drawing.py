@@ -13,8 +13,8 @@ from typing import Any
 import plotly.graph_objects as go
 
 from dashboards import text
-from dashboards.history import Change, Commit
-from dashboards.theme import DASHES, SYMBOLS
+from dashboards.data.history import Change, Commit
+from dashboards.plots.theme import DASHES, SYMBOLS
 
 _TICKS = 6
 

@@ -8,10 +8,10 @@ import pandas as pd
 from benchmarks.gate.report import escape
 from benchmarks.gate.revisions import GateError, resolve
 from dashboards import views
-from dashboards.history import Commit
-from dashboards.source import Source
+from dashboards.data.history import Commit
+from dashboards.data.source import Source
 from dashboards.suites import Suite
-from dashboards.tables import Table
+from dashboards.tabular.tables import Table
 
 MOST_COMMITS = 5
 """Commits that an error names; the newest ones."""

@@ -11,11 +11,13 @@ import pandas as pd
 
 from benchmarks import roofline
 from benchmarks.gate.report import escape
-from dashboards import printing, summary, tables, text
-from dashboards.roofline import ABOVE, ceilings, derived, known, timed
-from dashboards.source import Source
+from dashboards import text
+from dashboards.data import summary
+from dashboards.data.source import Source
 from dashboards.suites import KERNELS
-from dashboards.tables import Cell, Table
+from dashboards.tabular import printing, tables
+from dashboards.tabular.roofline import ABOVE, ceilings, derived, known, timed
+from dashboards.tabular.tables import Cell, Table
 
 FASTEST = "the fastest other"
 HEADINGS = (

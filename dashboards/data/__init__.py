@@ -1,0 +1,1 @@
+"""What was measured: read once, kept in columns, with commits in order."""

@@ -1,0 +1,1 @@
+"""Figures, for Plotly and before it is there."""

@@ -20,12 +20,8 @@ from tests.dashboards.test_build import write_asv
 
 ROOT = Path(__file__).resolve().parents[2]
 MACHINE = "nvidia-h200"
-FROZEN = {
-    "softmax": ["a.fp16", "b.fp16"],
-    "attention": ["a.fp16"],
-    "rounded": ["a.fp16"],
-    "left": ["a.fp16"],
-}
+FROZEN = {"softmax": ["a.fp16", "b.fp16"]}
+FROZEN |= {name: ["a.fp16"] for name in ("attention", "rounded", "left")}
 HEADINGS = table.headings(KERNELS)
 COMMIT = "deadbe00" * 5
 OTHER = "deadbe11" * 5

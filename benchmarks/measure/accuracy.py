@@ -16,8 +16,9 @@ import torch
 
 _TIES = 1.001
 """What lies near the middle of two numbers may be rounded to the other one."""
-_FEW = 64
-"""Of so many numbers, one or two can decide what the limit for many is about."""
+_ROUNDINGS = {64: 3, 1024: 2}
+"""Of so many numbers at most, how many roundings of each may be seen: one or two numbers decide
+what the limit for many is about."""
 
 Inputs = dict[str, Any]
 Outputs = tuple[torch.Tensor, ...]
@@ -89,15 +90,16 @@ def rounding(ref: torch.Tensor, dtype: torch.dtype) -> float:
     """What rounding `ref` to a dtype may cost at most, relative: half a step of each element.
 
     Of many numbers that is less than what an operator is allowed; of one, or of numbers that the
-    dtype can hardly hold, it may be more. Few numbers may cost it twice: an operator may round what
-    it computes them from as well, such as a sum before its norm, which the limit for many allows.
+    dtype can hardly hold, it may be more. Few numbers may cost it two or three times: an operator
+    may round what it computes them from as well, such as a sum before its norm, or both factors of
+    a gated product, which the limit for many allows.
     """
     exact, kind = ref.double(), torch.finfo(dtype)
     _, exponent = torch.frexp(exact)
     half_steps = torch.ldexp(torch.full_like(exact, kind.eps / 4), exponent)
     half_steps.clamp_(min=kind.smallest_normal * kind.eps / 2)
     size = torch.linalg.vector_norm(exact).item()
-    times = 2 if exact.numel() <= _FEW else 1
+    times = next((often for few, often in _ROUNDINGS.items() if exact.numel() <= few), 1)
     return times * torch.linalg.vector_norm(half_steps).item() / size if size else math.inf
 
 

@@ -62,6 +62,30 @@ def test_few_numbers_may_be_computed_from_what_was_rounded() -> None:
     assert beyond > 0
 
 
+@pytest.mark.parametrize(("rows", "columns", "inner"), [(1, 17, 33), (3, 129, 65)])
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.bfloat16, 5e-3), (torch.float16, 6e-4)])
+def test_a_gated_product_of_few_may_round_both_factors(
+    rows: int, columns: int, inner: int, dtype: torch.dtype, limit: float
+) -> None:
+    """Both factors are stored, and their product: some are above the limit for many."""
+    chance = torch.Generator().manual_seed(4)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=chance, dtype=torch.float64).to(dtype).double()
+
+    beyond = refused = 0
+    for _ in range(1500):
+        x, gates, ups = draw(rows, inner), draw(inner, columns), draw(inner, columns)
+        gate, up = x @ gates / inner**0.5, x @ ups / inner**0.5
+        exact = torch.nn.functional.gelu(gate, approximate="tanh") * up
+        stored = torch.nn.functional.gelu(gate.to(dtype).double(), approximate="tanh")
+        out = (stored * up.to(dtype).double()).to(dtype)
+        beyond += accuracy.relative_l2(out, exact) > limit
+        refused += accuracy.disagreement((out,), (exact,), limit)[1] != ""
+    assert beyond > 10 or rows > 1
+    assert refused <= 2
+
+
 def test_what_a_dtype_can_hardly_hold_is_held_against_nobody() -> None:
     tiny = torch.full((8,), 3.3e-8, dtype=torch.float64)  # between nothing and fp16's least
     assert accuracy.relative_l2(tiny.half(), tiny) > 0.5

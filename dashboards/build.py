@@ -231,8 +231,8 @@ def read(results: Path, cache: Cache | None = None) -> Source:
     frozen = frozen_cases()
     accepted, noises = accepted_regressions(), recorded_noise(cache=cache)
     if frozen is None:
-        return Source.gathered(found, results, accepted=accepted, noise=noises)
-    return Source.gathered(
+        return Source.of(found, results, accepted=accepted, noise=noises)
+    return Source.of(
         found,
         results,
         frozen={op: frozen.kernel_cases(op) for op in frozen.ops},

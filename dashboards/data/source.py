@@ -93,7 +93,7 @@ class Source:
     @classmethod
     def of(
         cls,
-        store: Store,
+        store: Store | Gathered,
         results: Path | None = None,
         frozen: summary.FrozenCases | None = None,
         opt_in: Iterable[str] = (),
@@ -102,25 +102,8 @@ class Source:
         accepted: Iterable[Acknowledged] = (),
         noise: Mapping[str, Sequence[Noise]] | None = None,
     ) -> "Source":
-        """That of a store; `results` is where its files lie, for git and for names."""
-        found = gather.of_frames(
-            _clean_frame(store.rows), store.runs, store.machines, store.problems
-        )
-        return cls.gathered(found, results, frozen, opt_in, frozen_models, costs, accepted, noise)
-
-    @classmethod
-    def gathered(
-        cls,
-        found: Gathered,
-        results: Path | None = None,
-        frozen: summary.FrozenCases | None = None,
-        opt_in: Iterable[str] = (),
-        frozen_models: summary.FrozenCases | None = None,
-        costs: Mapping[roofline.Key, Cost] | None = None,
-        accepted: Iterable[Acknowledged] = (),
-        noise: Mapping[str, Sequence[Noise]] | None = None,
-    ) -> "Source":
-        """That of what a results directory holds, which lies at `results`."""
+        """That of a store, or of what was gathered; `results` is where its files lie."""
+        found = store if isinstance(store, Gathered) else _gathered(store)
         dates: dict[str, int] = {}
         for one in found.kept:
             dates[one.commit] = min(one.committed_at_ms, dates.get(one.commit, one.committed_at_ms))
@@ -242,6 +225,12 @@ class Source:
         cube = self.cube(suite, machine, op)
         names = set(cube.measured) if cube is not None else set()
         return tuple(commit for commit in self.commits if commit.id in names)
+
+
+def _gathered(store: Store) -> Gathered:
+    """What a store holds, its text printable."""
+    rows = _clean_frame(store.rows)
+    return gather.of_frames(rows, store.runs, store.machines, store.problems)
 
 
 def _clean_frame(frame: pd.DataFrame) -> pd.DataFrame:

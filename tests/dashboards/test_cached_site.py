@@ -130,13 +130,13 @@ def test_a_built_site_outlives_its_cache(
 ) -> None:
     used = Cache(folder)
     place = tmp_path / "site"
-    build.build(Source.gathered(gather.gather(written, used)), place, "", used)
+    build.build(Source.of(gather.gather(written, used)), place, "", used)
     held = {path.name for path in folder.iterdir()}
     shutil.rmtree(folder)
     found = snapshot(place)
     assert without_samples({name: found[name] for name in without}) == without_samples(without)
     again = Cache(folder)
-    build.build(Source.gathered(gather.gather(written, again)), place, "", again)
+    build.build(Source.of(gather.gather(written, again)), place, "", again)
     assert snapshot(place) == found
     assert {path.name for path in folder.iterdir()} == held
 
@@ -148,7 +148,7 @@ def test_all_files_of_a_site_may_be_read_by_others(
     before = os.umask(0o022)
     try:
         used = Cache(folder)
-        build.build(Source.gathered(gather.gather(written, used)), tmp_path / "site", "", used)
+        build.build(Source.of(gather.gather(written, used)), tmp_path / "site", "", used)
     finally:
         os.umask(before)
     files = [path for path in (tmp_path / "site").rglob("*") if path.is_file()]

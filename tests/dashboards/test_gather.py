@@ -36,7 +36,7 @@ def without_clocks(files: dict[str, bytes]) -> dict[str, object]:
 
 
 def test_the_site_of_result_files_is_that_of_their_store(written: Path) -> None:
-    of_files = Source.gathered(gather.gather(written), written)
+    of_files = Source.of(gather.gather(written), written)
     of_store = Source.of(store.load(written), written)
     assert len(of_files.kept) == COMMITS
     assert of_files.commits == of_store.commits
@@ -48,7 +48,7 @@ def test_the_site_of_result_files_is_that_of_their_store(written: Path) -> None:
 
 
 def test_rows_of_a_commit_are_those_of_the_store(written: Path) -> None:
-    source = Source.gathered(gather.gather(written), written)
+    source = Source.of(gather.gather(written), written)
     every = store.load(written).rows.drop(columns="samples")
     seen = 0
     for (machine, commit), part in every.groupby(["machine", "commit"]):
@@ -67,7 +67,7 @@ def test_rows_of_a_commit_are_those_of_the_store(written: Path) -> None:
 
 
 def test_of_what_was_not_measured_there_are_no_rows(written: Path) -> None:
-    source = Source.gathered(gather.gather(written), written)
+    source = Source.of(gather.gather(written), written)
     machine, commit = next(iter(source.kept))
     for asked in (
         (machine, "f" * 40),
@@ -92,6 +92,6 @@ def test_a_file_without_results_is_no_commit(tmp_path: Path) -> None:
     content = json.loads(path.read_text())
     content |= {"commit_hash": "e" * 40, "results": {}, "date": content["date"] + 10**11}
     path.with_name("eeeeeeee-worktree.json").write_text(json.dumps(content))
-    found = Source.gathered(gather.gather(results), results)
+    found = Source.of(gather.gather(results), results)
     assert [commit.id for commit in found.commits] == [commit.id for commit in expected.commits]
     assert changed.freshness(found) == changed.freshness(expected)

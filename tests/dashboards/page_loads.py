@@ -63,7 +63,8 @@ LIMITS = (
     Limit("tab: JavaScript heap", "MB", None),
 )
 
-# A figure that another script draws is one too, and so is the drawing that stands in for it; a page without a search box is not usable.
+# A figure that another script draws is one too, and so is the drawing that stands in for it. A page
+# without a search box is not usable.
 USABLE = """() => {
   function drawn() {
     return [...document.querySelectorAll('.plot, .js-plotly-plot')].every(plot => {

@@ -150,11 +150,13 @@ def build(source: Source, output: Path, raw: str = "", cache: Cache | None = Non
     """
     check_output(output)
     site = pages.Site.of(source, raw)
-    files, series = chain(site.pages(), site.columns(cache)), site.series()
     if source.size < _LARGE or len(os.sched_getaffinity(0)) < 2:
-        write(chain(files, series), output)
+        write(chain(site.pages(), site.columns(cache), site.series()), output)
     else:
-        write(files, output, series)
+        # Series take as long as a third of the operators' pages.
+        some = [op for points in source.points.values() for op in points.names][::3]
+        rest = chain(site.pages(without=some), site.columns(cache))
+        write(rest, output, chain(site.series(), site.operators(some)))
     if cache is not None:
         cache.prune()
     return output / "index.html"

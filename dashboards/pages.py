@@ -5,7 +5,7 @@ page's content-security policy allows scripts and styles from the site alone.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -120,12 +120,19 @@ class Site:
         hrefs = {op: f"op-{slug}.html" for op, slug in ops.items()}
         return cls(source, hrefs, {name: f"model-{of}.html" for name, of in models.items()}, raw)
 
-    def pages(self) -> Iterator[tuple[str, bytes]]:
-        """All pages, and what they load at once."""
+    def operators(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
+        """The pages of some operators, and what they load at once."""
+        for name in names:
+            self.add_operator(name)
+        yield from self.files.items()
+
+    def pages(self, without: Collection[str] = ()) -> Iterator[tuple[str, bytes]]:
+        """All pages but those of some operators, and what they load at once."""
         self.add_assets()
         self.add_overview()
         for op in self.hrefs:
-            self.add_operator(op)
+            if op not in without:
+                self.add_operator(op)
         for model in self.model_hrefs:
             self.add_model(model)
         self.add_regressions()

@@ -177,7 +177,7 @@ def _levels(low: float, high: float) -> Sequence[float]:
 def _powers(step: float, low: float, high: float) -> list[float]:
     """Powers of a step between two values; of a small one its multiples, as nobody reads 1.2155."""
     if step < 2:
-        size = (step - 1) * 10.0 ** math.floor(math.log10(low) + 0.1)
+        size = (step - 1) * 10.0 ** math.floor(math.log10(high))
         first, last = math.ceil(low / size), math.floor(high / size)
         numbers = range(max(first, 1), min(last, first + 200) + 1)
         return [float(f"{size * number:.4g}") for number in numbers]

@@ -133,7 +133,7 @@ def test_choosing_a_case_changes_figure_table_and_address(browser: Any, site: Pa
     cell = page.locator(f"#{plot}-table tbody tr").first.locator("td").first
     before, said = page.evaluate(read), cell.text_content()
     select.select_option(index=5)
-    page.wait_for_function(f"{read} !== {before}", timeout=10_000)
+    page.wait_for_function(f"() => {read} !== {before}", timeout=10_000)
     assert cell.text_content() != said
     assert "case=" in page.url
     address, chosen = page.url, page.evaluate(read)

@@ -179,7 +179,9 @@ def test_what_both_sides_were_measured_on_is_told(browser: Any, site: Path) -> N
 def test_swapping_turns_a_change_round(browser: Any, site: Path) -> None:
     page = opened(browser, site, "compare.html", chosen(0, 3)).page
     page.locator("#swap").click()
-    page.wait_for_function(f"document.getElementById('base-commit').value === '{COMMITS[3][:12]}'")
+    page.wait_for_function(
+        f"() => document.getElementById('base-commit').value === '{COMMITS[3][:12]}'"
+    )
     assert page.locator("#head-commit").input_value() == COMMITS[0][:12]
 
 

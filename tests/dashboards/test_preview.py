@@ -131,7 +131,7 @@ def test_a_compiled_case_is_loaded_when_it_is_chosen(browser: Any, site: Path) -
     read = f"document.getElementById('{plot}').data.map(trace => trace.y)"
     everything = page.evaluate(read)
     select.select_option(index=2)
-    page.wait_for_function(f"{read}[0][0] !== {everything[0][0]}")
+    page.wait_for_function(f"() => {read}[0][0] !== {everything[0][0]}")
     case, metric = select.input_value(), select.get_attribute("data-metrics").split()[0]
     rows = STORE.rows[(STORE.rows["case"] == case) & (STORE.rows["metric"] == metric)]
     rows = rows[(rows["op"] == "softmax") & (rows["suite"] == "codegen")]
@@ -145,6 +145,6 @@ def test_a_compiled_case_is_loaded_when_it_is_chosen(browser: Any, site: Path) -
     cell = page.locator(f"#{plot}-table tbody tr").first.locator("td").first.text_content()
     assert cell == str(int(wanted[names[0]][0] or 0))
     select.select_option(index=0)
-    page.wait_for_function(f"{read}[0][0] === {everything[0][0]}")
+    page.wait_for_function(f"() => {read}[0][0] === {everything[0][0]}")
     assert said == []
     page.close()

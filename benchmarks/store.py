@@ -84,11 +84,12 @@ def load(results_dir: Path) -> Store:
     for problem in problems:
         _log.warning("%s: %s", problem.path, problem.reason)
     frames = [record.frame() for record in records]
-    rows = pd.concat([_no_rows(), *frames], ignore_index=True).astype(ROW_TYPES)
+    rows = pd.concat([no_rows(), *frames], ignore_index=True).astype(ROW_TYPES)
     return Store(rows, runs.frame(), found.machines, problems)
 
 
-def _no_rows() -> pd.DataFrame:
+def no_rows() -> pd.DataFrame:
+    """The table without a row."""
     return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in ROW_TYPES.items()})
 
 

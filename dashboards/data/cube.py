@@ -15,9 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmarks.asv_file import FAILED as FAILED
-from benchmarks.asv_file import OK as OK
-from benchmarks.asv_file import SKIPPED as SKIPPED
+from benchmarks.asv_file import OK, SKIPPED
 from benchmarks.cases import was_left_out
 from benchmarks.gate.findings import GATED, SAME
 from benchmarks.record import Words
@@ -167,11 +165,3 @@ def alike_of(cube: Cube, runs: pd.DataFrame) -> NDArray[np.int64]:
     beneath = Words().codes(said.get(run, "") for run in cube.runs).astype(np.int64)
     run, version = cube.of(GATED, "run"), cube.of(GATED, "version")
     return np.asarray(version.astype(np.int64) * (int(beneath.max(initial=0)) + 1) + beneath[run])
-
-
-def filled(machine: str, points: Points, found: Sequence[Measured]) -> Cube:
-    """The cube of what commits measured, oldest first."""
-    filling = Filling(machine, points, [one.record.commit for one in found])
-    for place, one in enumerate(found):
-        filling.add(place, one)
-    return filling.cube()

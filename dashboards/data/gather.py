@@ -101,11 +101,6 @@ def of_frames(
     return Gathered(kept, runs, machines, tuple(problems))
 
 
-def no_rows() -> pd.DataFrame:
-    """A frame of the store without a row."""
-    return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in store.ROW_TYPES.items()})
-
-
 def _silent(_done: int, _of: int) -> None:
     """Nothing is said of how far the reading is."""
 

@@ -12,7 +12,6 @@ import io
 import json
 import math
 import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -158,8 +157,3 @@ def _arrays(content: bytes, count: int) -> list[NDArray[Any]]:
 def _narrow(codes: NDArray[np.integer[Any]]) -> NDArray[Any]:
     """Codes in as few bytes as they fit into."""
     return codes.astype(np.min_scalar_type(int(codes.max(initial=0))))
-
-
-def oldest_first(found: Iterable[Measured]) -> list[Measured]:
-    """By the date of the commit, then by its hash."""
-    return sorted(found, key=lambda one: (one.record.committed_at_ms, one.record.commit))

@@ -11,7 +11,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from dashboards.data.cube import FAILED, OK, SKIPPED, Cube
+from benchmarks.asv_file import FAILED, OK, SKIPPED
+from dashboards.data.cube import Cube
 from dashboards.data.summary import BASELINE, OURS, PARTS
 
 Floats = NDArray[np.float64]

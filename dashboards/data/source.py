@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import roofline
+from benchmarks import store as stored
 from benchmarks.cases import Cost
 from benchmarks.gate.acknowledged import Acknowledged
 from benchmarks.noise import Noise
@@ -202,7 +203,7 @@ class Source:
         """
         kept = self.kept.get((machine, commit))
         if kept is None:
-            return gather.no_rows()
+            return stored.no_rows()
         record = kept.load(samples=False).record
         wanted = np.ones(len(record), bool)
         for column, word in (("suite", suite), ("op", op)):

@@ -8,9 +8,10 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from benchmarks.asv_file import OK
 from dashboards import text
 from dashboards.data import ratios, summary
-from dashboards.data.cube import ABSENT, OK, Cube
+from dashboards.data.cube import ABSENT, Cube
 from dashboards.data.history import Change, Commit
 from dashboards.data.ratios import Ratios, places
 from dashboards.order import natural

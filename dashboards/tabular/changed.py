@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from benchmarks.asv_file import FAILED
 from benchmarks.gate.report import percent
 from dashboards import text
 from dashboards.data import summary
-from dashboards.data.cube import FAILED, Cube, alike_of
+from dashboards.data.cube import Cube, alike_of
 from dashboards.data.history import Commit
 from dashboards.data.source import Source
 from dashboards.suites import SUITES, Suite

@@ -1,6 +1,8 @@
-"""The browser that pages are opened in, where the machine has one."""
+"""The browser that pages are opened in, where the machine has one, and a quiet host of pages."""
 
+import http.server
 import shutil
+from typing import Any
 
 import pytest
 
@@ -13,3 +15,10 @@ MARKS = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH: install it to run these"),
 ]
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves the site without a log."""
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
+        pass

@@ -28,7 +28,7 @@ from urllib.parse import unquote, urlsplit
 
 from playwright.sync_api import Error, sync_playwright
 
-from tests.dashboards.chromium import ARGUMENTS, CHROMIUM
+from tests.dashboards.chromium import ARGUMENTS, CHROMIUM, QuietHandler
 
 INDEX = "index.html"
 MEGABYTE = 1e6
@@ -117,17 +117,10 @@ OPEN_CASE = """([value, patience]) => new Promise((done, failed) => {
 })"""
 
 
-class Counting(http.server.SimpleHTTPRequestHandler):
-    """Serves the site without a log."""
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
-        pass
-
-
 @contextmanager
 def served(site: Path) -> Iterator[str]:
     """The address at which the site is served, by this machine to itself."""
-    handler = functools.partial(Counting, directory=str(site))
+    handler = functools.partial(QuietHandler, directory=str(site))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}"

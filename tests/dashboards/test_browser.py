@@ -14,7 +14,7 @@ from benchmarks.cases import Cost
 from dashboards import build, text
 from dashboards.data.source import Source
 from tests.dashboards import hostile, synthetic
-from tests.dashboards.chromium import MARKS
+from tests.dashboards.chromium import MARKS, QuietHandler
 
 pytestmark = MARKS
 PLOTS = {
@@ -37,13 +37,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = synthetic.with_models(synthetic.store(ops=("softmax", "linear"), count=12))
     build.build(Source.of(store), folder)
     return folder
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    """Serves the site without a log."""
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
-        pass
 
 
 class Opened:

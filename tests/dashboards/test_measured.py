@@ -14,7 +14,7 @@ from benchmarks import record
 from benchmarks.asv_file import STATUSES
 from benchmarks.cases import NOT_SELECTED
 from benchmarks.record import NUMBERS, TEXT, Record
-from dashboards.data import evidence, measured
+from dashboards.data import evidence
 from dashboards.data.cache import CacheError
 from dashboards.data.measured import Measured
 from tests.dashboards import hostile, synthetic
@@ -213,13 +213,6 @@ def test_layouts_are_equal_where_the_points_are(whole: list[Measured]) -> None:
     assert len(set(layouts)) == 1
     others = [mine[::-1], mine[1:], [*mine, row(machine="nvidia-h200", case="new.fp16")]]
     assert len({Measured.of(records(some)[0]).layout for some in (mine, *others)}) == 4
-
-
-def test_commits_are_sorted_by_date_and_then_by_hash() -> None:
-    dates = {"b": "2026-01-02", "c": "2026-01-01", "a": "2026-01-02"}
-    rows = [row(commit=name, committed_at=date) for name, date in dates.items()]
-    found = measured.oldest_first(Measured.of(one) for one in records(rows))
-    assert [one.record.commit for one in found] == ["c", "a", "b"]
 
 
 def damaged(content: bytes) -> Iterator[bytes]:

@@ -159,10 +159,10 @@ def poisoned() -> Iterator[None]:
     `CUBLAS_WORKSPACE_CONFIG` is left alone: it would change what cuBLAS runs when it is timed.
     """
     memory: Any = torch.utils.deterministic
-    before = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    before = torch.get_deterministic_debug_mode()
     filled = memory.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # `torch.use_deterministic_algorithms` would import all of Inductor, which takes a second.
+    torch.set_deterministic_debug_mode("warn")
     memory.fill_uninitialized_memory = True
     try:
         with warnings.catch_warnings():
@@ -170,4 +170,4 @@ def poisoned() -> Iterator[None]:
             yield
     finally:
         memory.fill_uninitialized_memory = filled
-        torch.use_deterministic_algorithms(before, warn_only=warn_only)
+        torch.set_deterministic_debug_mode(before)

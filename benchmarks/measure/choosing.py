@@ -58,8 +58,6 @@ def aside_while_compiling(aside: Context) -> None:
 
     What Inductor times in between is alone (`choose_alone`).
     """
-    import triton
-    import triton.compiler
     from torch._dynamo.callback import CallbackTrigger, CompilationCallbackHandler
 
     handler: Any = CompilationCallbackHandler
@@ -73,6 +71,14 @@ def aside_while_compiling(aside: Context) -> None:
             yield
 
     handler.install_callbacks = install_callbacks
+    aside_while_triton_compiles(aside)
+
+
+def aside_while_triton_compiles(aside: Context) -> None:
+    """Let Triton alone say so: without `torch.compile`, whose modules take a second to import."""
+    import triton
+    import triton.compiler
+
     # Inductor and Triton each call it by a name of their own.
     callers: tuple[Any, ...] = (triton, triton.compiler)
     for module in callers:

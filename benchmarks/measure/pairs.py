@@ -37,6 +37,8 @@ IMPLEMENTATIONS = ("eager", "kernl")
 BASE, HEAD = "base", "head"
 _NO_POINT = {"status": "failed", "reason": "the worker sent no point"}
 _ORDERS = ((BASE, HEAD, HEAD, BASE), (HEAD, BASE, BASE, HEAD))
+_WORTH_A_START = 4
+"""So many cases of an operator are measured while two more workers start."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Plan:
         sessions: so often each case is measured, by new processes each time.
         quads: of four blocks each, in a session.
         rounds: of a block; in each round every implementation is timed once.
-        pairs: of processes, at the same time.
+        pairs: of processes, at the same time, at most.
         control: the part of the cases that is also measured base beside base.
         until: by `time.monotonic`: no case is begun later.
     """
@@ -118,7 +120,8 @@ def measure_pairs(
     drawn = deque((session, one) for session in range(plan.sessions) for one in beside_itself)
     shared = _Run(plan, settings, Room(memory), Turns(), done)
     different, same = {BASE: base, HEAD: head}, {BASE: base, HEAD: base}
-    several = min(plan.pairs, len(queue))
+    worth = _WORTH_A_START if all(one.suite == SUITE for one in asked) else 1
+    several = min(plan.pairs, math.ceil(len(asked) / worth))
     pairs = [
         *(_Pair(shared, queue, different, control=False) for _ in range(several)),
         *(_Pair(shared, drawn, same, control=True) for _ in range(min(1, controls))),

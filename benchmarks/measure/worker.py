@@ -40,7 +40,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from benchmarks import cases
 from benchmarks.measure.asking import Asking, send
-from benchmarks.measure.choosing import Alone, aside_while_compiling, choose_alone, choose_anew
+from benchmarks.measure.choosing import (
+    Alone,
+    aside_while_compiling,
+    aside_while_triton_compiles,
+    choose_alone,
+    choose_anew,
+)
 from benchmarks.measure.lifetime import die_with_parent
 
 if TYPE_CHECKING:
@@ -76,11 +82,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     die_with_parent()
     prepare_environment(options.device, options.suite)
     asking = Asking(out, sys.stdin, options.device)
+    # An operator's two commits are compared in `eager` and `kernl`: nobody else's code is wanted,
+    # and none is imported, which takes longer than a case.
+    others = not options.paired or options.suite != "kernels"
     try:
-        import_all(options.device)
+        import_all(options.device, others=others)
         asking.back()
-        aside_while_compiling(asking.compiling)
-        if options.device == "cuda":
+        (aside_while_compiling if others else aside_while_triton_compiles)(asking.compiling)
+        if others and options.device == "cuda":
             # Its candidates differ by little, and it times each for a moment.
             choose_alone(partial(asking.alone, quiet=True))
         measure, figures = prepare(
@@ -135,14 +144,15 @@ def prepare_environment(device: str, suite: str = "kernels") -> None:
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 
-def import_all(device: str) -> None:
+def import_all(device: str, *, others: bool = True) -> None:
     """Import what takes seconds, while others may time. Raises Refusal.
 
-    What an alternative lacks is said where it is used.
+    `others`: `torch.compile` and the alternatives too. What one lacks is said where it is used.
     """
-    choose_anew()
+    if others:
+        choose_anew()
     load_ops(os.environ.get("KERNL_CODE"))
-    if device == "cuda":
+    if others and device == "cuda":
         from benchmarks.measure.alternatives import ALTERNATIVES, unusable
 
         frozen = cases.load()
@@ -170,8 +180,19 @@ def _serve(message: Mapping[str, Any], measure: Measure, out: TextIO, most_kept:
     except Exception as error:
         send(out, {"kind": "fault", "reason": describe(error)})
         os._exit(_FAULT_STATUS)
-    worn = torch.cuda.is_initialized() and torch.cuda.memory_reserved() > most_kept
-    send(out, {"kind": "done", "worn": worn})
+    send(out, {"kind": "done", "worn": _keeps_more_than(most_kept)})
+
+
+def _keeps_more_than(most_kept: int) -> bool:
+    """Whether this process has more bytes of the device than that, and cannot give them back."""
+    import torch
+
+    if not torch.cuda.is_initialized() or torch.cuda.memory_reserved() <= most_kept:
+        return False
+    # What the case held until its last point was sent is free now, but still this process'.
+    gc.collect()
+    torch.cuda.empty_cache()
+    return torch.cuda.memory_reserved() > most_kept
 
 
 def _converse(out: TextIO, message: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -188,7 +209,7 @@ def _prepare_kernels(
     device: str, alone: Alone, tell: Tell, converse: Converse | None
 ) -> tuple[Measure, dict[str, Any]]:
     """(what measures an operator's case, fingerprint). Raises Refusal."""
-    ops = _prepared_ops(device)
+    ops = _prepared_ops(device, others=converse is None)
 
     from benchmarks.measure.laboratory import Laboratory, describe
     from benchmarks.measure.measurement import measure
@@ -234,12 +255,13 @@ def _prepare_models(
     return lambda task, stage: measure(task, shelf, lab, stage, converse), figures
 
 
-def _prepared_ops(device: str) -> dict[str, Any]:
+def _prepared_ops(device: str, *, others: bool = True) -> dict[str, Any]:
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
         raise Refusal("skipped", f"torch {torch.__version__} sees no CUDA device")
-    choose_anew()
+    if others:
+        choose_anew()
     return load_ops(os.environ.get("KERNL_CODE"))
 
 

@@ -140,7 +140,8 @@ def _timed(asked: Asked, bench: TwoCommits, known: KnownNoise) -> tuple[SampleTe
         if record["kind"] == "pair":
             seen.add(record)
 
-    bench.measure([asked], Plan(SESSIONS, pairs=_PAIRS, control=0.0), add)
+    with bench:
+        bench.measure([asked], Plan(SESSIONS, pairs=_PAIRS, control=0.0), add)
     test = seen.test(Case(asked.op, asked.case.name), known)
     return test, "; ".join(dict.fromkeys([test.problem, *seen.left_out]))
 

@@ -161,7 +161,7 @@ def _measured(options: argparse.Namespace) -> Report:
                 "what the gate says where nothing changed"
             )
         known = known_noise.load(machine)
-        with written_to(options.pairs) if options.pairs else nullcontext(_forget) as write:
+        with bench, written_to(options.pairs) if options.pairs else nullcontext(_forget) as write:
             return measured.measure(bench, wanted, write, known, machine)
     except (UnknownCommit, WorkerRefusal, NoWorker, NoiseError, ValueError, OSError) as error:
         raise GateError(str(error)) from error

@@ -101,8 +101,8 @@ def measure(
         if some and clock() < until:
             plan = Plan(sessions, pairs=_PAIRS, control=control, until=until)
             if beside_itself:
-                same = TwoCommits.of(bench.base, bench.base, bench.device)
-                same.measure(some, plan, collect_control)
+                with TwoCommits.of(bench.base, bench.base, bench.device) as same:
+                    same.measure(some, plan, collect_control)
             else:
                 bench.measure(some, plan, collect)
 

@@ -87,14 +87,14 @@ def resolve(task: Task, op: Any) -> tuple[Any, str]:
             f"inputs of {task.op} have version {op.version} in this commit, "
             f"the frozen cases have version {task.version}: not comparable"
         )
-    known = {name for name, _ in op.cases()[0].dims}
+    first = op.cases()[0]
+    known = {name for name, _ in first.dims}
     if set(task.dims) != known:
         return None, (
             f"{task.op} has dims {', '.join(sorted(known))} in this commit, "
             f"the case has {', '.join(sorted(task.dims))}"
         )
-    case_type = type(op.cases()[0])
-    return case_type.of(task.dtype, **task.dims), ""
+    return type(first).of(task.dtype, **task.dims), ""
 
 
 class Bench:

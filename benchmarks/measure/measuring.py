@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure.device import Fingerprint
-from benchmarks.measure.process import Message, WorkerFault, WorkerProcess, WorkerRefusal
+from benchmarks.measure.process import (
+    Message,
+    WorkerFault,
+    WorkerProcess,
+    WorkerRefusal,
+    launched,
+)
 from benchmarks.measure.progress import say
 from benchmarks.measure.turns import Turn
 
@@ -257,10 +263,9 @@ class Measuring:
         failures: list[str] = []
         while self._workshop.worker is None and self.given_up is None:
             try:
+                here = Path(tempfile.gettempdir())
                 self._workshop.worker = WorkerProcess(
-                    self._command,
-                    self._environment,
-                    Path(tempfile.gettempdir()),
+                    launched(self._command, self._environment, here),
                     self._settings.start_timeout_s,
                     self._workshop.turn,
                 )

@@ -27,9 +27,10 @@ import json
 import re
 import secrets
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from benchmarks import cases as frozen_cases
 from benchmarks.measure import device
 from benchmarks.measure.ahead import UnknownCommit, checkout
 from benchmarks.measure.for_asv import MODELS
+from benchmarks.measure.fork_server import ForkServer
 from benchmarks.measure.measuring import (
     SUITE,
     Settings,
@@ -44,8 +46,8 @@ from benchmarks.measure.measuring import (
     worker_command,
     worker_environment,
 )
-from benchmarks.measure.pairs import Asked, NoWorker, Plan, Side, Write, measure_pairs
-from benchmarks.measure.process import Message, WorkerRefusal
+from benchmarks.measure.pairs import Asked, NoWorker, Plan, Write, measure_pairs
+from benchmarks.measure.process import Launch, Message, WorkerRefusal, launched
 from benchmarks.measure.selection import matching, regular_expression, whole_number
 from benchmarks.measure.telemetry import Telemetry
 
@@ -75,9 +77,13 @@ def spread(asked: list[Asked], limit: int | None) -> list[Asked]:
     return [asked[place * len(asked) // limit] for place in range(limit)]
 
 
+Launches = tuple[Launch, Launch]
+"""How a worker of the older commit is started, and one of the newer."""
+
+
 @dataclass(frozen=True)
 class TwoCommits:
-    """Two commits whose workers can be started here.
+    """Two commits whose workers can be started here, as a context: they end when it is left.
 
     Attributes:
         base: full hash of the older commit.
@@ -88,12 +94,21 @@ class TwoCommits:
     head: str
     device: str
     _code: tuple[Path | None, Path | None]
+    _launches: dict[str, Launches] = field(default_factory=dict)
+    _running: ExitStack = field(default_factory=ExitStack)
 
     @classmethod
     def of(cls, base: str, head: str, device: str = "cuda") -> TwoCommits:
         """Of two revisions, on `cuda`, or `cpu` for a dry run. Raises UnknownCommit."""
         older, newer = checkout(base), checkout(head)
         return cls(older.commit, newer.commit, device, (older.code, newer.code))
+
+    def __enter__(self) -> TwoCommits:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._launches.clear()
+        self._running.close()
 
     def measure(self, asked: Sequence[Asked], plan: Plan, write: Write) -> None:
         """Write what is compared, and then what `benchmarks.measure.pairs.measure_pairs` does.
@@ -106,19 +121,31 @@ class TwoCommits:
             how = {name: value for name, value in asdict(plan).items() if name != "until"}
             about = {"kind": "run", "base": self.base, "head": self.head, "seed": seed, "plan": how}
             write({**about, "fingerprint": {**device.fingerprint(suite)}})
-            command = [*worker_command(self.device, suite), "--paired"]
-            older, newer = (Side(command, worker_environment(code)) for code in self._code)
             settings = Settings() if suite == SUITE else MODELS
             measure_pairs(
                 [one for one in asked if one.suite == suite],
-                older,
-                newer,
+                *self._launched(suite),
                 plan,
                 write,
                 memory=Telemetry(card.uuid).memory if card else lambda: None,
                 seed=seed,
                 settings=replace(settings, device=self.device),
             )
+
+    def _launched(self, suite: str) -> Launches:
+        """How workers of the two commits are started. Raises OSError."""
+        if suite not in self._launches:
+            command = [*worker_command(self.device, suite), "--paired"]
+            older, newer = (self._launch(suite, command, code) for code in self._code)
+            self._launches[suite] = older, newer
+        return self._launches[suite]
+
+    def _launch(self, suite: str, command: Sequence[str], code: Path | None) -> Launch:
+        """An operator's are forked, where the system can. A model's import what may use CUDA."""
+        environment, here = worker_environment(code), Path(tempfile.gettempdir())
+        if suite != SUITE or sys.platform != "linux":
+            return launched(command, environment, here)
+        return self._running.enter_context(ForkServer(command, environment, here)).launch
 
 
 @contextmanager
@@ -157,8 +184,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"no case fits {options.bench!r} and contains {options.match!r}")
     plan = Plan(options.sessions, options.quads, options.rounds, options.pairs)
     try:
-        bench = TwoCommits.of(options.base, options.head, options.device)
-        with written_to(options.out) as write:
+        with (
+            TwoCommits.of(options.base, options.head, options.device) as bench,
+            written_to(options.out) as write,
+        ):
             bench.measure(asked, plan, write)
     except (UnknownCommit, WorkerRefusal, NoWorker, OSError) as error:
         print(f"paired: {error}", file=sys.stderr)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import random
 import secrets
-import tempfile
 import threading
 import time
 import zlib
@@ -18,7 +17,6 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from benchmarks.measure.measuring import (
@@ -27,7 +25,7 @@ from benchmarks.measure.measuring import (
     SweepCase,
 )
 from benchmarks.measure.partner import Partner
-from benchmarks.measure.process import Message, WorkerFault
+from benchmarks.measure.process import Launch, Message, WorkerFault
 from benchmarks.measure.progress import Progress
 from benchmarks.measure.room import Memory, Room
 from benchmarks.measure.turns import Turns
@@ -63,14 +61,6 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Side:
-    """How a worker of one commit is started."""
-
-    command: Sequence[str]
-    environment: Mapping[str, str]
-
-
-@dataclass(frozen=True)
 class Asked:
     """One case, and of which version of its op: an operator, or a model of the suite `models`."""
 
@@ -89,8 +79,8 @@ class NoWorker(Exception):
 
 def measure_pairs(
     asked: Sequence[Asked],
-    base: Side,
-    head: Side,
+    base: Launch,
+    head: Launch,
     plan: Plan,
     write: Write,
     *,
@@ -100,8 +90,9 @@ def measure_pairs(
 ) -> None:
     """A record of each case of each session, controls among them, as soon as it is there.
 
-    `seed` draws the controls and who begins. Raises what `write` raises, once all ended, and
-    WorkerRefusal or NoWorker where no worker can measure here.
+    `base` and `head` start a worker of each commit; `seed` draws the controls and who begins.
+    Raises what `write` raises, once all ended, and WorkerRefusal or NoWorker where no worker can
+    measure here.
     """
     settings = settings or Settings()
     chance = random.Random(seed)
@@ -174,7 +165,7 @@ class _Pair(threading.Thread):
         self,
         run: _Run,
         queue: deque[tuple[int, Asked]],
-        sides: Mapping[str, Side],
+        sides: Mapping[str, Launch],
         *,
         control: bool,
     ) -> None:
@@ -285,14 +276,10 @@ class _Pair(threading.Thread):
 
     def _start_one(self, name: str) -> None:
         """Raises WorkerFault, or NoWorker where it has been in vain too often."""
-        side, settings = self._sides[name], self._run.settings
+        settings = self._run.settings
         try:
             self._workers[name] = Partner(
-                side.command,
-                side.environment,
-                Path(tempfile.gettempdir()),
-                settings.start_timeout_s,
-                self._turns[name],
+                self._sides[name], settings.start_timeout_s, self._turns[name]
             )
             self._unstarted[name] = 0
         except WorkerFault as fault:

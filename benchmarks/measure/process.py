@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
 from benchmarks.measure.journal import STATUSES
 from benchmarks.measure.turns import Turn, Turns
@@ -26,6 +26,40 @@ Message = dict[str, Any]
 _ASKED = "start of the case"
 _LAST_WORDS = 300
 _STOP_S = 10.0
+
+
+class Process(Protocol):
+    """A process that leads its group, as `subprocess.Popen` shows one."""
+
+    pid: int
+    stdin: IO[bytes] | None
+    stdout: IO[bytes] | None
+    returncode: int | None
+
+    def wait(self, timeout: float) -> int:
+        """Reap it; its exit code. Raises subprocess.TimeoutExpired."""
+
+
+Launch = Callable[[IO[bytes], float], Process]
+"""Starts a worker, which writes what it has to say to a person to a file; within so many seconds.
+Raises OSError."""
+
+
+def launched(argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> Launch:
+    """How a command is started as a worker."""
+
+    def launch(log: IO[bytes], _timeout_s: float) -> Process:
+        return subprocess.Popen(
+            list(argv),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=dict(env),
+            cwd=cwd,
+            start_new_session=True,
+        )
+
+    return launch
 
 
 class WorkerFault(Exception):
@@ -61,9 +95,7 @@ class WorkerProcess:
 
     def __init__(
         self,
-        argv: Sequence[str],
-        env: Mapping[str, str],
-        cwd: Path,
+        launch: Launch,
         start_timeout_s: float,
         turn: Turn | None = None,
     ) -> None:
@@ -77,15 +109,7 @@ class WorkerProcess:
         self.worn = False
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the worker)
         try:
-            self._process = subprocess.Popen(
-                list(argv),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._log,
-                env=dict(env),
-                cwd=cwd,
-                start_new_session=True,
-            )
+            self._process = launch(self._log, start_timeout_s)
         except OSError as error:
             self._log.close()
             raise WorkerFault(f"the worker cannot be started: {error}") from error
@@ -220,6 +244,8 @@ class WorkerProcess:
             return "the worker closed its output and went on running"
         self._end(keep_log=True)
         status = self._process.returncode
+        if status is None:
+            return "the worker closed its output and cannot be ended"
         if status >= 0:
             return f"the worker ended with status {status}"
         # Real-time signals, but for the first and the last, have no name.
@@ -245,19 +271,13 @@ class WorkerProcess:
         died = self._process.returncode is not None
         self._end(keep_log=True)
         self._turn.drop()
-        words = self._last_words()
+        words = last_line(self._log)
         self._log.close()
         stage, implementation = self._at
         left = "" if self._process.returncode is not None else "; it could not be ended"
         doing = f" during {stage}" + (f" of {implementation}" if implementation else "")
         said = f"; its last words: {words}" if words else ""
         return WorkerFault(f"{reason}{doing}{left}{said}", implementation, died and stage == _ASKED)
-
-    def _last_words(self) -> str:
-        self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(0, self._log.tell() - 4096))
-        lines = self._log.read().decode("utf-8", "replace").strip().splitlines()
-        return lines[-1].strip()[:_LAST_WORDS] if lines else ""
 
     def _end(self, *, keep_log: bool = False) -> None:
         """End the whole group while its id cannot be another's, then reap.
@@ -275,6 +295,14 @@ class WorkerProcess:
                     stream.close()
         if not keep_log:
             self._log.close()
+
+
+def last_line(log: IO[bytes]) -> str:
+    """What a process printed last."""
+    log.seek(0, os.SEEK_END)
+    log.seek(max(0, log.tell() - 4096))
+    lines = log.read().decode("utf-8", "replace").strip().splitlines()
+    return lines[-1].strip()[:_LAST_WORDS] if lines else ""
 
 
 def _well_formed(point: Message) -> bool:

@@ -19,7 +19,8 @@ with. Anything that a library prints goes to standard error instead.
     ← {"kind": "fault", "reason": …}             the device is lost; the process ends
 
 With `--paired` a case is held ready and timed in blocks, as it is asked. See
-`benchmarks.measure.blocks` for the messages.
+`benchmarks.measure.blocks` for the messages. With `--fork` it is no worker, but what workers are
+forked from (`benchmarks.measure.fork_server`).
 
 `--device cpu` runs the kernels under Triton's interpreter with wall-clock time: a dry run of the
 machinery, whose points carry `"dry": true`.
@@ -29,16 +30,18 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from benchmarks import cases
+from benchmarks.measure import fork_server
 from benchmarks.measure.asking import Asking, send
 from benchmarks.measure.choosing import (
     Alone,
@@ -77,14 +80,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--suite", choices=("kernels", "models"), default="kernels")
     parser.add_argument("--paired", action="store_true", help="hold cases ready")
+    parser.add_argument(
+        "--fork", type=int, metavar="FD", help="fork workers for who asks by this socket"
+    )
     options = parser.parse_args(arguments)
-    out = _take_standard_output()
     die_with_parent()
     prepare_environment(options.device, options.suite)
-    asking = Asking(out, sys.stdin, options.device)
     # An operator's two commits are compared in `eager` and `kernl`: nobody else's code is wanted,
     # and none is imported, which takes longer than a case.
     others = not options.paired or options.suite != "kernels"
+    if options.fork is not None:
+        if others:
+            parser.error("--fork is for --paired --suite kernels: others may import what uses CUDA")
+        import_to_be_forked(options.device)
+        if not fork_server.serve(options.fork):
+            return
+    out = _take_standard_output()
+    asking = Asking(out, sys.stdin, options.device)
     try:
         import_all(options.device, others=others)
         asking.back()
@@ -162,9 +174,20 @@ def import_all(device: str, *, others: bool = True) -> None:
                 unusable(alternative.module)
 
 
-def _serve(message: Mapping[str, Any], measure: Measure, out: TextIO, most_kept: int) -> None:
-    import torch
+def import_to_be_forked(device: str) -> None:
+    """Import what workers use that are forked from this process. What fails, fails in them again.
 
+    It must not use the device: a process that is forked after that cannot.
+    """
+    with suppress(Refusal):
+        import_all(device, others=False)
+    # The first call of an operator imports Dynamo, which takes as long as all the rest.
+    later = ("torch._dynamo", *(f"benchmarks.measure.{n}" for n in ("device", "paired_case")))
+    for module in later:
+        importlib.import_module(module)
+
+
+def _serve(message: Mapping[str, Any], measure: Measure, out: TextIO, most_kept: int) -> None:
     from benchmarks.measure.laboratory import DeviceFault, Task, describe
 
     def stage(name: str, implementation: str) -> None:

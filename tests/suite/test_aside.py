@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.measure.asking import Asking
 from benchmarks.measure.measuring import worker_command
-from benchmarks.measure.process import WorkerProcess
+from benchmarks.measure.process import WorkerProcess, launched
 
 ROOT = Path(__file__).parents[2]
 HEARING = """
@@ -194,7 +194,7 @@ def test_what_was_fastest_before_is_not_kept() -> None:
 @pytest.mark.gpu
 def test_no_choice_of_inductor_lies_on_disk_afterwards(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
-    worker = WorkerProcess(worker_command("cuda"), environment, tmp_path, 120.0)
+    worker = WorkerProcess(launched(worker_command("cuda"), environment, tmp_path), 120.0)
     dims = {"rows": 512, "cols": 8192, "mask": "none", "causal": False}
     task = {"op": "softmax", "case": "one", "dims": dims, "dtype": "fp16", "version": 1}
     task |= {"implementations": ["compile"], "samples": 3, "budget_s": 0.0, "seed": 0}

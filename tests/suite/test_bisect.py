@@ -92,6 +92,7 @@ class Stand:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, culprit: int, effect: float) -> None:
         self.timed: list[str] = []
+        self.left = 0
         stand = self
 
         class FakeBench:
@@ -101,6 +102,12 @@ class Stand:
             @classmethod
             def of(cls, base: str, head: str, device: str) -> "FakeBench":
                 return cls(base, head)
+
+            def __enter__(self) -> "FakeBench":
+                return self
+
+            def __exit__(self, *_: object) -> None:
+                stand.left += 1
 
             def measure(self, asked: Sequence[Asked], plan: Plan, write: Write) -> None:
                 stand.timed.append(self.head)

@@ -34,6 +34,12 @@ class FakeBench:
     taken: list[tuple[list[str], int, float]] = field(default_factory=list)
     _count: dict[str, int] = field(default_factory=dict)
 
+    def __enter__(self) -> "FakeBench":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
     def clock(self) -> float:
         return self.now
 

@@ -14,8 +14,8 @@ import pytest
 
 from benchmarks.measure import paired
 from benchmarks.measure.measuring import Settings, SweepCase
-from benchmarks.measure.pairs import Asked, NoWorker, Plan, Side, measure_pairs
-from benchmarks.measure.process import WorkerRefusal
+from benchmarks.measure.pairs import Asked, NoWorker, Plan, measure_pairs
+from benchmarks.measure.process import Launch, WorkerRefusal, launched
 from tests.suite.fake_worker import ROOT
 
 WORKER = r"""
@@ -87,8 +87,9 @@ class Stand:
         self._script.write_text(WORKER)
         self.written: list[dict[str, Any]] = []
 
-    def side(self, name: str) -> Side:
-        return Side([sys.executable, "-S", str(self._script), str(self.log), name], {})
+    def side(self, name: str) -> Launch:
+        command = [sys.executable, "-S", str(self._script), str(self.log), name]
+        return launched(command, {}, self.log.parent)
 
     def measure(
         self, names: Sequence[str], plan: Plan, base: str = "base", head: str = "head"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.measure.journal import read
-from benchmarks.measure.process import WorkerFault, WorkerProcess
+from benchmarks.measure.process import WorkerFault, WorkerProcess, launched
 from tests.suite.fake_worker import DEVICE, FAKE_WORKER, Bench, statuses
 
 FAULTS = {
@@ -201,7 +201,7 @@ def test_a_refusal_is_believed_at_once(bench: Bench) -> None:
 
 def test_a_command_that_does_not_exist_is_said_in_words(tmp_path: Path) -> None:
     with pytest.raises(WorkerFault, match="cannot be started"):
-        WorkerProcess([str(tmp_path / "none")], {}, tmp_path, 1.0)
+        WorkerProcess(launched([str(tmp_path / "none")], {}, tmp_path), 1.0)
 
 
 def test_a_hanging_worker_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
@@ -213,7 +213,9 @@ def test_a_hanging_worker_is_ended_with_all_that_it_started(tmp_path: Path) -> N
         'print(\'{"kind": "ready"}\', flush=True)\n'
         "time.sleep(60)\n"
     )
-    worker = WorkerProcess([sys.executable, "-S", "-c", script], dict(os.environ), tmp_path, 20.0)
+    worker = WorkerProcess(
+        launched([sys.executable, "-S", "-c", script], dict(os.environ), tmp_path), 20.0
+    )
     with pytest.raises(WorkerFault, match=r"no answer within 0.2 s"):
         list(worker.measure({}, 0.2))
     status = Path(f"/proc/{child.read_text()}/status")

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.measure import __main__ as command
 from benchmarks.measure import device
 from benchmarks.measure.journal import Journal, Record
-from benchmarks.measure.process import WorkerProcess
+from benchmarks.measure.process import WorkerProcess, launched
 from benchmarks.measure.sweep import (
     RESULTS,
     Settings,
@@ -41,7 +41,9 @@ def check_dry_point(op: Any, case: Any, point: Record) -> None:
 def test_the_real_worker_measures_every_op_dry(tmp_path: Path) -> None:
     ops = pytest.importorskip("kernl.ops").ALL
     environment = {**worker_environment(None), "KERNL_CODE": str(ROOT)}
-    worker = WorkerProcess(worker_command("cpu"), environment, tmp_path, start_timeout_s=120.0)
+    worker = WorkerProcess(
+        launched(worker_command("cpu"), environment, tmp_path), start_timeout_s=120.0
+    )
     assert worker.fingerprint["torch"] == device.fingerprint()["torch"]
     variants = ["eager", "compile", "kernl"]
     for op in ops:
@@ -143,7 +145,7 @@ def wrong_points(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, st
     (package.parent / "__init__.py").touch()
     (package / "__init__.py").write_text(WRONG_OPS)
     worker = WorkerProcess(
-        worker_command("cpu"), worker_environment(directory), directory, start_timeout_s=60.0
+        launched(worker_command("cpu"), worker_environment(directory), directory), 60.0
     )
     task = {"case": "rows4.fp32", "dims": {"rows": 4}, "dtype": "fp32", "version": 1, "seed": 7}
     task |= {"implementations": ["eager", "kernl"], "samples": 1, "budget_s": 0.1}

@@ -240,6 +240,14 @@ def test_a_worker_that_keeps_memory_is_replaced_alone(stand: Stand) -> None:
     assert (len(stand.lines("start-base")), len(stand.lines("start-head"))) == (1, 2)
 
 
+@pytest.mark.parametrize(("cases", "pairs"), [(1, 1), (4, 1), (5, 2), (12, 3), (40, 3)])
+def test_few_cases_start_few_workers(stand: Stand, cases: int, pairs: int) -> None:
+    """A start takes as long as some cases do."""
+    names = [f"case{number}" for number in range(cases)]
+    stand.measure(names, Plan(sessions=1, quads=1, rounds=2, pairs=3, control=0.0))
+    assert len(stand.lines("start-")) == 2 * pairs
+
+
 def test_where_no_worker_starts_the_run_ends_with_the_reason(stand: Stand) -> None:
     names = [f"case{number}" for number in range(9)]
     with pytest.raises(NoWorker, match=r"the worker of head does not start: .*cannot import torch"):

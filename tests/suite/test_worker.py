@@ -1,12 +1,15 @@
 """The real worker, dry on the CPU: right kernels pass its check, wrong ones do not."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks.measure import __main__ as command
-from benchmarks.measure import device
+from benchmarks.measure import device, worker
 from benchmarks.measure.journal import Journal, Record
 from benchmarks.measure.process import WorkerProcess, launched
 from benchmarks.measure.sweep import (
@@ -41,20 +44,20 @@ def check_dry_point(op: Any, case: Any, point: Record) -> None:
 def test_the_real_worker_measures_every_op_dry(tmp_path: Path) -> None:
     ops = pytest.importorskip("kernl.ops").ALL
     environment = {**worker_environment(None), "KERNL_CODE": str(ROOT)}
-    worker = WorkerProcess(
+    process = WorkerProcess(
         launched(worker_command("cpu"), environment, tmp_path), start_timeout_s=120.0
     )
-    assert worker.fingerprint["torch"] == device.fingerprint()["torch"]
+    assert process.fingerprint["torch"] == device.fingerprint()["torch"]
     variants = ["eager", "compile", "kernl"]
     for op in ops:
         for case in sorted(op.edge_cases(), key=op.bytes)[:3]:
             task = {"op": op.name, "case": case.name, "dims": dict(case.dims), "dtype": case.dtype}
             task |= {"version": op.version, "implementations": variants, "seed": 1}
-            points = list(worker.measure({**task, "samples": 1, "budget_s": 0.1}, 120.0))
+            points = list(process.measure({**task, "samples": 1, "budget_s": 0.1}, 120.0))
             assert sorted(point["variant"] for point in points) == sorted(variants)
             for point in points:
                 check_dry_point(op, case, point)
-    worker.stop()
+    process.stop()
 
 
 def test_the_command_measures_and_prints_a_few_cases(
@@ -144,7 +147,7 @@ def wrong_points(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, st
     package.mkdir(parents=True)
     (package.parent / "__init__.py").touch()
     (package / "__init__.py").write_text(WRONG_OPS)
-    worker = WorkerProcess(
+    process = WorkerProcess(
         launched(worker_command("cpu"), worker_environment(directory), directory), 60.0
     )
     task = {"case": "rows4.fp32", "dims": {"rows": 4}, "dtype": "fp32", "version": 1, "seed": 7}
@@ -156,9 +159,9 @@ def wrong_points(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, st
     found = {
         (name, point["variant"]): point
         for name, each in tasks.items()
-        for point in worker.measure(each, 60.0)
+        for point in process.measure(each, 60.0)
     }
-    worker.stop()
+    process.stop()
     return found
 
 
@@ -198,3 +201,33 @@ def test_kernl_from_elsewhere_is_refused(tmp_path: Path) -> None:
     )
     assert {point["status"] for point in points} == {"failed"}
     assert f"not from KERNL_CODE = {tmp_path}" in points[0]["reason"]
+
+
+@pytest.mark.parametrize(("kept", "left", "worn"), [(0, 0, False), (2, 0, False), (2, 2, True)])
+def test_a_worker_is_worn_by_what_it_cannot_give_back(
+    kept: int, left: int, worn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a case held until its last point was sent can be given back."""
+    reserved = [kept << 30]
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: reserved[-1])
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: reserved.append(left << 30))
+    assert worker._keeps_more_than(1 << 30) is worn
+    assert len(reserved) == (2 if kept else 1)
+
+
+def test_what_two_commits_are_not_compared_in_is_not_imported() -> None:
+    """Inductor and other projects' kernels, which take longer to import than a case to measure."""
+    program = """
+import sys
+from benchmarks.measure import worker
+worker.import_all("cuda", others=sys.argv[1] == "all")
+print(*(name for name in ("torch._inductor", "benchmarks.measure.alternatives")
+        if name in sys.modules))
+"""
+    for asked, imported in (("all", 2), ("kernl", 0)):
+        done = subprocess.run(
+            [sys.executable, "-c", program, asked],
+            env=worker_environment(None), capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert len(done.stdout.split()) == imported

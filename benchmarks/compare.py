@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 Verdict = Literal["pass", "regressed", "improved", "unstable", "missing"]
 
@@ -164,7 +164,7 @@ def power(
     if not family:
         return math.nan
     degrees, error, least = _least_found(family, false_discovery_rate)
-    seen = stats.t.sf((least - math.log1p(change)) / error, degrees)
+    seen = scipy.stats.t.sf((least - math.log1p(change)) / error, degrees)
     return float(np.mean(seen))
 
 
@@ -182,8 +182,8 @@ def decide(
     if not usable:
         return decided
     family = [tests[index] for index in usable]
-    slower = stats.false_discovery_control(np.array([test.p_slower for test in family]))
-    faster = stats.false_discovery_control(np.array([test.p_faster for test in family]))
+    slower = scipy.stats.false_discovery_control(np.array([test.p_slower for test in family]))
+    faster = scipy.stats.false_discovery_control(np.array([test.p_faster for test in family]))
     detectable_by = _detectable(family, false_discovery_rate)
     for index, p_slower, p_faster, smallest in zip(
         usable, slower, faster, detectable_by, strict=True
@@ -269,8 +269,8 @@ def _welch(base: NDArray[np.float64], head: NDArray[np.float64], drift_removed: 
         standard_error=error,
         degrees=degrees,
         threshold=max(math.log1p(MIN_EFFECT), SPREAD_FACTOR * widest),
-        p_slower=float(stats.t.sf(t, degrees)),
-        p_faster=float(stats.t.sf(-t, degrees)),
+        p_slower=float(scipy.stats.t.sf(t, degrees)),
+        p_faster=float(scipy.stats.t.sf(-t, degrees)),
         drift_removed=drift_removed,
         problem="",
     )
@@ -279,7 +279,7 @@ def _welch(base: NDArray[np.float64], head: NDArray[np.float64], drift_removed: 
 def _detectable(family: Sequence[SampleTest], rate: float) -> NDArray[np.float64]:
     """Smallest log effect found with probability `POWER`, were it the only one in the family."""
     degrees, error, least = _least_found(family, rate)
-    margin = stats.t.isf(1 - POWER, degrees) * error
+    margin = scipy.stats.t.isf(1 - POWER, degrees) * error
     return np.asarray(least + margin, dtype=np.float64)
 
 
@@ -294,7 +294,7 @@ def least_found(
 
     The first discovery among them must pass rate / cases: the correction's hardest step.
     """
-    needed = stats.t.isf(rate / cases, degrees) * error
+    needed = scipy.stats.t.isf(rate / cases, degrees) * error
     return np.asarray(np.maximum(threshold, needed), dtype=np.float64)
 
 
@@ -313,7 +313,7 @@ def _undecidable(test: SampleTest) -> Comparison:
 
 
 def _judged(test: SampleTest, slower: bool, faster: bool, detectable: float) -> Comparison:
-    half_width = float(stats.t.isf((1 - CONFIDENCE) / 2, test.degrees)) * test.standard_error
+    half_width = float(scipy.stats.t.isf((1 - CONFIDENCE) / 2, test.degrees)) * test.standard_error
     ratio, low, high = (_exp(test.log_effect + offset) for offset in (0.0, -half_width, half_width))
     limit = _percent(math.expm1(min(test.threshold, 700.0)))
     drift = ", after eager's drift was divided out" if test.drift_removed else ""

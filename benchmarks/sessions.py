@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from benchmarks.compare import MIN_EFFECT, SPREAD_FACTOR, SampleTest
 
@@ -77,8 +77,8 @@ def compare_sessions(
         standard_error=float(error),
         degrees=float(degrees),
         threshold=float(threshold),
-        p_slower=float(stats.t.sf(effect / error, degrees)),
-        p_faster=float(stats.t.sf(-effect / error, degrees)),
+        p_slower=float(scipy.stats.t.sf(effect / error, degrees)),
+        p_faster=float(scipy.stats.t.sf(-effect / error, degrees)),
         drift_removed=drift_removed,
         problem="",
     )

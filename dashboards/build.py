@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -29,11 +29,15 @@ from dashboards.data import cache as caching
 from dashboards.data import gather
 from dashboards.data.cache import Cache, CacheError
 from dashboards.data.source import Source
+from dashboards.pages import Part
 
 MARK = ".kernl-dashboard"
 """A file that tells a site of ours, which may be replaced, from a folder that may not."""
 _LARGE = 2_000_000
-"""With so many points, two processes make a site."""
+"""With so many points, several processes make a site."""
+_PROCESSES = 4
+"""So many at most: the longest part is a quarter of the work."""
+_HEAPS = 256
 Files = Iterable[tuple[str, bytes | Path]]
 RECORDED_SUFFIX = ".jsonl.gz"
 _BROKEN_NOISE = (
@@ -62,11 +66,12 @@ def check_output(output: Path) -> None:
         )
 
 
-def write(files: Files, output: Path, meanwhile: Files = ()) -> None:
+def write(files: Files, output: Path, parts: Sequence[Part] = (), processes: int = 1) -> None:
     """Writes `files`, relative path and content, beside `output`, then swaps the two.
 
-    A content that is a path is a file's; the site holds another link to it, or a copy. A copy of
-    this process makes and writes the files of `meanwhile`, if there are any.
+    A content that is a path is a file's; the site holds another link to it, or a copy. What `parts`
+    make is written too, by so many processes: this one and copies of it, each of which makes the
+    next part when it is done with one.
 
     Raises:
         BuildError: `output` holds something else, or a path leads out of it.
@@ -77,8 +82,15 @@ def write(files: Files, output: Path, meanwhile: Files = ()) -> None:
     fresh = Path(tempfile.mkdtemp(prefix=f".{output.name}-new-", dir=output.parent))
     try:
         fresh.chmod(0o755)
-        with _another_process(meanwhile, fresh, output):
-            _put(chain(files, [(MARK, b"")]), fresh, output)
+        with _waiting(parts) as waiting:
+
+            def work() -> None:
+                for part in waiting:
+                    _put(part(), fresh, output)
+
+            with _others(work, processes - 1):
+                _put(chain(files, [(MARK, b"")]), fresh, output)
+                work()
         _swap(fresh, output)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -86,9 +98,10 @@ def write(files: Files, output: Path, meanwhile: Files = ()) -> None:
 
 def _put(files: Files, fresh: Path, output: Path) -> None:
     """Writes files into a folder, which is to take the place of `output`."""
+    home = fresh.resolve()
     for name, content in files:
-        path = fresh / name
-        if not path.resolve().is_relative_to(fresh.resolve()):
+        path = home / name
+        if not path.resolve().is_relative_to(home):
             raise BuildError(f"page {name!r} would lie outside of {output}; nothing was written")
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, bytes):
@@ -98,23 +111,44 @@ def _put(files: Files, fresh: Path, output: Path) -> None:
 
 
 @contextmanager
-def _another_process(files: Files, fresh: Path, output: Path) -> Iterator[None]:
-    """While it is entered, a copy of this process, with all that it has read, writes files."""
-    if files == ():
-        yield
-        return
-    context = multiprocessing.get_context("fork")
-    process = context.Process(target=_put, args=(files, fresh, output), daemon=True)
-    process.start()
+def _waiting(parts: Sequence[Part]) -> Iterator[Iterator[Part]]:
+    """What is to be made, each part once, whichever copy of this process asks for the next one.
+
+    A pipe holds a byte a heap of parts, so that there is no lock for a process that dies to keep.
+    """
+    heaps = [parts[number::_HEAPS] for number in range(min(_HEAPS, len(parts)))]
+    reading, writing = os.pipe()
+    os.write(writing, bytes(range(len(heaps))))
+    os.close(writing)
     try:
+        yield (
+            part for number in iter(lambda: os.read(reading, 1), b"") for part in heaps[number[0]]
+        )
+    finally:
+        os.close(reading)
+
+
+@contextmanager
+def _others(work: Callable[[], None], count: int) -> Iterator[None]:
+    """While it is entered, so many copies of this process, with all that it has read, do `work`."""
+    processes = [
+        multiprocessing.get_context("fork").Process(target=work, daemon=True) for _ in range(count)
+    ]
+    try:
+        for process in processes:
+            process.start()
         yield
     except BaseException:
-        process.terminate()
+        for process in processes:
+            if process.pid is not None:
+                process.terminate()
         raise
     finally:
-        process.join()
-    if process.exitcode:
-        raise BuildError("the process that writes the series of cases failed; see above")
+        for process in processes:
+            if process.pid is not None:
+                process.join()
+    if any(process.exitcode for process in processes):
+        raise BuildError("a process that makes a part of the site failed; see above")
 
 
 def _link(file: Path, path: Path) -> None:
@@ -150,13 +184,9 @@ def build(source: Source, output: Path, raw: str = "", cache: Cache | None = Non
     """
     check_output(output)
     site = pages.Site.of(source, raw)
-    if source.size < _LARGE or len(os.sched_getaffinity(0)) < 2:
-        write(chain(site.pages(), site.columns(cache), site.series()), output)
-    else:
-        # Series take as long as a third of the operators' pages.
-        some = [op for points in source.points.values() for op in points.names][::3]
-        rest = chain(site.pages(without=some), site.columns(cache))
-        write(rest, output, chain(site.series(), site.operators(some)))
+    many = source.size >= _LARGE
+    processes = min(len(os.sched_getaffinity(0)), _PROCESSES) if many else 1
+    write(site.columns(cache), output, site.parts(), processes)
     if cache is not None:
         cache.prune()
     return output / "index.html"
@@ -233,7 +263,7 @@ def read(results: Path, cache: Cache | None = None) -> Source:
     frozen = frozen_cases()
     accepted, noises = accepted_regressions(), recorded_noise(cache=cache)
     if frozen is None:
-        return Source.of(found, results, accepted=accepted, noise=noises)
+        return Source.of(found, results, accepted=accepted, noise=noises, cache=cache)
     return Source.of(
         found,
         results,
@@ -243,6 +273,7 @@ def read(results: Path, cache: Cache | None = None) -> Source:
         costs=roofline.costs(frozen),
         accepted=accepted,
         noise=noises,
+        cache=cache,
     )
 
 

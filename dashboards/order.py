@@ -1,11 +1,13 @@
 """The order in which pages name cases and implementations."""
 
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 
 from dashboards.data.summary import BASELINE, OURS, PARTS
 
 
-def natural(name: str) -> list[tuple[int, int, str]]:
+@lru_cache(maxsize=2**16)
+def natural(name: str) -> tuple[tuple[int, int, str], ...]:
     """A sort key that puts `rows8` before `rows16`."""
     found: list[tuple[int, int, str]] = []
     digits = ""
@@ -17,7 +19,7 @@ def natural(name: str) -> list[tuple[int, int, str]]:
             found.append((0, int(digits[:30]), ""))
             digits = ""
         found.append((1, 0, character))
-    return found
+    return tuple(found)
 
 
 def timed_first(cases: Iterable[str], timed: Collection[str]) -> list[str]:

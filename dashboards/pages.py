@@ -5,13 +5,15 @@ page's content-security policy allows scripts and styles from the site alone.
 """
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import plotly
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from plotly.offline import get_plotlyjs
 
 from benchmarks.gate.history import MIN_COMMITS
 from dashboards import text, views
@@ -23,9 +25,11 @@ from dashboards.plots.drawing import Drawing
 from dashboards.plots.figures import Marks
 from dashboards.plots.preview import Preview
 from dashboards.suites import MODELS, SUITES
-from dashboards.tabular import changed, machines, regressions
+from dashboards.tabular import changed, machines, markup, regressions
+from dashboards.tabular.regressions import Moves
 
 _HERE = Path(__file__).parent
+_PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src data:; "
     "base-uri 'none'; form-action 'none'"
@@ -50,6 +54,10 @@ STATIC = (
 )
 
 
+Part = Callable[[], Iterator[tuple[str, bytes]]]
+"""Makes some files of a site, as relative path and content."""
+
+
 @dataclass(frozen=True)
 class Placed:
     """A drawing with its id on the page, and the select's keys in the address."""
@@ -58,7 +66,7 @@ class Placed:
     drawing: Drawing
     preview: Preview | None = None
 
-    @property
+    @cached_property
     def table(self) -> list[list[str]]:
         """The first choice as rows of text."""
         return drawing.table(self.drawing)
@@ -81,9 +89,9 @@ def stream(
     not change from build to build.
     """
     site = Site.of(source, raw)
-    yield from site.pages()
+    for part in site.parts():
+        yield from part()
     yield from site.columns(cache)
-    yield from site.series()
 
 
 class Site:
@@ -99,7 +107,6 @@ class Site:
         self.source = source
         self.hrefs = hrefs
         self.model_hrefs = model_hrefs
-        self.moves = regressions.find(source)
         self.files: dict[str, bytes] = {}
         self.environment = Environment(
             loader=FileSystemLoader(_HERE / "templates"),
@@ -111,7 +118,14 @@ class Site:
         self.environment.filters.update(
             ratio=text.ratio, short=text.short, breakable=text.breakable
         )
-        self.environment.globals.update(policy=POLICY, bar=speed_bar, shares=shares, raw=raw)
+        self.environment.globals.update(
+            policy=POLICY,
+            bar=speed_bar,
+            shares=shares,
+            raw=raw,
+            body=markup.body,
+            numbers=markup.numbers,
+        )
 
     @classmethod
     def of(cls, source: Source, raw: str = "") -> "Site":
@@ -120,38 +134,45 @@ class Site:
         hrefs = {op: f"op-{slug}.html" for op, slug in ops.items()}
         return cls(source, hrefs, {name: f"model-{of}.html" for name, of in models.items()}, raw)
 
-    def operators(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
-        """The pages of some operators, and what they load at once."""
-        for name in names:
-            self.add_operator(name)
-        yield from self.files.items()
+    @cached_property
+    def moves(self) -> Moves:
+        """What moved over the commits."""
+        return regressions.find(self.source)
 
-    def pages(self, without: Collection[str] = ()) -> Iterator[tuple[str, bytes]]:
-        """All pages but those of some operators, and what they load at once."""
-        self.add_assets()
-        self.add_overview()
-        for op in self.hrefs:
-            if op not in without:
-                self.add_operator(op)
-        for model in self.model_hrefs:
-            self.add_model(model)
-        self.add_regressions()
-        self.add_machines()
-        for name in ("compare.html", "case.html"):
-            self.add_page(name, name, [])
+    def parts(self) -> list[Part]:
+        """All but `columns`, in parts that may be made in any order; the longest come first."""
+        every = partial(
+            self._made,
+            self.add_assets,
+            self.add_overview,
+            self.add_regressions,
+            self.add_machines,
+            *(partial(self.add_page, name, name, []) for name in ("compare.html", "case.html")),
+        )
+        of_one = [partial(self.add_operator, op) for op in self.hrefs]
+        of_one += [partial(self.add_model, model) for model in self.model_hrefs]
+        lists = partial(shards.series_lists, self.source, self._marks)
+        series = shards.series(self.source)
+        return [
+            lambda: chain(every(), lists()),
+            *series,
+            *(partial(self._made, of) for of in of_one),
+        ]
+
+    def _made(self, *makers: Callable[[], None]) -> Iterator[tuple[str, bytes]]:
+        """The files that some methods add."""
+        self.files = {}
+        for make in makers:
+            make()
         yield from self.files.items()
 
     def columns(self, cache: Cache | None) -> Iterator[tuple[str, bytes | Path]]:
         """What the pages load when they are asked for commits."""
         yield from shards.files(self.source, {**self.hrefs, **self.model_hrefs}, cache)
 
-    def series(self) -> Iterator[tuple[str, bytes]]:
-        """What they load when they are asked for a case."""
-        yield from shards.series(self.source, self._marks)
-
     def add_assets(self) -> None:
         """Plotly, the style sheet, the scripts and the themes."""
-        self.files["assets/plotly.min.js"] = get_plotlyjs().encode()
+        self.files["assets/plotly.min.js"] = _PLOTLY.read_bytes()
         for name in STATIC:
             self.files[f"assets/{name}"] = (_HERE / "static" / name).read_bytes()
         themes = text.script_json(theme.themes())

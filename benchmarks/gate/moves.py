@@ -23,7 +23,6 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-import ruptures
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
@@ -149,6 +148,9 @@ def spread(values: Array) -> Array:
 
 def cuts(seen: Seen) -> list[int]:
     """Places where another level begins, by PELT."""
+    # Its import takes half a second, and most series cannot move.
+    import ruptures
+
     signal = ((seen.calm - _medians(seen.calm)) / seen.scale).reshape(-1, 1)
     search = ruptures.KernelCPD(kernel="linear", min_size=LEAST).fit(signal)
     return [int(at) for at in search.predict(pen=PENALTY * math.log(len(signal)))[:-1]]

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from benchmarks.compare import FALSE_DISCOVERY_RATE, MAX_DETECTABLE, POWER, least_found
 from benchmarks.known_noise import MOST_DEGREES, RECORDED, session
@@ -199,13 +199,13 @@ class _Tested:
     def of(cls, observed: Array, known: Array, degrees: Array) -> _Tested:
         effect, error, freedom, threshold = moderated(observed, known, degrees)
         least = least_found(error, freedom, threshold, observed.shape[-2])
-        detectable = least + stats.t.isf(1 - POWER, freedom) * error
-        p = np.asarray(stats.t.sf(effect / error, freedom))
+        detectable = least + scipy.stats.t.isf(1 - POWER, freedom) * error
+        p = np.asarray(scipy.stats.t.sf(effect / error, freedom))
         return cls(effect, threshold, p, np.expm1(detectable))
 
     def flagged(self) -> NDArray[np.bool_]:
         """Which cases are slower, over all cases of their run."""
-        p = stats.false_discovery_control(self.p, axis=-1)
+        p = scipy.stats.false_discovery_control(self.p, axis=-1)
         return np.asarray((p <= FALSE_DISCOVERY_RATE) & (self.effect > self.threshold))
 
     def unless(self, where: NDArray[np.bool_], other: _Tested) -> _Tested:

@@ -15,11 +15,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmarks.asv_file import OK, SKIPPED
-from benchmarks.cases import was_left_out
+from benchmarks.asv_file import OK
 from benchmarks.gate.findings import GATED, SAME
 from benchmarks.record import Words
-from dashboards.data.measured import Measured
 from dashboards.data.points import Points
 
 ABSENT = 3
@@ -70,7 +68,7 @@ class Cube:
             self.points.variants,
             self.points.metrics,
         )
-        arrays = {name: getattr(self, name)[:, cases] for name in _ARRAYS}
+        arrays = {name: getattr(self, name)[:, cases] for name in ARRAYS}
         return Cube(
             self.machine, points, self.commits, **arrays, versions=self.versions, runs=self.runs
         )
@@ -94,6 +92,15 @@ class Cube:
 
     def times(self, variant: str) -> Floats:
         """Seconds of one implementation, commit × case; NaN where there is no time above 0."""
+        if variant not in self._times:
+            self._times[variant] = self._timed(variant)
+        return self._times[variant]
+
+    @cached_property
+    def _times(self) -> dict[str, Floats]:
+        return {}
+
+    def _timed(self, variant: str) -> Floats:
         if variant not in self.points.variants or "time" not in self.points.metrics:
             return np.full(self.value.shape[:2], np.nan)
         found = self.of(variant)
@@ -105,53 +112,8 @@ class Cube:
         return (self.points.cases[place] for place in np.flatnonzero(keep).tolist())
 
 
-_ARRAYS = ("value", "low", "high", "status", "version", "run")
-
-
-class Filling:
-    """The cube of a machine and suite while commits are added to it."""
-
-    def __init__(self, machine: str, points: Points, commits: Sequence[str]) -> None:
-        self._machine, self._points, self._commits = machine, points, tuple(commits)
-        shape = (len(commits), int(np.prod(points.shape)))
-        self._arrays: dict[str, NDArray[Any]] = {
-            "value": np.full(shape, np.nan),
-            "low": np.full(shape, np.nan, np.float32),
-            "high": np.full(shape, np.nan, np.float32),
-            "status": np.full(shape, ABSENT, np.uint8),
-            "version": np.zeros(shape, np.uint16),
-            "run": np.zeros(shape, np.int32),
-        }
-        self._words = {"version": Words(), "run": Words()}
-
-    def add(self, place: int, measured: Measured) -> None:
-        """Adds what a commit measured; `place` is its own among the commits."""
-        record = measured.record
-        rows, numbers = self._points.numbers(measured)
-        asked = np.array([bool(why) and not was_left_out(why) for why in record.words["reason"]])
-        status = record.status[rows].copy()
-        status[(status == SKIPPED) & ~asked[record.codes["reason"][rows]]] = UNASKED
-        good = status == OK
-        self._arrays["status"][place, numbers] = status
-        for name in ("value", "low", "high"):
-            known = np.where(good, record.numbers[name][rows], np.nan)
-            with np.errstate(over="ignore"):
-                self._arrays[name][place, numbers] = known
-        for name, words in self._words.items():
-            codes = words.codes(record.words[name])
-            self._arrays[name][place, numbers] = codes[record.codes[name][rows]]
-
-    def cube(self) -> Cube:
-        """All that was added."""
-        shape = (len(self._commits), *self._points.shape)
-        return Cube(
-            self._machine,
-            self._points,
-            self._commits,
-            **{name: array.reshape(shape) for name, array in self._arrays.items()},
-            versions=self._words["version"].listed() or [""],
-            runs=self._words["run"].listed() or [""],
-        )
+ARRAYS = ("value", "low", "high", "status", "version", "run")
+"""The arrays of a cube."""
 
 
 def alike_of(cube: Cube, runs: pd.DataFrame) -> NDArray[np.int64]:

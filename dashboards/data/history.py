@@ -185,13 +185,14 @@ def environment_changes(
         return ()
     known = runs[runs["machine"] == machine].sort_values("started_at", kind="stable")
     keys = [key for key in ENVIRONMENT if key in known]
-    latest = known.drop_duplicates("commit", keep="last").set_index("commit")
+    last = known.drop_duplicates("commit", keep="last").set_index("commit")[keys]
+    latest = last.to_dict("index")
     found: list[Change] = []
     seen: dict[str, str] = {}
     for commit in order:
-        if commit.id not in latest.index:
+        if commit.id not in latest:
             continue
-        now = {key: clean(latest.at[commit.id, key]) for key in keys}
+        now = {key: clean(value) for key, value in latest[commit.id].items()}
         steps = [
             f"{key} {short(seen[key], 24)} → {short(value, 24)}"
             for key, value in now.items()

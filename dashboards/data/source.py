@@ -16,8 +16,9 @@ from benchmarks.cases import Cost
 from benchmarks.gate.acknowledged import Acknowledged
 from benchmarks.noise import Noise
 from dashboards import text
-from dashboards.data import gather, history, summary
-from dashboards.data.cube import ABSENT, Cube, Filling
+from dashboards.data import blocks, gather, history, summary
+from dashboards.data.cache import Cache
+from dashboards.data.cube import ABSENT, Cube
 from dashboards.data.gather import Gathered, Kept
 from dashboards.data.history import Branch, Commit
 from dashboards.data.points import Points
@@ -76,6 +77,7 @@ class Source:
         accepted: regressions that a review accepted.
         branch: the commits and releases of the branch that the results lie on.
         noise: machine → what was recorded of the noise of its cases.
+        cache: where it is kept what is made of several commits.
     """
 
     kept: Mapping[tuple[str, str], Kept]
@@ -90,6 +92,7 @@ class Source:
     accepted: tuple[Acknowledged, ...] = ()
     branch: Branch = field(default_factory=Branch)
     noise: Mapping[str, tuple[Noise, ...]] = field(default_factory=dict)
+    cache: Cache | None = None
 
     @classmethod
     def of(
@@ -102,6 +105,7 @@ class Source:
         costs: Mapping[roofline.Key, Cost] | None = None,
         accepted: Iterable[Acknowledged] = (),
         noise: Mapping[str, Sequence[Noise]] | None = None,
+        cache: Cache | None = None,
     ) -> "Source":
         """That of a store, or of what was gathered; `results` is where its files lie."""
         found = store if isinstance(store, Gathered) else _gathered(store)
@@ -126,6 +130,7 @@ class Source:
             accepted=tuple(accepted),
             branch=history.branch(results) if dates else Branch(),
             noise={text.clean(name): tuple(of) for name, of in sorted((noise or {}).items())},
+            cache=cache,
         )
 
     @property
@@ -149,25 +154,17 @@ class Source:
     @cached_property
     def cubes(self) -> Mapping[tuple[str, str], Cube]:
         """(suite, machine) → what all commits measured of it there."""
-        commits: dict[tuple[str, str], list[str]] = defaultdict(list)
+        found: dict[tuple[str, str], list[Kept]] = defaultdict(list)
         for machine in sorted({machine for machine, _ in self.kept}):
             for each in self.commits:
                 there = self.kept.get((machine, each.id))
-                for suite in there.suites if there is not None else ():
-                    if suite in self.points:
-                        commits[suite, machine].append(each.id)
-        filling = {
-            (suite, machine): Filling(machine, self.points[suite], of)
-            for (suite, machine), of in commits.items()
+                if there is not None:
+                    for suite in filter(self.points.__contains__, there.suites):
+                        found[suite, machine].append(there)
+        return {
+            (suite, machine): blocks.cube_of(machine, self.points[suite], of, self.cache)
+            for (suite, machine), of in sorted(found.items())
         }
-        places = {key: {commit: at for at, commit in enumerate(of)} for key, of in commits.items()}
-        for (machine, commit), one in self.kept.items():
-            found = one.load(samples=False)
-            for suite in one.suites:
-                if suite in self.points:
-                    key = (suite, machine)
-                    filling[key].add(places[key][commit], found)
-        return {key: of.cube() for key, of in sorted(filling.items())}
 
     def ops(self, *, opt_in: bool = True) -> list[str]:
         """Operators with any row, and those that the suite asks for; the opt-in ones if wanted."""

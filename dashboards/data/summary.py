@@ -19,6 +19,7 @@ import pandas as pd
 
 from benchmarks import compare
 from benchmarks.cases import was_left_out
+from dashboards.data.frames import rows_of
 
 TIE = 0.02
 """Ratios between 1 / (1 + TIE) and 1 + TIE are ties."""
@@ -179,10 +180,10 @@ def summarise(frame: pd.DataFrame, frozen: FrozenCases | None = None) -> Summary
         frame: rows of `speedups`, all operators or one.
         frozen: the cases that the suite asks for; None counts the cases that the rows name.
     """
-    named = {(str(op), str(case)) for op, case in zip(frame["op"], frame["case"], strict=True)}
+    named = {(str(op), str(case)) for op, case in rows_of(frame, "op", "case")}
     asked = named if frozen is None else {(op, c) for op, cs in frozen.items() for c in cs}
     ok = frame[frame["status"] == "ok"]
-    done = {(str(op), str(case)) for op, case in zip(ok["op"], ok["case"], strict=True)}
+    done = {(str(op), str(case)) for op, case in rows_of(ok, "op", "case")}
     return Summary(
         over_eager=score(frame, "over_eager"),
         over_best=score(frame, "over_best"),

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from benchmarks.asv_file import STATUSES
 from benchmarks.gate.findings import TIMED
+from benchmarks.record import Record
 from dashboards import text
 from dashboards.data.cube import ABSENT, UNASKED, Cube
+from dashboards.data.frames import records
 from dashboards.data.measured import Measured
 from dashboards.data.source import Source
-from dashboards.loaded.columns import packed, script
+from dashboards.loaded.columns import DIGITS_WIDE, Written, five_digits, packed, script
 from dashboards.plots.figures import Marks
 
 POINTS_A_PART = 60_000
@@ -47,60 +49,103 @@ class SeriesFiles:
         return cls(f"of/{folder}/{suite}-{text.slugs([name])[name]}", folder, suite, name)
 
 
-def files(
-    source: Source, cube: Cube, marks: Callable[[str, str], Marks]
-) -> Iterator[tuple[str, bytes]]:
-    """The files of a suite on a machine.
+@dataclass(frozen=True)
+class _Shown:
+    """What the files of an operator or model hold: places in `part`, its own of the cube.
 
-    Args:
-        source: what the pages are made from.
-        cube: of the suite and machine.
-        marks: of a machine and an operator or model, where its cases moved.
+    Attributes:
+        title: what the names of the files begin with.
+        part: of the cube.
+        cases: those with any point.
+        variants: the implementations that have one.
+        order: the commits that do.
     """
+
+    title: str
+    part: Cube
+    cases: NDArray[Any]
+    variants: NDArray[Any]
+    order: NDArray[Any]
+
+    @property
+    def size(self) -> int:
+        """How many cases a file has at most."""
+        each = len(self.order) * len(self.variants) * len(self.part.points.metrics)
+        return max(1, POINTS_A_PART // max(1, each))
+
+    @classmethod
+    def each(cls, cube: Cube) -> Iterator["_Shown"]:
+        """That of each operator or model of a cube that has any point."""
+        for name in cube.points.names:
+            part = cube.part(name)
+            there = part.status != ABSENT
+            places = (
+                np.flatnonzero(there.any(axis=axes)) for axes in ((0, 2, 3), (0, 1, 3), (1, 2, 3))
+            )
+            found = cls(SeriesFiles.of(cube.machine, cube.points.suite, name).files, part, *places)
+            if found.cases.size:
+                yield found
+
+
+def files(source: Source, cube: Cube) -> Iterator[tuple[str, bytes]]:
+    """The files of a suite on a machine that hold series."""
     place = {commit.id: number for number, commit in enumerate(source.commits)}
     words = LastWords.of(source, cube)
-    for name in cube.points.names:
-        part, first = cube.part(name), cube.points.slices[name].start
-        there = part.status != ABSENT
-        cases = np.flatnonzero(there.any(axis=(0, 2, 3)))
-        if not cases.size:
-            continue
-        order = np.flatnonzero(there.any(axis=(1, 2, 3)))
-        variants = np.flatnonzero(there.any(axis=(0, 1, 3)))
-        each = max(1, len(order) * len(variants) * len(part.points.metrics))
-        size = max(1, POINTS_A_PART // each)
-        title = SeriesFiles.of(cube.machine, cube.points.suite, name).files
-        for at, begin in enumerate(range(0, len(cases), size)):
-            some = cases[begin : begin + size]
+    for shown in _Shown.each(cube):
+        part, variants = shown.part, shown.variants
+        first = cube.points.slices[part.points.names[0]].start
+        for at, begin in enumerate(range(0, len(shown.cases), shown.size)):
+            some = shown.cases[begin : begin + shown.size]
             content = {
                 "cases": [text.short(part.points.cases[case][1]) for case in some],
                 "variants": [text.short(part.points.variants[one]) for one in variants],
                 "metrics": list(part.points.metrics),
-                "commits": [place[part.commits[one]] for one in order],
-                **_packed_series(part, some, variants, order),
+                "commits": [place[part.commits[one]] for one in shown.order],
+                **_packed_series(part, some, variants, shown.order),
                 **words.of_cases([first + case for case in some.tolist()], variants.tolist()),
             }
-            yield f"data/{title}-{at}.js", script(f"{title}-{at}", content)
+            yield f"data/{shown.title}-{at}.js", script(f"{shown.title}-{at}", content)
+
+
+def lists(
+    source: Source, cube: Cube, marks: Callable[[str, str], Marks]
+) -> Iterator[tuple[str, bytes]]:
+    """The files that say where a case's series is, and where it moved.
+
+    `marks` says of a machine and an operator or model where its cases moved.
+    """
+    place = {commit.id: number for number, commit in enumerate(source.commits)}
+    for shown in _Shown.each(cube):
+        (name,) = shown.part.points.names
         moved = marks(cube.machine, name)
-        names = [part.points.cases[case][1] for case in cases.tolist()]
+        names = [shown.part.points.cases[case][1] for case in shown.cases.tolist()]
         listed = {
             "cases": [text.short(case) for case in names],
-            "size": size,
+            "size": shown.size,
             "moves": [
                 [[place[one], text.short(said)] for one, said in moved.get(case, {}).items()]
                 for case in names
             ],
         }
-        yield f"data/{title}.js", script(title, listed)
+        yield f"data/{shown.title}.js", script(shown.title, listed)
 
 
 def _packed_series(
     part: Cube, cases: NDArray[Any], variants: NDArray[Any], order: NDArray[Any]
 ) -> dict[str, Any]:
     """Columns of case × implementation × metric × commit."""
-    at = np.ix_(order, cases, variants, np.arange(len(part.points.metrics)))
     names = ("value", "low", "high") if part.points.suite in TIMED else ("value",)
-    return {name: packed(np.moveaxis(getattr(part, name)[at], 0, -1), "f32") for name in names}
+    found = {}
+    for name in names:
+        some = getattr(part, name)[_span(order)][:, _span(cases)][:, :, _span(variants)]
+        found[name] = packed(np.moveaxis(some, 0, -1), "f32")
+    return found
+
+
+def _span(places: NDArray[Any]) -> NDArray[Any] | slice:
+    """Places that follow each other as a slice, which takes them without a copy."""
+    first, end = int(places[0]), int(places[-1]) + 1
+    return slice(first, end) if end - first == len(places) else places
 
 
 @dataclass(frozen=True)
@@ -108,11 +153,11 @@ class LastWords:
     """What is known of each point of a suite on a machine where it was measured last.
 
     Attributes:
-        said: by case, then by implementation.
+        said: by case and implementation, the run and the JSON up to the run's number.
         facts: run → its fingerprint in words.
     """
 
-    said: Mapping[tuple[int, int], Mapping[str, Any]]
+    said: Mapping[tuple[int, int], tuple[str, str]]
     facts: Mapping[str, Mapping[str, str]]
 
     @classmethod
@@ -127,7 +172,7 @@ class LastWords:
         places: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for case, variant in np.argwhere(told.any(axis=0)).tolist():
             places[int(last[case, variant])].append((case, variant))
-        said: dict[tuple[int, int], Mapping[str, Any]] = {}
+        said: dict[tuple[int, int], tuple[str, str]] = {}
         number = {commit.id: place for place, commit in enumerate(source.commits)}
         for at, some in places.items():
             commit = cube.commits[at]
@@ -135,11 +180,10 @@ class LastWords:
             rows, numbers = cube.points.numbers(measured)
             _, variants, metrics = cube.points.shape
             wanted = [(case * variants + variant) * metrics + time for case, variant in some]
-            found = rows[np.searchsorted(numbers, wanted)].tolist()
-            for key, row in zip(some, found, strict=True):
-                said[key] = {"commit": number[commit], **_last_word(measured, row)}
-        used = {str(one["run"]) for one in said.values()}
-        runs = source.runs[source.runs["run"].isin(used)].to_dict("records")
+            found = rows[np.searchsorted(numbers, wanted)]
+            said.update(zip(some, _last_words(measured, found, number[commit]), strict=True))
+        used = {run for run, _ in said.values()}
+        runs = records(source.runs[source.runs["run"].isin(used)])
         facts = {
             str(run["run"]): {
                 text.short(key, 40): told
@@ -153,30 +197,42 @@ class LastWords:
     def of_cases(self, cases: Sequence[int], variants: Sequence[int]) -> dict[str, Any]:
         """Those of some cases as a file holds them, each run's facts once."""
         runs: dict[str, int] = {}
-        last: list[list[dict[str, Any] | None]] = []
+        last = []
         for case in cases:
             words = []
             for variant in variants:
-                one = self.said.get((case, variant))
-                run = runs.setdefault(one["run"], len(runs)) if one is not None else 0
-                words.append({**one, "run": run} if one is not None else None)
-            last.append(words)
-        return {"last": last, "runs": [self.facts.get(run, {}) for run in runs]}
+                run, begin = self.said.get((case, variant), ("", ""))
+                words.append(f"{begin}{runs.setdefault(run, len(runs))}}}" if begin else "null")
+            last.append(f"[{','.join(words)}]")
+        written = Written(f"[{','.join(last)}]".encode())
+        return {"last": written, "runs": [self.facts.get(run, {}) for run in runs]}
 
 
-def _last_word(measured: Measured, row: int) -> dict[str, Any]:
-    """All that is known of a row."""
+def _last_words(measured: Measured, rows: NDArray[Any], commit: int) -> Iterator[tuple[str, str]]:
+    """The run of each of some rows, and all that is known of the row as JSON up to that run."""
     record = measured.record
-    words = {
-        name: record.words[name][record.codes[name][row]] for name in ("reason", "version", "run")
-    }
-    error, clock = (float(record.numbers[name][row]) for name in ("error", "clock"))
-    return {
-        "status": STATUSES[record.status[row]],
-        "reason": text.short(words["reason"], 400),
-        "error": error if math.isfinite(error) else None,
-        "clock": round(clock) if math.isfinite(clock) else None,
-        "version": text.short(words["version"], 40),
-        "samples": [float(f"{one:.5g}") for one in record.samples_of(row)[:_SAMPLES_SHOWN]],
-        "run": words["run"],
-    }
+    reasons = [text.script_json(text.short(one, 400)) for one in record.words["reason"]]
+    versions = [text.script_json(text.short(one, 40)) for one in record.words["version"]]
+    codes = (record.codes[name][rows].tolist() for name in ("reason", "version", "run"))
+    numbers = (record.numbers[name][rows].tolist() for name in ("error", "clock"))
+    each = zip(record.status[rows].tolist(), *codes, *numbers, _samples(record, rows), strict=True)
+    for status, reason, version, run, error, clock, samples in each:
+        told = (
+            f'{{"commit":{commit},"status":"{STATUSES[status]}","reason":{reasons[reason]}'
+            f',"error":{error if math.isfinite(error) else "null"}'
+            f',"clock":{round(clock) if math.isfinite(clock) else "null"}'
+            f',"version":{versions[version]},"samples":[{samples}],"run":'
+        )
+        yield record.words["run"][run], told
+
+
+def _samples(record: Record, rows: NDArray[Any]) -> Iterator[str]:
+    """The first samples of each of some rows, with five digits."""
+    first = record.ends[rows]
+    counts = np.minimum(record.ends[rows + 1] - first, _SAMPLES_SHOWN)
+    ends = np.cumsum(counts)
+    at = np.arange(counts.sum()) + np.repeat(first - ends + counts, counts)
+    written = five_digits(record.samples[at]).decode()
+    places = zip((ends - counts).tolist(), ends.tolist(), strict=True)
+    for begin, end in places:
+        yield written[begin * DIGITS_WIDE : end * DIGITS_WIDE].rstrip(",")

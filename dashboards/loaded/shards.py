@@ -5,10 +5,12 @@
 | `data/commits.js` | all commits, oldest first, and which each machine has, by suite | this |
 | `data/points-SUITE.js` | operators or models, cases, implementations, metrics | `points` |
 | `data/at/MACHINE/SUITE-COMMIT.js` | all that one commit measured there | `commit_files` |
-| `data/of/MACHINE/SUITE-NAME-PART.js` | some cases over all commits | `series_files` |
+| `data/of/MACHINE/SUITE-NAME.js` | its cases, and where they moved | `series_files` |
+| `data/of/MACHINE/SUITE-NAME-PART.js` | some of them over all commits | `series_files` |
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +41,18 @@ def files(
     yield "data/commits.js", script("commits", _commits(source, folders))
 
 
-def series(source: Source, marks: Callable[[str, str], Marks]) -> Iterator[tuple[str, bytes]]:
-    """The files of `data/of`; `marks` says of a machine and an operator or model what moved."""
+def series(source: Source) -> list[Callable[[], Iterator[tuple[str, bytes]]]]:
+    """What makes the files of `data/of` that hold series, in parts."""
+    return [partial(series_files.files, source, cube) for cube in source.cubes.values()]
+
+
+def series_lists(source: Source, marks: Callable[[str, str], Marks]) -> Iterator[tuple[str, bytes]]:
+    """The other files of `data/of`.
+
+    `marks` says of a machine and an operator or model what moved.
+    """
     for cube in source.cubes.values():
-        yield from series_files.files(source, cube, marks)
+        yield from series_files.lists(source, cube, marks)
 
 
 def _commits(source: Source, folders: Mapping[str, str]) -> dict[str, Any]:

@@ -6,9 +6,8 @@ No input or output.
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-import plotly.graph_objects as go
-
 from dashboards import text
+from dashboards.plots.figure import Figure, upright
 
 MOST_TICKS = 5
 """So many words have room below a figure on a phone."""
@@ -40,7 +39,7 @@ def size(count: float) -> str:
 
 
 def logarithmic(
-    figure: go.Figure,
+    figure: Figure,
     axis: str,
     title: str,
     ends: tuple[float, float],
@@ -59,21 +58,18 @@ def logarithmic(
     room = max((high - low) * _ROOM, (_LEAST_SPAN - (high - low)) / 2)
     low, high = low - room, high + room
     ticks = _round_numbers(low, high)
-    figure.update_layout(
-        {
-            axis: {
-                "type": "log",
-                "title_text": title,
-                "tickvals": ticks,
-                "ticktext": [words(tick) for tick in ticks],
-                "tickangle": 0,
-                "range": [low, high],
-            }
-        }
-    )
+    laid = {
+        "type": "log",
+        "title": {"text": title},
+        "tickvals": ticks,
+        "ticktext": [words(tick) for tick in ticks],
+        "tickangle": 0,
+        "range": [low, high],
+    }
+    figure.lay_out(**{axis: laid})
 
 
-def groups(figure: go.Figure, title: str, by: str, found: Mapping[str, Sequence[str]]) -> None:
+def groups(figure: Figure, title: str, by: str, found: Mapping[str, Sequence[str]]) -> None:
     """Names groups of places along the x axis below their middles, a dotted upright between two.
 
     Args:
@@ -87,25 +83,18 @@ def groups(figure: go.Figure, title: str, by: str, found: Mapping[str, Sequence[
     middles, start = [], 0
     for members in shown.values():
         if start:
-            figure.add_shape(
-                type="line",
-                x0=start - 0.5,
-                x1=start - 0.5,
-                y0=0,
-                y1=1,
-                yref="paper",
-                line={"dash": "dot", "width": 1},
-            )
+            figure.shape(**upright(start - 0.5))
         middles.append(start + (len(members) - 1) / 2)
         start += len(members)
-    figure.update_xaxes(
-        title_text=title + (by if shown else ""),
-        tickvals=middles,
-        ticktext=[text.figure_text(name, 12) for name in shown],
-        tickangle=0,
-        range=[-0.5 - count / 100, count - 0.5 + count / 100],
-        showgrid=False,
-    )
+    axis = {
+        "title": {"text": title + (by if shown else "")},
+        "tickvals": middles,
+        "ticktext": [text.figure_text(name, 12) for name in shown],
+        "tickangle": 0,
+        "range": [-0.5 - count / 100, count - 0.5 + count / 100],
+        "showgrid": False,
+    }
+    figure.lay_out(xaxis=axis)
 
 
 def powers(low: float, high: float) -> list[int]:

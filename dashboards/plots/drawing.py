@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import plotly.graph_objects as go
-
 from dashboards import text
 from dashboards.data.history import Change, Commit
+from dashboards.plots.figure import Figure, upright
 from dashboards.plots.theme import DASHES, SYMBOLS
 
 _TICKS = 6
@@ -35,19 +34,22 @@ class Drawing:
     a row is not a commit; the first names the columns.
     """
 
-    figure: go.Figure
+    figure: Figure
     label: str
     unit: str
     choices: tuple[Choice, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
 
+    @property
+    def marked(self) -> list[dict[str, Any]]:
+        """The traces that say something of each of their values."""
+        return [trace for trace in self.figure.data if "customdata" in trace]
+
     def payload(self) -> dict[str, Any]:
         """JSON-ready data, layout and choices."""
-        plain = self.figure.to_plotly_json()
-        layout = {key: value for key, value in plain["layout"].items() if key != "template"}
         return {
-            "data": list(plain["data"]),
-            "layout": layout,
+            "data": self.figure.data,
+            "layout": self.figure.layout,
             "choices": [list(choice.traces) for choice in self.choices],
         }
 
@@ -82,15 +84,13 @@ def _distance(upper: float | None, lower: float | None) -> float | None:
     return None if upper is None or lower is None else text.number(max(upper - lower, 0.0))
 
 
-def lines(
-    order: Sequence[Commit], series: Sequence[Series], changes: Sequence[Change]
-) -> go.Figure:
+def lines(order: Sequence[Commit], series: Sequence[Series], changes: Sequence[Change]) -> Figure:
     """Lines along the commits; dashed uprights where the environment changed."""
-    figure = go.Figure()
+    figure = Figure()
     places = list(range(len(order)))
     labels = [text.figure_text(commit.label) for commit in order]
     for number, line in enumerate(series):
-        figure.add_scatter(
+        figure.scatter(
             x=places,
             text=labels,
             name=text.figure_text(line.name, 40),
@@ -104,31 +104,29 @@ def lines(
         )
     step = max(1, math.ceil(len(order) / _TICKS))
     shown = places[::-1][::step][::-1]
-    figure.update_xaxes(
-        title_text="commit",
-        tickvals=shown,
-        ticktext=[order[place].short for place in shown],
-        range=[-0.4, len(order) - 0.6],
-        showgrid=False,
-        zeroline=False,
-    )
+    axis = {
+        "title": {"text": "commit"},
+        "tickvals": shown,
+        "ticktext": [order[place].short for place in shown],
+        "range": [-0.4, len(order) - 0.6],
+        "showgrid": False,
+        "zeroline": False,
+    }
+    figure.lay_out(xaxis=axis, height=340)
     position = {commit.id: place for place, commit in enumerate(order)}
     for change in changes:
         if change.commit in position:
             at = position[change.commit]
             _upright(figure, at - 0.5, change.text, leftwards=at > len(order) / 2)
-    if figure.layout.annotations:
-        figure.update_layout(legend_y=1.1, margin_t=64)
-    figure.update_layout(height=340)
+    if "annotations" in figure.layout:
+        figure.lay_out(legend={"y": 1.1}, margin={"t": 64})
     return figure
 
 
-def _upright(figure: go.Figure, place: float, label: str, *, leftwards: bool) -> None:
+def _upright(figure: Figure, place: float, label: str, *, leftwards: bool) -> None:
     """A dotted line between two commits, with what changed there written above the plot."""
-    figure.add_shape(
-        type="line", x0=place, x1=place, y0=0, y1=1, yref="paper", line={"dash": "dot", "width": 1}
-    )
-    figure.add_annotation(
+    figure.shape(**upright(place))
+    figure.annotation(
         x=place,
         y=1,
         yref="paper",
@@ -139,9 +137,9 @@ def _upright(figure: go.Figure, place: float, label: str, *, leftwards: bool) ->
     )
 
 
-def speedup_axis(figure: go.Figure, title: str, places: int) -> None:
+def speedup_axis(figure: Figure, title: str, places: int) -> None:
     """A logarithmic y axis in ×, and a line at 1×, which also keeps 1× in view."""
-    figure.add_scatter(
+    figure.scatter(
         x=[-0.4, max(places, 1) - 0.6],
         y=[1.0, 1.0],
         mode="lines",
@@ -151,16 +149,17 @@ def speedup_axis(figure: go.Figure, title: str, places: int) -> None:
         hoverinfo="skip",
         showlegend=False,
     )
-    figure.update_yaxes(type="log", title_text=title, ticksuffix="×", tickformat="~g")
+    axis = {"type": "log", "title": {"text": title}, "ticksuffix": "×", "tickformat": "~g"}
+    figure.lay_out(yaxis=axis)
 
 
 def table(drawing: Drawing) -> list[list[str]]:
     """A figure as rows of text: its own, or a commit a row; the first row names the columns."""
     if drawing.rows:
         return [list(row) for row in drawing.rows]
-    shown = [trace for trace in drawing.figure.data if trace.customdata is not None]
-    names = [str(trace.meta["role"]) for trace in shown]
+    shown = drawing.marked
+    names = [str(trace["meta"]["role"]) for trace in shown]
     rows = [["Commit", *names]]
-    for place, label in enumerate(shown[0].text if shown else ()):
-        rows.append([html.unescape(label), *(str(trace.customdata[place]) for trace in shown)])
+    for place, label in enumerate(shown[0]["text"] if shown else ()):
+        rows.append([html.unescape(label), *(str(trace["customdata"][place]) for trace in shown)])
     return rows

@@ -97,16 +97,16 @@ def codegen_trend(cube: Cube, metric: str, order: Sequence[Commit]) -> Drawing:
     figure = lines(order, all_cases, ())
     unit = text.unit(metric)
     if metric == "occupancy":
-        figure.update_yaxes(title_text="occupancy (%)", tickformat=".0%", range=[0, 1.05])
+        axis = {"title": {"text": "occupancy (%)"}, "tickformat": ".0%", "range": [0, 1.05]}
     else:
         # Up to 8 in any case: an axis of zeros alone would show fractions of an instruction.
-        figure.update_yaxes(
-            title_text=unit,
-            tickformat="~s",
-            rangemode="tozero",
-            autorangeoptions_include=[8],
-        )
-    figure.update_layout(height=260)
+        axis = {
+            "title": {"text": unit},
+            "tickformat": "~s",
+            "rangemode": "tozero",
+            "autorangeoptions": {"include": [8]},
+        }
+    figure.lay_out(yaxis=axis, height=260)
     title = text.METRIC_TITLES.get(metric, metric)
     choices = (Choice(ALL, tuple(line.patch() for line in all_cases)),)
     return Drawing(figure, f"{title} by commit, a line for each architecture", unit, choices)

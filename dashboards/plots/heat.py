@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from dashboards import text
+from dashboards.data.frames import records, rows_of
 from dashboards.order import natural, ordered_variants
 from dashboards.plots.drawing import Drawing
+from dashboards.plots.figure import Figure
 
 _STRONGEST = 4.0
 """The colours end at 2 ** 4 = 16×."""
@@ -33,8 +34,8 @@ def heat_map(frame: pd.DataFrame) -> Drawing:
     shapes = sorted(table["shape"].unique(), key=natural)
     cells = {
         (shape, dtype, variant): (float(value), str(status))
-        for shape, dtype, variant, value, status in zip(
-            *(table[name] for name in ("shape", "dtype", "variant", "ratio", "status")), strict=True
+        for shape, dtype, variant, value, status in rows_of(
+            table, "shape", "dtype", "variant", "ratio", "status"
         )
     }
     found = [[cells.get((shape, *column)) for column in columns] for shape in shapes]
@@ -45,8 +46,8 @@ def heat_map(frame: pd.DataFrame) -> Drawing:
         x=[[_lines(c[level], 24) for c in columns] for level in range(2)],
         y=[text.figure_text(shape, 48) for shape in shapes],
     )
-    figure.update_xaxes(showdividers=False, tickangle=0)
-    figure.update_layout(height=120 + 24 * max(len(shapes), 4))
+    axis = {"showdividers": False, "tickangle": 0}
+    figure.lay_out(xaxis=axis, height=120 + 24 * max(len(shapes), 4))
     return Drawing(
         figure, "Speedup over eager by shape, dtype and implementation, as a heat map", "×"
     )
@@ -63,10 +64,10 @@ def grid(newest: pd.DataFrame) -> Drawing | None:
     """
     known = newest[newest["over_best"].notna()]
     cells: dict[tuple[tuple[int, str], int], dict[str, Any]] = {}
-    for row in known.to_dict("records"):
+    for row in records(known):
         shape = _SHAPE.fullmatch(str(row["case"]))
         if shape:
-            cells[(int(shape[1]), shape[3] or ""), int(shape[2])] = {str(k): row[k] for k in row}
+            cells[(int(shape[1]), shape[3] or ""), int(shape[2])] = row
     batches, lengths = sorted({b for b, _ in cells}), sorted({s for _, s in cells})
     if len(batches) < 2 or len(lengths) < 2:
         return None
@@ -81,8 +82,8 @@ def grid(newest: pd.DataFrame) -> Drawing | None:
             for batch, mark in batches
         ],
     )
-    figure.update_xaxes(type="category", title_text="length of the sequences")
-    figure.update_layout(height=110 + 60 * max(len(batches), 2))
+    axis = {"type": "category", "title": {"text": "length of the sequences"}}
+    figure.lay_out(xaxis=axis, height=110 + 60 * max(len(batches), 2))
     return Drawing(
         figure, "kernl over the best alternative by batch and length, as a heat map", "×"
     )
@@ -90,13 +91,13 @@ def grid(newest: pd.DataFrame) -> Drawing | None:
 
 def _heat(
     ratios: _Grid, words: _Words, notes: _Words, x: Sequence[Any], y: Sequence[str]
-) -> go.Figure:
+) -> Figure:
     """A heat map on a logarithmic scale around 1×, with words in its cells."""
     logs = [[None if r is None else text.number(math.log2(r)) for r in row] for row in ratios]
     largest = max((abs(z) for row in logs for z in row if z is not None), default=1.0)
     bound = min(max(largest, 1.0), _STRONGEST)
-    figure = go.Figure()
-    figure.add_heatmap(
+    figure = Figure()
+    figure.heat_map(
         z=logs,
         x=x,
         y=y,
@@ -111,9 +112,11 @@ def _heat(
         meta={"role": "speedup"},
         colorbar=_colour_bar(bound),
     )
-    figure.update_yaxes(autorange="reversed", showgrid=False, ticklabelstandoff=6)
-    figure.update_xaxes(side="top", showgrid=False)
-    figure.update_layout(dragmode=False)
+    figure.lay_out(
+        xaxis={"side": "top", "showgrid": False},
+        yaxis={"autorange": "reversed", "showgrid": False, "ticklabelstandoff": 6},
+        dragmode=False,
+    )
     return figure
 
 

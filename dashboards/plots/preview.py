@@ -59,13 +59,12 @@ class Preview:
 
 def of_speedups(drawing: Drawing) -> Preview | None:
     """That of a figure of speedups along commits; None where it has no value."""
-    shown = [trace for trace in drawing.figure.data if trace.customdata is not None]
     series = {
-        str(trace.meta["role"]): [math.nan if y is None else float(y) for y in trace.y]
-        for trace in shown
+        str(trace["meta"]["role"]): [math.nan if y is None else float(y) for y in trace["y"]]
+        for trace in drawing.marked
     }
-    axis = drawing.figure.layout.xaxis
-    named = dict(zip(axis.tickvals or (), axis.ticktext or (), strict=True))
+    axis = drawing.figure.layout["xaxis"]
+    named = dict(zip(axis["tickvals"], axis["ticktext"], strict=True))
     return _of(series, named, "×", include=1.0)
 
 

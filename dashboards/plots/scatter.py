@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from benchmarks import roofline as rates
 from benchmarks.measure.timing import Ceilings
 from dashboards import text
 from dashboards.data import summary
+from dashboards.data.frames import records, rows_of
 from dashboards.order import natural, ordered_variants
 from dashboards.plots import axes
 from dashboards.plots.drawing import Drawing
+from dashboards.plots.figure import Figure
 from dashboards.plots.theme import DASHES, SYMBOLS
 from dashboards.suites import KERNELS
 from dashboards.tabular import roofline
@@ -72,7 +73,7 @@ def latency(found: pd.DataFrame, ceilings: Sequence[Ceilings]) -> Drawing | None
     marks = _by_variant(found, _time_mark)
     if not marks:
         return None
-    figure = go.Figure()
+    figure = Figure()
     for number, (variant, some) in enumerate(marks.items()):
         _add(figure, variant, some, number)
     sizes = _ends(mark.x for some in marks.values() for mark in some)
@@ -88,7 +89,7 @@ def latency(found: pd.DataFrame, ceilings: Sequence[Ceilings]) -> Drawing | None
     axes.logarithmic(figure, "xaxis", "bytes that a case must move (log)", sizes, axes.size)
     axes.logarithmic(figure, "yaxis", "device time (µs, log)", _ends([*times, *floor]))
     _lay_out(figure, _HEIGHT)
-    moved = {str(row["case"]): axes.size(row["bytes"]) for row in found.to_dict("records")}
+    moved = {case: axes.size(moved) for case, moved in rows_of(found, "case", "bytes")}
     cases = _cases(marks)
     label = (
         f"Device time of {_count(len(cases))} against the bytes that each must move, from "
@@ -130,7 +131,7 @@ def roofs(found: pd.DataFrame, ceilings: Sequence[Ceilings]) -> Drawing | None:
     products = {unit: rate for unit, rate in products.items() if rate}
     if not marks or not (memory or products):
         return None
-    figure = go.Figure()
+    figure = Figure()
     for number, (variant, some) in enumerate(marks.items()):
         _add(figure, variant, some, number)
     points = [mark for some in marks.values() for mark in some]
@@ -150,7 +151,7 @@ def roofs(found: pd.DataFrame, ceilings: Sequence[Ceilings]) -> Drawing | None:
     axes.logarithmic(figure, "yaxis", "TFLOP/s (log)", _ends([mark.y for mark in points] + roof))
     _lay_out(figure, _HEIGHT)
     intensity = {mark.case: rates.rate(mark.x, 1) for some in marks.values() for mark in some}
-    bound = {str(row["case"]): row["bound"] or _NONE for row in wanted.to_dict("records")}
+    bound = {case: bound or _NONE for case, bound in rows_of(wanted, "case", "bound")}
     label = (
         f"Roofline: TFLOP/s that kernl and eager reach in {_count(len(_cases(marks)))} against the "
         "operations a byte of each, and what memory and products were measured to allow"
@@ -210,12 +211,12 @@ def errors(times: pd.DataFrame) -> Drawing | None:
     powers = [math.log10(error) for error in known["error"] if error]
     zero = math.floor(min(powers, default=1.0)) - 1
     at_zero = 10.0 ** max(zero, -300)
-    figure, marks = go.Figure(), {}
+    figure, marks = Figure(), {}
     for number, variant in enumerate(ordered_variants(known["variant"].unique())):
         mine = known[known["variant"] == variant]
         marks[variant] = [
             _Mark(case, places[case], error or at_zero, *_error_in_words(error))
-            for case, error in zip(mine["case"], mine["error"].astype(float), strict=True)
+            for case, error in rows_of(mine, "case", "error")
         ]
         marks[variant].sort(key=lambda mark: mark.x)
         _add(figure, variant, marks[variant], number)
@@ -224,13 +225,14 @@ def errors(times: pd.DataFrame) -> Drawing | None:
     exact = int((known["error"] == 0).sum())
     if exact:
         ticks[at_zero] = "0"
-    figure.update_yaxes(
-        type="log",
-        title_text="relative L2 error (log)",
-        tickvals=list(ticks),
-        ticktext=list(ticks.values()),
-        range=[zero + (-0.4 if exact else 0.9), max(powers, default=zero + 0.5) + 0.3],
-    )
+    axis = {
+        "type": "log",
+        "title": {"text": "relative L2 error (log)"},
+        "tickvals": list(ticks),
+        "ticktext": list(ticks.values()),
+        "range": [zero + (-0.4 if exact else 0.9), max(powers, default=zero + 0.5) + 0.3],
+    }
+    figure.lay_out(yaxis=axis)
     axes.groups(figure, "cases in natural order", ", by dtype", groups)
     _lay_out(figure, _HEIGHT - 40 if powers else _HEIGHT // 2)
     label = (
@@ -261,8 +263,8 @@ def _by_variant(
     marks: dict[str, list[_Mark]] = {
         name: [] for name in ordered_variants(found["variant"].unique())
     }
-    for row in found.to_dict("records"):
-        made = mark({str(key): value for key, value in row.items()})
+    for row in records(found):
+        made = mark(row)
         if 0 < made.x < math.inf and 0 < made.y < math.inf:
             marks[str(row["variant"])].append(made)
     for some in marks.values():
@@ -270,7 +272,7 @@ def _by_variant(
     return {name: some for name, some in marks.items() if some}
 
 
-def _add(figure: go.Figure, name: str, marks: Sequence[_Mark], number: int) -> None:
+def _add(figure: Figure, name: str, marks: Sequence[_Mark], number: int) -> None:
     """A trace of marks. kernl's are filled and on top, the others open and a little larger: where
     two are the same, one is a ring around the other.
     """
@@ -278,7 +280,7 @@ def _add(figure: go.Figure, name: str, marks: Sequence[_Mark], number: int) -> N
     style = "" if ours else "-open"
     own = f"{SYMBOLS[number % len(SYMBOLS)]}{style}"
     each = [f"{mark.symbol}{style}" for mark in marks if mark.symbol]
-    figure.add_scatter(
+    figure.scatter(
         x=[text.number(mark.x, 6) for mark in marks],
         y=[text.number(mark.y, 5) for mark in marks],
         text=[text.figure_text(mark.case, _LONGEST) for mark in marks],
@@ -299,14 +301,14 @@ def _add(figure: go.Figure, name: str, marks: Sequence[_Mark], number: int) -> N
 
 
 def _line(
-    figure: go.Figure,
+    figure: Figure,
     name: str,
     number: int,
     points: Sequence[tuple[float, float]],
     symbol: str = "",
 ) -> None:
     """A ceiling: a line in the colour of references; what it is says the legend."""
-    figure.add_scatter(
+    figure.scatter(
         x=[text.number(x, 6) for x, _ in points],
         y=[text.number(y, 6) for _, y in points],
         name=name,
@@ -320,9 +322,9 @@ def _line(
     )
 
 
-def _lay_out(figure: go.Figure, height: int) -> None:
+def _lay_out(figure: Figure, height: int) -> None:
     """A height that leaves room for the legend, which on a phone has a line for each trace."""
-    figure.update_layout(height=height + 14 * max(len(figure.data) - 4, 0))
+    figure.lay_out(height=height + 14 * max(len(figure.data) - 4, 0))
 
 
 def _symbol_of(unit: str) -> str:

@@ -19,6 +19,7 @@ from benchmarks.gate.report import percent
 from dashboards import text
 from dashboards.data import summary
 from dashboards.data.cube import Cube, alike_of
+from dashboards.data.frames import records, rows_of
 from dashboards.data.history import Commit
 from dashboards.data.source import Source
 from dashboards.suites import SUITES, Suite
@@ -262,7 +263,7 @@ def _table(both: pd.DataFrame, source: Source, hrefs: Mapping[str, str], suite: 
     outcomes = both["ratio"].map(lambda ratio: summary.outcome(1 / ratio))
     shown = pd.concat([both[outcomes == "loss"].head(MOST), both[outcomes == "win"].tail(MOST)])
     body = []
-    for row in shown.to_dict("records"):
+    for row in records(shown):
         op, case, before = str(row["op"]), str(row["case"]), known[str(row["commit_before"])]
         body.append(
             (
@@ -313,7 +314,7 @@ def freshness(source: Source) -> Fresh:
 
 
 def _cases(rows: pd.DataFrame) -> set[tuple[str, str]]:
-    return set(zip(rows["op"], rows["case"], strict=True))
+    return set(rows_of(rows, "op", "case"))
 
 
 def _measured(rows: pd.DataFrame, suite: str) -> int:

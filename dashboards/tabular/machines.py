@@ -5,6 +5,7 @@ import math
 import pandas as pd
 
 from dashboards import text
+from dashboards.data.frames import records
 from dashboards.data.source import Source
 from dashboards.tabular import noise
 from dashboards.tabular.noise import NoiseView
@@ -24,7 +25,7 @@ def runs(source: Source) -> dict[str, tuple[dict[str, str], Table, NoiseView]]:
         runs = runs.sort_values(["started_at", "run"], ascending=False, kind="stable")
         keys = [k for k in runs.columns if k not in hidden and any(_fact(v) for v in runs[k])]
         body = []
-        for row in runs.to_dict("records"):
+        for row in records(runs):
             commit = subjects.get(row["commit"])
             label = commit.label if commit else str(row["commit"])[:8]
             cells = [word(_moment(row["started_at"])), word(label, 100)]

@@ -9,6 +9,7 @@ import pandas as pd
 
 from dashboards import order, text
 from dashboards.data import summary
+from dashboards.data.frames import records
 from dashboards.suites import MODELS
 from dashboards.tabular.tables import ByPoint, Cell, Table, by_point, ratio_cell, remarks, word
 
@@ -145,8 +146,7 @@ def over(newest: pd.DataFrame, times: pd.DataFrame, name: str) -> pd.DataFrame:
 def _in_order(newest: pd.DataFrame, times: pd.DataFrame) -> Iterable[dict[str, Any]]:
     """The cases that anything was tried in, in natural order."""
     known = newest[newest["case"].isin(times["case"].unique())]
-    found = ({str(key): value for key, value in row.items()} for row in known.to_dict("records"))
-    return sorted(found, key=lambda row: order.natural(str(row["case"])))
+    return sorted(records(known), key=lambda row: order.natural(str(row["case"])))
 
 
 def _own_cell(at: ByPoint, case: str, name: str) -> Cell:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from benchmarks.gate import acknowledged
 from benchmarks.gate import history as gate
@@ -119,14 +120,22 @@ def series(cube: Cube, runs: pd.DataFrame) -> Iterator[gate.Series]:
     with np.errstate(invalid="ignore", divide="ignore"):
         times = np.log(kernl)
         ratios = times - np.log(eager)
+    # What belongs to a case lies together here. Many cases have the same commits in each series.
+    good, alike, ratios, times = (
+        np.ascontiguousarray(array.T) for array in (good, alike, ratios, times)
+    )
     commits = np.array(cube.commits, dtype=object)
+    known: dict[bytes, list[tuple[NDArray[np.intp], list[str]]]] = {}
     for case, (op, name) in enumerate(cube.points.cases):
         key = Key(cube.machine, cube.points.suite, op, "time", name, GATED)
-        at = np.flatnonzero(good[:, case])
-        kinds = alike[at, case]
-        for kind in dict.fromkeys(np.sort(kinds).tolist()):
-            own = at[kinds == kind]
-            yield gate.Series(key, commits[own].tolist(), ratios[own, case], times[own, case])
+        pattern = good[case].tobytes() + alike[case].tobytes()
+        if pattern not in known:
+            at = np.flatnonzero(good[case])
+            kinds = alike[case, at]
+            each = (at[kinds == kind] for kind in np.unique(kinds))
+            known[pattern] = [(own, commits[own].tolist()) for own in each]
+        for own, of_series in known[pattern]:
+            yield gate.Series(key, of_series, ratios[case, own], times[case, own])
 
 
 def views(source: Source, moves: Moves, hrefs: Mapping[str, str]) -> list[MovesView]:

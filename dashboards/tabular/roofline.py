@@ -14,6 +14,7 @@ from benchmarks.cases import Cost
 from benchmarks.measure.timing import Ceilings
 from dashboards import text
 from dashboards.data import summary
+from dashboards.data.frames import records, rows_of
 from dashboards.tabular import tables
 from dashboards.tabular.tables import Cell, Columns
 
@@ -52,7 +53,7 @@ def derived(
     """
     by_run = _ceilings(runs)
     body = []
-    for row in timed(rows).to_dict("records"):
+    for row in records(timed(rows)):
         cost = costs.get((str(row["op"]), str(row["case"]), str(row["version"])))
         if cost is not None:
             seconds = float(row["value"])
@@ -83,17 +84,13 @@ def _run(row: Mapping[str, object]) -> tuple[str, str, str]:
 
 
 def _ceilings(runs: pd.DataFrame) -> dict[tuple[str, str, str], Ceilings]:
-    return {_run(row): Ceilings.of(row) for row in _records(runs)}
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, object]]:
-    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+    return {_run(row): Ceilings.of(row) for row in records(runs)}
 
 
 def measured(rows: pd.DataFrame, runs: pd.DataFrame) -> list[Ceilings]:
     """What the runs that the times in `rows` are of measured this device to do."""
-    by_run = _ceilings(runs)
-    used = dict.fromkeys(map(_run, _records(timed(rows))))
+    by_run, times = _ceilings(runs), timed(rows)
+    used = dict.fromkeys(rows_of(times, "run", "machine", "commit"))
     return [by_run[run] for run in used if run in by_run]
 
 
@@ -124,7 +121,7 @@ def columns(found: pd.DataFrame) -> Columns:
     if ours.empty:
         return Columns((), {})
     headings = ("kernl, GB/s", "kernl, TFLOP/s", "of the roofline, %", "bound by")
-    return Columns(headings, {str(row["case"]): _cells(row) for row in ours.to_dict("records")})
+    return Columns(headings, {str(row["case"]): _cells(row) for row in records(ours)})
 
 
 def _cells(row: Mapping[str, float]) -> tuple[Cell, ...]:

@@ -10,6 +10,7 @@ import pandas as pd
 from benchmarks.cases import was_left_out
 from dashboards import order, text
 from dashboards.data import summary
+from dashboards.data.frames import records
 from dashboards.data.history import Commit
 from dashboards.suites import KERNELS, Suite
 
@@ -92,7 +93,7 @@ def losses(
 ) -> Table:
     """The `summary.speedups` of one commit in which an alternative wins, worst first."""
     rows = []
-    for row in summary.losses(newest).to_dict("records"):
+    for row in records(summary.losses(newest)):
         op, case = str(row["op"]), str(row["case"])
         rows.append(
             (
@@ -122,7 +123,7 @@ def unmeasured(
         "missing": ("not run", ""),
     }
     rows = []
-    for row in newest[newest["status"] != "ok"].to_dict("records"):
+    for row in records(newest[newest["status"] != "ok"]):
         op, case = str(row["op"]), str(row["case"])
         said, tone = words.get(str(row["status"]), (str(row["status"]), ""))
         rows.append(
@@ -145,7 +146,7 @@ def cases(rows: pd.DataFrame, newest: pd.DataFrame, further: Columns | None = No
     times = by_point(summary.timings(rows))
     variants = order.ordered_variants({variant for _, variant in times})
     timed = {case for (case, _), row in times.items() if row["status"] == "ok"}
-    speedups = {str(row["case"]): row for row in newest.to_dict("records")}
+    speedups = {str(row["case"]): row for row in records(newest)}
     body = []
     for case in order.timed_first(speedups, timed):
         row = speedups[case]
@@ -166,7 +167,7 @@ def cases(rows: pd.DataFrame, newest: pd.DataFrame, further: Columns | None = No
 def by_point(times: pd.DataFrame) -> ByPoint:
     """Timings of one commit and one operator or model by case and implementation."""
     rows = times[["case", "variant", "value", "low", "high", "status", "reason", "error"]]
-    return {(row["case"], row["variant"]): row for row in rows.to_dict("records")}
+    return {(row["case"], row["variant"]): row for row in records(rows)}
 
 
 def remarks(times: ByPoint, case: str, variants: Iterable[str]) -> str:
@@ -243,7 +244,7 @@ def changes(
     body = []
     if previous is not None:
         found = summary.codegen_changes(rows, machine, previous.id, newest.id)
-        for row in found.head(MOST_CHANGES).to_dict("records"):
+        for row in records(found.head(MOST_CHANGES)):
             op, case, metric = str(row["op"]), str(row["case"]), str(row["metric"])
             note, tone = _delta(metric, row["after"] - row["before"])
             body.append(
@@ -266,7 +267,7 @@ def codegen_cases(rows: pd.DataFrame) -> Table:
     rows = rows[~rows["reason"].map(was_left_out).astype(bool)]
     values: dict[tuple[str, str], dict[str, float]] = {}
     remarks: dict[tuple[str, str], set[str]] = {}
-    for row in rows.to_dict("records"):
+    for row in records(rows):
         key = (str(row["case"]), str(row["variant"]))
         found = values.setdefault(key, {})
         if row["status"] == "ok":

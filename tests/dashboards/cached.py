@@ -47,7 +47,7 @@ def refuse(*_: object) -> None:
 
 
 def site(results: Path, used: Cache | None = None) -> dict[str, bytes]:
-    source = Source.of(gather.gather(results, used))
+    source = Source.of(gather.gather(results, used), cache=used)
     return {
         name: content if isinstance(content, bytes) else content.read_bytes()
         for name, content in pages.stream(source, "", used)

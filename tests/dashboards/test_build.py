@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 import shutil
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 
 from dashboards import build, pages
 from dashboards.data.source import Source
-from dashboards.loaded import series_files
 from tests.dashboards import synthetic
 
 
@@ -117,34 +115,6 @@ def test_a_failed_build_leaves_the_old_site(
     with pytest.raises(OSError, match="no space left"):
         build.build(small(commits=1), site)
     monkeypatch.undo()
-    assert snapshot(site) == before
-    assert [path.name for path in tmp_path.iterdir()] == ["site"]
-
-
-def test_two_processes_make_what_one_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    build.build(small(), tmp_path / "one")
-    monkeypatch.setattr(build, "_LARGE", 0)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    build.build(small(), tmp_path / "two")
-    assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
-
-
-def test_a_failure_of_the_other_process_leaves_the_old_site(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    site = tmp_path / "site"
-    build.build(small(), site)
-    before = snapshot(site)
-
-    def broken(*_: object) -> object:
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(build, "_LARGE", 0)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    monkeypatch.setattr(series_files, "files", broken)
-    with pytest.raises(build.BuildError, match="series of cases failed; see above"):
-        build.build(small(commits=1), site)
     assert snapshot(site) == before
     assert [path.name for path in tmp_path.iterdir()] == ["site"]
 

@@ -1,21 +1,26 @@
 """Figures hold the traces, units and axes that they should."""
 
+import json
 import math
 import re
+from collections import Counter
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 
 from benchmarks.cases import NOT_SELECTED
-from dashboards import order, text
+from dashboards import order, pages, text
 from dashboards.data import history, ratios, summary
 from dashboards.data.cube import Cube
 from dashboards.data.ratios import Ratios, Trend
 from dashboards.data.source import Source
 from dashboards.plots import drawing, figures, heat
 from dashboards.plots.drawing import Drawing
+from dashboards.plots.figure import Figure
 from dashboards.tabular import tables
 from tests.dashboards import synthetic
+from tests.dashboards.plotly_figure import as_plotly
 from tests.dashboards.synthetic import row
 
 MACHINE = "nvidia-h200"
@@ -49,11 +54,11 @@ def codegen_trend(metric: str, source: Source = SOURCE) -> Drawing:
 
 def test_mean_trend_has_a_log_axis_around_one() -> None:
     found = mean_trend()
-    names = [trace.name for trace in found.figure.data]
+    names = [trace.name for trace in as_plotly(found).data]
     assert names == ["over eager", "over the best alternative", "1×"]
-    axis = found.figure.layout.yaxis
+    axis = as_plotly(found).layout.yaxis
     assert (axis.type, axis.ticksuffix) == ("log", "×")
-    assert set(found.figure.data[2].y) == {1.0}
+    assert set(as_plotly(found).data[2].y) == {1.0}
     assert [choice.label for choice in found.choices] == ["all operators", "linear", "softmax"]
 
 
@@ -62,7 +67,7 @@ def test_mean_trend_values_are_the_summary_s() -> None:
     found = mean_trend()
     last = frame[frame["commit"] == ORDER[-1].id]
     expected = summary.geometric_mean(last["over_eager"])
-    assert found.figure.data[0].y[-1] == pytest.approx(expected, rel=1e-3)
+    assert as_plotly(found).data[0].y[-1] == pytest.approx(expected, rel=1e-3)
     softmax = last[last["op"] == "softmax"]
     expected = summary.geometric_mean(softmax["over_best"])
     assert found.choices[2].traces[1]["y"][-1] == pytest.approx(expected, rel=1e-3)
@@ -220,8 +225,8 @@ def test_cases_of_other_machines_are_not_offered() -> None:
 )
 def test_codegen_trend_has_a_line_an_architecture_and_a_unit(metric: str, unit: str) -> None:
     found = codegen_trend(metric)
-    assert [trace.name for trace in found.figure.data] == ["sm_80", "sm_86", "sm_90", "sm_100"]
-    assert found.figure.layout.yaxis.title.text == unit
+    assert [trace.name for trace in as_plotly(found).data] == ["sm_80", "sm_86", "sm_90", "sm_100"]
+    assert as_plotly(found).layout.yaxis.title.text == unit
     assert [choice.label for choice in found.choices] == [figures.ALL]
 
 
@@ -249,7 +254,7 @@ def test_codegen_trend_values_are_the_summary_s(metric: str) -> None:
     totals = summary.totals(frame[(frame["op"] == "softmax") & (frame["metric"] == metric)])
     expected = totals.set_index(["variant", "commit"])
     found = codegen_trend(metric, source)
-    for trace in found.figure.data:
+    for trace in as_plotly(found).data:
         for commit, value, note in zip(source.commits, trace.y, trace.customdata, strict=True):
             if (trace.name, commit.id) not in expected.index:
                 assert (value, note) == (None, "not measured")
@@ -263,7 +268,7 @@ def test_codegen_trend_values_are_the_summary_s(metric: str) -> None:
             assert counted
             kind = "mean" if metric in summary.MEANS else "total"
             assert counted.groups() == (kind, str(int(measured)), str(int(cases)))
-    assert {trace.name for trace in found.figure.data} == set(synthetic.ARCHITECTURES)
+    assert {trace.name for trace in as_plotly(found).data} == set(synthetic.ARCHITECTURES)
 
 
 def test_heat_map_is_symmetric_around_one_and_empty_where_nothing_was_measured() -> None:
@@ -279,7 +284,7 @@ def test_heat_map_is_symmetric_around_one_and_empty_where_nothing_was_measured()
             row(case="r16.bf16", variant="kernl", value=math.nan, status="failed"),
         ]
     )
-    trace = heat.heat_map(summary.relative(rows)).figure.data[0]
+    trace = as_plotly(heat.heat_map(summary.relative(rows))).data[0]
     assert [list(level) for level in trace.x] == [["bf16", "fp16"], ["kernl", "kernl"]]
     assert list(trace.y) == ["r8", "r16"]
     assert [list(line) for line in trace.z] == [[0.0, -1.0], [None, 2.0]]
@@ -290,8 +295,8 @@ def test_heat_map_is_symmetric_around_one_and_empty_where_nothing_was_measured()
 def test_environment_changes_are_drawn_and_named() -> None:
     changes = (history.Change(ORDER[1].id, "driver 570 → 575"),)
     found = mean_trend(changes=changes)
-    assert [note.text for note in found.figure.layout.annotations] == ["driver 570 → 575"]
-    assert found.figure.layout.shapes[0].x0 == 0.5
+    assert [note.text for note in as_plotly(found).layout.annotations] == ["driver 570 → 575"]
+    assert as_plotly(found).layout.shapes[0].x0 == 0.5
 
 
 def test_payload_carries_no_template_and_fits_its_choices() -> None:
@@ -317,3 +322,28 @@ def test_shapes_are_in_natural_order() -> None:
         "r8_c16",
         "r16_c8",
     ]
+
+
+def test_a_part_of_the_layout_keeps_what_it_had() -> None:
+    made = Figure()
+    made.lay_out(xaxis={"side": "top", "tickangle": 1}, height=1)
+    made.lay_out(xaxis={"tickangle": 0}, height=2)
+    assert made.layout == {"xaxis": {"side": "top", "tickangle": 0}, "height": 2}
+
+
+def test_plotly_takes_every_figure_of_a_site() -> None:
+    """Nothing checks a figure's attributes when a site is built."""
+    with_models = synthetic.with_models(synthetic.store(ops=("softmax",), count=9, commits=3), 4)
+    seen: Counter[str] = Counter()
+    for name, content in pages.files(Source.of(with_models)).items():
+        for line in content.decode().splitlines() if name.startswith("data/") else ():
+            if line.startswith('window.KERNL_FIGURES["'):
+                payload = json.loads(line.split("=", 1)[1].removesuffix(";"))
+                figure = go.Figure(data=payload["data"], layout=payload["layout"])
+                for choice in payload["choices"]:
+                    for trace, patch in zip(figure.data, choice, strict=False):
+                        trace.update(patch)
+                seen.update(trace.type for trace in figure.data)
+    assert set(seen) == {"scatter", "heatmap"}
+    with pytest.raises(ValueError, match="hovertemplat"):
+        go.Figure(data=[{"type": "scatter", "hovertemplat": ""}])

@@ -14,6 +14,7 @@ from dashboards.suites import KERNELS, MODELS, SUITES
 from dashboards.tabular import model_tables, printing
 from dashboards.tabular.tables import Table
 from tests.dashboards import synthetic
+from tests.dashboards.plotly_figure import as_plotly
 from tests.dashboards.synthetic import row
 
 MACHINE = "nvidia-h200"
@@ -202,7 +203,7 @@ def test_the_grid_has_a_row_a_batch_and_a_column_a_length() -> None:
     newest = summary.speedups(synthetic.frame([*ROWS, *ragged]), "models")
     found = heat.grid(newest)
     assert found is not None
-    trace = found.figure.data[0]
+    trace = as_plotly(found).data[0]
     assert list(trace.x) == ["16", "128"]
     assert list(trace.y) == ["batch 1", "batch 8", "batch 8, ragged"]
     assert [list(line) for line in trace.z] == [

@@ -11,6 +11,7 @@ from benchmarks import cases
 from dashboards import build, pages, views
 from dashboards.data.source import Source
 from tests.dashboards import synthetic
+from tests.dashboards.plotly_figure import as_plotly
 from tests.dashboards.synthetic import row
 
 OPT_IN = "rounded"
@@ -95,7 +96,7 @@ def test_the_headline_s_trend_leaves_opt_in_operators_out() -> None:
     rows += times(OPT_IN, "a.fp16", 1000e-6, 1e-6, commit=1)
     trend = speed(source(rows)).drawings["trend"]
     # a is 8×, then 4×; b stays at 0.5×
-    assert list(trend.figure.data[0].y) == pytest.approx([4**0.5, 2**0.5], rel=1e-3)
+    assert list(as_plotly(trend).data[0].y) == pytest.approx([4**0.5, 2**0.5], rel=1e-3)
     assert [choice.label for choice in trend.choices] == ["all operators", "softmax"]
 
 

@@ -258,6 +258,23 @@ def test_random_stores_have_long_series_and_several_of_a_case() -> None:
     assert sum(count > 2 for count in of_case.values()) > 20, of_case
 
 
+def test_cases_of_the_same_commits_may_have_other_versions() -> None:
+    order = COMMITS[:8]
+    rows = [
+        row(commit=commit, committed_at=f"2026-01-0{at + 1}", variant=variant, case=case, run="r",
+            version="2" if at >= since else "1", value=1e-6 * (at + 1))
+        for case, since in (("a.fp16", 8), ("b.fp16", 3), ("c.fp16", 5), ("d.fp16", 3))
+        for at, commit in enumerate(order)
+        for variant in ("kernl", "eager")
+    ]  # fmt: skip
+    store = synthetic.Store(synthetic.frame(rows), synthetic.runs_frame([]))
+    cube = Source.of(store).cube("kernels", "nvidia-h200")
+    assert cube is not None
+    found = list(regressions.series(cube, store.runs))
+    assert [len(one.commits) for one in found] == [8, 3, 5, 5, 3, 3, 5]
+    assert as_set(found) == as_set(series_of(store.rows, store.runs, order))
+
+
 def test_a_run_that_nobody_knows_is_like_another_such_run() -> None:
     order = COMMITS[:8]
     dated = [{"commit": one, "committed_at": f"2026-01-0{at}"} for at, one in enumerate(order, 1)]

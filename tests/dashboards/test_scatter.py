@@ -17,6 +17,7 @@ from dashboards.plots.drawing import Drawing
 from dashboards.tabular import roofline
 from tests.dashboards import synthetic
 from tests.dashboards.hostile import ATTACKS
+from tests.dashboards.plotly_figure import as_plotly
 from tests.dashboards.synthetic import row
 from tests.dashboards.test_roofline import COMMIT, COSTS, MACHINE, runs, source, times
 
@@ -31,7 +32,7 @@ def drawn(found: Source, op: str) -> dict[str, Drawing]:
 
 
 def trace(made: Drawing, name: str) -> Any:
-    (found,) = [one for one in made.figure.data if one.name == name]
+    (found,) = [one for one in as_plotly(made).data if one.name == name]
     return found
 
 
@@ -61,10 +62,10 @@ def test_times_stand_at_the_size_of_their_case() -> None:
         "5.00 µs (no interval)<br>600 GB/s",
     ]
     assert list(theirs.customdata) == ["200.0 µs (no interval)<br>300 GB/s"]
-    assert [one.meta["role"] for one in made.figure.data] == ["kernl", "eager", "reference"]
+    assert [one.meta["role"] for one in as_plotly(made).data] == ["kernl", "eager", "reference"]
     assert made.label.startswith("Device time of 2 cases against the bytes that each must move, fr")
     assert "from 3 MB to 60 MB" in made.label
-    x, y = made.figure.layout.xaxis, made.figure.layout.yaxis
+    x, y = as_plotly(made).layout.xaxis, as_plotly(made).layout.yaxis
     assert (x.type, x.title.text) == ("log", "bytes that a case must move (log)")
     assert (y.type, y.title.text) == ("log", "device time (µs, log)")
     assert list(x.ticktext) == ["5 MB", "10 MB", "20 MB", "50 MB"]
@@ -84,7 +85,7 @@ def test_the_line_of_memory_is_the_least_time_that_its_bytes_take() -> None:
     assert list(zip(line.x, line.y, strict=True)) == [(3e6, 1.0), (6e7, 20.0)]
     assert line.mode == "lines"
     unknown = drawn(source(rows, NO_CEILINGS), "softmax")["latency"]
-    assert [one.name for one in unknown.figure.data] == ["kernl"]
+    assert [one.name for one in as_plotly(unknown).data] == ["kernl"]
 
 
 def test_of_several_runs_the_highest_ceiling_is_drawn_and_all_are_said() -> None:
@@ -97,7 +98,7 @@ def test_of_several_runs_the_highest_ceiling_is_drawn_and_all_are_said() -> None
 def test_rates_stand_at_their_intensity_under_the_ceilings() -> None:
     """5000 FLOP a byte; 15 GFLOP take 20 µs at 750 TFLOP/s, and the ridge is at 250."""
     made = drawn(source(), "linear")["roofline"]
-    names = [one.name for one in made.figure.data]
+    names = [one.name for one in as_plotly(made).data]
     assert names == ["kernl", "eager", "memory 3 TB/s", "fp16 750 TFLOP/s"]
     ours = trace(made, "kernl")
     assert (list(ours.x), list(ours.y)) == ([5000.0], [375.0])
@@ -111,8 +112,8 @@ def test_rates_stand_at_their_intensity_under_the_ceilings() -> None:
     assert (products.x[0], list(products.y)) == (250.0, [750.0, 750.0])
     assert products.marker.symbol == ours.marker.symbol[0]
     assert trace(made, "eager").marker.symbol[0] == f"{products.marker.symbol}-open"
-    assert made.figure.layout.xaxis.title.text == "arithmetic intensity (FLOP per byte, log)"
-    assert made.figure.layout.yaxis.title.text == "TFLOP/s (log)"
+    assert as_plotly(made).layout.xaxis.title.text == "arithmetic intensity (FLOP per byte, log)"
+    assert as_plotly(made).layout.yaxis.title.text == "TFLOP/s (log)"
     head, body = drawing.table(made)
     of_each = [f"{name}{column}" for name in ("kernl", "eager") for column in
                (", TFLOP/s", ", % of the ceilings")]  # fmt: skip
@@ -131,15 +132,15 @@ def test_what_is_above_the_roofline_says_so() -> None:
 
 def test_the_rate_of_fp8_is_not_called_measured() -> None:
     made = drawn(source(), "rounded")["roofline"]
-    assert made.figure.data[-1].name == "fp8 (twice fp16) 1,500 TFLOP/s"
+    assert as_plotly(made).data[-1].name == "fp8 (twice fp16) 1,500 TFLOP/s"
 
 
 def test_one_ceiling_alone_is_drawn_alone() -> None:
     rows = times("softmax", CASE, kernl=25e-6)
     memory = drawn(source(rows, runs(fp16_flops_per_s=math.nan)), "softmax")["roofline"]
-    assert [one.name for one in memory.figure.data] == ["kernl", "memory 3 TB/s"]
+    assert [one.name for one in as_plotly(memory).data] == ["kernl", "memory 3 TB/s"]
     products = drawn(source(rows, runs(copy_bytes_per_s=math.nan)), "softmax")["roofline"]
-    assert [one.name for one in products.figure.data] == ["kernl", "fp16 750 TFLOP/s"]
+    assert [one.name for one in as_plotly(products).data] == ["kernl", "fp16 750 TFLOP/s"]
     assert trace(products, "kernl").customdata[0].endswith("share of the ceilings not known")
 
 
@@ -179,10 +180,10 @@ def test_errors_stand_by_dtype_in_natural_order() -> None:
     assert list(ours.text) == ["rows8.bf16", "rows8.fp16", "rows16.fp16"]
     assert (list(ours.x), list(ours.y)) == ([0, 1, 2], [2e-3, 1e-4, 2e-4])
     assert list(ours.customdata) == ["2.0e-03", "1.0e-04", "2.0e-04"]
-    assert [one.meta["role"] for one in made.figure.data] == ["kernl", "liger", "eager"]
-    x, y = made.figure.layout.xaxis, made.figure.layout.yaxis
+    assert [one.meta["role"] for one in as_plotly(made).data] == ["kernl", "liger", "eager"]
+    x, y = as_plotly(made).layout.xaxis, as_plotly(made).layout.yaxis
     assert (list(x.tickvals), list(x.ticktext)) == ([0, 1.5], ["bf16", "fp16"])
-    assert [shape.x0 for shape in made.figure.layout.shapes] == [0.5]
+    assert [shape.x0 for shape in as_plotly(made).layout.shapes] == [0.5]
     assert (y.type, y.title.text) == ("log", "relative L2 error (log)")
     assert list(y.ticktext) == ["10⁻⁴", "0.001", "0.01"]
     assert made.label.endswith("; 0 of 5 errors are 0")
@@ -197,7 +198,7 @@ def test_errors_stand_by_dtype_in_natural_order() -> None:
 def test_an_error_of_zero_lies_below_the_scale_and_says_so() -> None:
     made = of_errors(*erring("a.fp16", kernl=0.0, eager=3e-4))
     assert made is not None
-    y = made.figure.layout.yaxis
+    y = as_plotly(made).layout.yaxis
     assert list(trace(made, "kernl").y) == [1e-5]  # a power of ten below the least other one's
     assert list(trace(made, "kernl").customdata) == ["0, exact"]
     assert dict(zip(y.tickvals, y.ticktext, strict=True))[1e-5] == "0"
@@ -209,7 +210,7 @@ def test_an_error_of_zero_lies_below_the_scale_and_says_so() -> None:
 def test_where_all_are_exact_the_scale_names_nothing_else() -> None:
     made = of_errors(*erring("a.fp16", kernl=0.0, eager=0.0))
     assert made is not None
-    assert list(made.figure.layout.yaxis.ticktext) == ["0"]
+    assert list(as_plotly(made).layout.yaxis.ticktext) == ["0"]
     assert set(trace(made, "kernl").y) == set(trace(made, "eager").y)
 
 
@@ -225,7 +226,7 @@ def test_an_error_of_a_failed_call_is_not_drawn() -> None:
 def test_numbers_beyond_reason_have_an_axis_all_the_same() -> None:
     made = of_errors(*erring("a.fp16", kernl=1e-320, eager=1e308, compile=0.0))
     assert made is not None
-    assert len(made.figure.layout.yaxis.tickvals) <= axes.MOST_TICKS + 1
+    assert len(as_plotly(made).layout.yaxis.tickvals) <= axes.MOST_TICKS + 1
     json.dumps(made.payload(), allow_nan=False)
     rows = times("softmax", CASE, kernl=1e-320, eager=1e300)
     for figure in drawn(source(rows), "softmax").values():

@@ -24,8 +24,9 @@ from tests.dashboards.synthetic import commit_hash, row
 STORE = synthetic.with_models(synthetic.store(ops=("softmax", "linear"), count=9, commits=3), 2)
 
 
-def unpacked(column: dict[str, str]) -> Any:
-    ((width, content),) = column.items()
+def unpacked(column: dict[str, str] | columns.Written) -> Any:
+    found = json.loads(column.content) if isinstance(column, columns.Written) else column
+    ((width, content),) = found.items()
     return np.frombuffer(base64.b64decode(content), columns.WIDTHS[width])
 
 
@@ -43,9 +44,9 @@ def loaded(files: dict[str, bytes], name: str) -> Any:
 
 def written(source: Source, moved: dict[str, dict[str, str]] | None = None) -> dict[str, bytes]:
     """The files, where the cases of every operator and model moved as is said."""
-    found = chain(
-        shards.files(source, {}), shards.series(source, lambda machine, name: moved or {})
-    )
+    lists = shards.series_lists(source, lambda machine, name: moved or {})
+    parts = (part() for part in shards.series(source))
+    found = chain(shards.files(source, {}), lists, *parts)
     return {name: content for name, content in found if isinstance(content, bytes)}
 
 

@@ -191,9 +191,12 @@ class Journal:
         hot_samples: Sequence[float] = (),
         error: float | None = None,
         telemetry: Mapping[str, Any] | None = None,
+        rewrite: Mapping[str, Mapping[str, int]] | None = None,
         dry: bool = False,
     ) -> Record:
         """Append one point and return it as written. Samples are seconds, `error` relative L2.
+
+        `rewrite` is what a model's graph became (`benchmarks.measure.model_calls.rewriting`).
 
         `dry` marks a point of a dry run, whose times mean nothing.
 
@@ -221,6 +224,8 @@ class Journal:
             "error": error,
             "telemetry": dict(telemetry or {}),
         }
+        if rewrite is not None:
+            record["rewrite"] = dict(rewrite)
         if dry:
             record["dry"] = True
         return self._append(record)

@@ -20,6 +20,7 @@ user needs it who keeps them.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,7 @@ _NEEDS_CUDA = "is measured on a GPU alone; a dry run leaves it out"
 
 Forward = Callable[..., Any]
 Call = Callable[[Sample], torch.Tensor]
+Rewrite = Mapping[str, Mapping[str, int]]
 
 
 class Unavailable(Exception):
@@ -52,11 +54,13 @@ class Running:
         call: returns the last hidden state.
         complaint: after calls: why their time does not count, in words; empty where it does.
         remark: what a reader of the time has to know, in words.
+        rewrite: what rewriting made of the graph; None where nothing was rewritten.
     """
 
     call: Call
     complaint: Callable[[], str] = _nothing_wrong
     remark: str = ""
+    rewrite: Rewrite | None = None
 
 
 class Weights:
@@ -222,7 +226,25 @@ def optimized(
 
     remark = getattr(engine, "remark", "")  # which older commits do not have
     said = f"not rewritten: {remark}" if remark else ""
-    return Running(lambda sample: module(**sample.half)[0], complaint, said)
+    rewritten = rewriting(getattr(engine, "report", None)) if rewrite else None
+    return Running(lambda sample: module(**sample.half)[0], complaint, said, rewritten)
+
+
+def rewriting(report: Any) -> Rewrite | None:
+    """What a report of kernl's says, in figures; None of one that an older commit makes otherwise.
+
+    `replaced`: kernl's operators in the graph; `left`: PyTorch's that compute; `refused`: what
+    looks like one of kernl's and stays PyTorch's, with the reason. Each by name, with its count.
+    """
+    try:
+        refused = Counter(f"{one.op}: {one.reason}" for one in report.refused)
+        return {
+            "replaced": dict(report.fused),
+            "left": dict(report.left),
+            "refused": dict(refused),
+        }
+    except AttributeError:
+        return None
 
 
 def captured(forward: Forward, example: Sample) -> Call:

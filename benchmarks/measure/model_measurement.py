@@ -9,6 +9,7 @@ import gc
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -118,11 +119,12 @@ def _measured(
     stage("time", "")
     gc.collect()
     try:
-        if converse is None:
+        taken = _Taken()
+        if converse is not None:
+            taken = _Taken(telemetry=_in_blocks(running, timed, lab, stage, converse))
+        elif running:
             with lab.alone("timing"):
-                taken, telemetry = _time(task, running, timed, lab) if running else ({}, {})
-        else:
-            taken, telemetry = {}, _in_blocks(running, timed, lab, stage, converse)
+                taken = _time(task, running, timed, lab)
     except Exception as error:
         reason = f"timing failed: {describe(error)}"
         require_device(lab, reason)
@@ -131,7 +133,7 @@ def _measured(
         return
     for name, one in running.items():
         stage("check after timing", name)
-        yield _judged(name, one, taken.get(name, ()), yard, lab, telemetry)
+        yield _judged(name, one, taken, yard, lab)
 
 
 def _ready(
@@ -165,9 +167,23 @@ def _choosing(name: str, lab: Laboratory) -> AbstractContextManager[object]:
     return lab.alone(f"what {name} times") if name in CHOOSING else nullcontext()
 
 
+@dataclass(frozen=True)
+class _Taken:
+    """Seconds of calls by implementation, and the telemetry of their taking.
+
+    Attributes:
+        seconds: until the device was done.
+        host: until the call returned.
+    """
+
+    seconds: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    host: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    telemetry: dict[str, Any] = field(default_factory=dict)
+
+
 def _time(
     task: Task, running: Mapping[str, Running], timed: Sequence[Sample], lab: Laboratory
-) -> tuple[dict[str, tuple[float, ...]], dict[str, Any]]:
+) -> _Taken:
     """Seconds of each call: at least `task.samples`, more while all of them fit the budget.
 
     Those of calls that Python launches kernel by kernel are a third as many: they take most of the
@@ -188,13 +204,20 @@ def _time(
             if lab.device == "cpu":
                 rounds = _DRY_ROUNDS
 
-            def attempt(number: int) -> tuple[dict[str, tuple[float, ...]], dict[str, Any]]:
+            def attempt(number: int) -> _Taken:
                 lab.telemetry.clear()
-                taken = take(rounds=rounds, seed=seed + number, between=lab.telemetry.sample)
-                return taken, lab.telemetry.summary()
+                host: dict[str, list[float]] = {name: [] for name in calls}
+                taken = take(
+                    rounds=rounds,
+                    seed=seed + number,
+                    between=lab.telemetry.sample,
+                    returned=lambda name, seconds: host[name].append(seconds),
+                )
+                return _Taken(taken, host, lab.telemetry.summary())
 
-            def noisy(found: tuple[dict[str, tuple[float, ...]], dict[str, Any]]) -> int:
-                of_graphs = {name: each for name, each in found[0].items() if name not in BY_HOST}
+            def noisy(found: _Taken) -> int:
+                seconds = found.seconds.items()
+                of_graphs = {name: each for name, each in seconds if name not in BY_HOST}
                 return timing.noisy(of_graphs)
 
             return timing.calmest(attempt, noisy)
@@ -248,10 +271,9 @@ def _calls(
 def _judged(
     name: str,
     one: Running,
-    seconds: Sequence[float],
+    taken: _Taken,
     yard: Yardstick,
     lab: Laboratory,
-    telemetry: dict[str, Any],
 ) -> Point:
     """The point, once a last call still agrees: the others ran meanwhile."""
     error: float | None = None
@@ -265,17 +287,23 @@ def _judged(
         reason = _seeded(f"after timing: {reason}", yard)
         require_device(lab, reason)
         return point(name, "failed", reason, error=error)
+    seconds, host = taken.seconds.get(name, ()), taken.host.get(name, ())
     shares = {"time": 0.5, "p20": 0.2, "p80": 0.8} if seconds else {}
+    values = {key: timing.percentile(seconds, share) for key, share in shares.items()}
+    if host:
+        values["host"] = timing.median(host)
     noise = timing.noise(seconds) if seconds else ""
+    rewritten = {} if one.rewrite is None else {"rewrite": one.rewrite}
     return point(
         name,
         "ok",
-        "; ".join(filter(None, (one.remark, noise or throttled(telemetry)))),
+        "; ".join(filter(None, (one.remark, noise or throttled(taken.telemetry)))),
         error=error,
-        values={key: timing.percentile(seconds, share) for key, share in shares.items()},
+        values=values,
         samples=[float(f"{sample:.6g}") for sample in seconds],
-        telemetry=telemetry,
+        telemetry=taken.telemetry,
         dry=lab.device == "cpu",
+        **rewritten,
     )
 
 

@@ -125,6 +125,7 @@ class Writing:
             hot_samples=message.get("hot_samples", ()),
             error=message.get("error"),
             telemetry=message.get("telemetry"),
+            rewrite=message.get("rewrite"),
             dry=bool(message.get("dry")),
         )
         self._progress.step(_outcome(record))

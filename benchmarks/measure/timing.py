@@ -216,6 +216,7 @@ def take_turns(
     seldom: Collection[str] = (),
     synchronize: Callable[[], object] = lambda: None,
     between: Callable[[], object] = lambda: None,
+    returned: Callable[[str, float], object] = lambda _name, _seconds: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, tuple[float, ...]]:
     """Wall-clock seconds of each call, at most one a round, in the order of `interleaved`.
@@ -229,6 +230,8 @@ def take_turns(
         seldom: those that are called in the first of every `SELDOM` rounds alone.
         synchronize: waits for the device: before the clock is read, at both ends of a call.
         between: called after each round, outside of what is timed.
+        returned: told after each call the seconds until it returned, when the device may still
+            compute: what the call cost the host.
         clock: reads seconds.
     """
     taken: dict[str, list[float]] = {name: [] for name in calls}
@@ -242,8 +245,10 @@ def take_turns(
             synchronize()
             start = clock()
             outputs = call(number)
+            back = clock()
             synchronize()
             taken[name].append(clock() - start)
+            returned(name, back - start)
             del outputs  # freed when the clock stands
         between()
     return {name: tuple(seconds) for name, seconds in taken.items()}

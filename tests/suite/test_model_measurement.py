@@ -1,7 +1,9 @@
 """Models are checked before and after they are timed, in turns; what is wrong gets no time."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from benchmarks.measure.model_calls import (
     Running,
     Unavailable,
     Weights,
+    rewriting,
 )
 from benchmarks.measure.model_check import FACTOR, FLOOR, yardstick
 from benchmarks.measure.model_measurement import WARM_UPS, Shelf, measure
@@ -23,6 +26,7 @@ from benchmarks.models import IMPLEMENTATIONS as NAMES
 from kernl.optimize import engine
 from kernl.optimize import forward as optimized_forward
 from kernl.optimize.engine import Engine
+from kernl.rewrite.report import Refusal, Report
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +62,8 @@ def test_every_model_is_measured_dry(model: Any) -> None:
         assert 0 < found[name]["error"] < 3e-3
         values = found[name]["values"]
         assert 0 < values["p20"] <= values["time"] <= values["p80"]
+        assert 0 < values["host"] <= values["p80"]
+        assert "rewrite" not in found[name]
         assert len(found[name]["samples"]) == 1  # of three rounds: Python launches its kernels
     assert found["compile_cudagraph"]["status"] == "skipped"
     assert "on a GPU alone" in found["compile_cudagraph"]["reason"]
@@ -72,6 +78,21 @@ def test_kernl_runs_by_its_graph_and_is_checked(shelf: Shelf) -> None:
     assert found["kernl_graphs_only"]["status"] == "skipped"
     assert ("check", "kernl_rewrite_only") in stages
     assert stages.index(("time", "")) < stages.index(("check after timing", "eager"))
+    rewritten = found["kernl_rewrite_only"]["rewrite"]
+    (model,) = (one for one in MODELS if one.name == "distilbert")
+    assert set(rewritten["replaced"]) == set(model.operators)
+    assert all(count > 0 for part in rewritten.values() for count in part.values())
+    assert set(rewritten) == {"replaced", "left", "refused"}
+    assert "rewrite" not in found["eager"]
+
+
+def test_a_report_of_another_form_says_nothing() -> None:
+    report = Report(Counter(attention=12), [Refusal("linear", "n1", "too wide")] * 2)
+    assert rewriting(report) == {
+        "replaced": {"attention": 12}, "left": {}, "refused": {"linear: too wide": 2},
+    }  # fmt: skip
+    assert rewriting(None) is None
+    assert rewriting(SimpleNamespace(fused=Counter())) is None
 
 
 def test_a_model_is_held_ready_and_timed_in_blocks(shelf: Shelf) -> None:

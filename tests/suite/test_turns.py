@@ -29,9 +29,10 @@ def test_turns_are_timed_from_a_quiet_device_to_a_quiet_device() -> None:
 
     def call(name: str, seconds: float) -> Callable[[int], None]:
         def run(number: int) -> None:
-            nonlocal pending
+            nonlocal now, pending
             heard.append(f"{name}{number}")
-            pending += seconds
+            now += 0.25  # the host's part
+            pending += seconds - 0.25
 
         return run
 
@@ -44,6 +45,7 @@ def test_turns_are_timed_from_a_quiet_device_to_a_quiet_device() -> None:
         now += 100.0
         heard.append("rest")
 
+    host: list[tuple[str, float]] = []
     taken = timing.take_turns(
         {"a": call("a", 3.0), "b": call("b", 5.0)},
         3,
@@ -51,13 +53,20 @@ def test_turns_are_timed_from_a_quiet_device_to_a_quiet_device() -> None:
         lead_in=True,
         synchronize=synchronize,
         between=rest,
+        returned=lambda *told: host.append(told),
         clock=lambda: now,
     )
     assert taken == {"a": (3.0, 3.0, 3.0), "b": (5.0, 5.0, 5.0)}
+    assert host == [(name, 0.25) for name in _order(heard)]
     assert heard.count("rest") == 3
     first = heard[: heard.index("rest")]
     assert sorted(first) == ["a0", "a1", "b0", "b1"]  # the lead-in gets other inputs
     assert heard[-1] == "rest"
+
+
+def _order(heard: list[str]) -> list[str]:
+    """Who was timed, in order: each is called twice in a row, and the second call counts."""
+    return [one[0] for one in heard if one != "rest"][1::2]
 
 
 def test_some_are_called_in_one_round_of_three() -> None:
@@ -113,10 +122,10 @@ def test_noisy_samples_are_taken_again_and_the_calmer_attempt_is_kept(
     running = {name: Running(lambda sample: sample.half["x"]) for name in ("eager", "kernl")}
     sample = Sample({"x": torch.ones(1)}, {}, None)
 
-    def time() -> tuple[dict[str, tuple[float, ...]], dict[str, Any]]:
+    def time() -> tuple[Any, dict[str, Any]]:
         seeds.clear()
-        asked = task(tuple(running))
-        return model_measurement._time(asked, running, [sample], lab)
+        found = model_measurement._time(task(tuple(running)), running, [sample], lab)
+        return found.seconds, found.telemetry
 
     attempts[:] = [{"eager": calm, "kernl": calm}]
     assert time() == (attempts[0], {"attempt": 0})
@@ -130,7 +139,9 @@ def test_noisy_samples_are_taken_again_and_the_calmer_attempt_is_kept(
 
     yard = Yardstick([], [], 1e-4, 0)
     monkeypatch.setattr(Yardstick, "judge", lambda *_: (1e-4, ""))
-    marked = model_measurement._judged("eager", running["eager"], drifting, yard, lab, {})
+    marked = model_measurement._judged(
+        "eager", running["eager"], model_measurement._Taken({"eager": drifting}), yard, lab
+    )
     assert (marked["status"], marked["reason"]) == (
         "ok",
         "noisy: the second half of the samples takes +100%",

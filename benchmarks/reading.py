@@ -199,8 +199,7 @@ def _add_file(
     for block in file.blocks:
         if seen is not None:
             repeated += _drop_seen(block, seen)
-        keys = zip(block.cases, block.variants, strict=True)
-        told = beside.told(block.suite, block.op, keys)
+        told = beside.told(block.suite, block.op, block.cases, block.variants)
         # A journal that tells of the block has all of it that anybody asked for.
         rows.add(block, told, NOT_SELECTED if len(told.rows) else "")
     return repeated
@@ -239,11 +238,10 @@ class _Rows:
         low, high = block.low, block.high
         if block.metric == "time":
             low, high = _intervals(block, samples, counts)
-        run = [""] * count
+        run = np.full(count, "", object)
         error, clock = np.full(count, asv_file.NAN), np.full(count, asv_file.NAN)
         error[told.rows], clock[told.rows] = told.error, told.clock
-        for row, one in zip(told.rows.tolist(), told.run, strict=True):
-            run[row] = one
+        run[told.rows] = told.run
         once = {
             "suite": block.suite,
             "op": block.op,
@@ -254,7 +252,7 @@ class _Rows:
             "case": block.cases,
             "variant": block.variants,
             "reason": _reasons(block, told, absent),
-            "run": run,
+            "run": list(run),
         }
         for name, word in once.items():
             self._codes[name].append(np.full(count, self._words[name].code(word), np.int32))
@@ -337,9 +335,7 @@ def _reasons(block: Block, told: Told, absent: str) -> list[str]:
     found = np.where(block.status == asv_file.SKIPPED, absent, "").astype(object)
     found[told.rows] = ""
     fits = told.ok | (block.status[told.rows] != asv_file.OK)
-    for row, reason, fit in zip(told.rows.tolist(), told.reason, fits.tolist(), strict=True):
-        if fit and reason:
-            found[row] = reason
+    found[told.rows[fits]] = told.reason[fits]
     for row, reason in block.reasons.items():
         found[row] = reason
     return list(found)

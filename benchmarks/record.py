@@ -99,21 +99,27 @@ class Record:
         return pd.DataFrame(columns, index=range(len(at)))
 
 
+class _Places(dict[str, int]):
+    """Words with their places; a new one comes last."""
+
+    def __missing__(self, word: str) -> int:
+        self[word] = place = len(self)
+        return place
+
+
 class Words:
     """Different words of a column, each with its place."""
 
     def __init__(self) -> None:
-        self._at: dict[str, int] = {}
+        self._at = _Places()
 
     def code(self, word: str) -> int:
         """The place of a word; a new one comes last."""
-        return self._at.setdefault(word, len(self._at))
+        return self._at[word]
 
     def codes(self, words: Iterable[str]) -> Ints:
         """The places of several words."""
         several = list(words)
-        for word in dict.fromkeys(several):
-            self.code(word)
         return np.fromiter(map(self._at.__getitem__, several), np.int32, len(several))
 
     def listed(self) -> list[str]:

@@ -8,15 +8,17 @@ import datetime
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from functools import cached_property
+from itertools import repeat
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import journal_points
 from benchmarks.asv_file import (
     MAX_BYTES,
     NAN,
@@ -24,10 +26,10 @@ from benchmarks.asv_file import (
     ResultFileError,
     is_commit,
     is_number,
-    to_samples,
 )
+from benchmarks.journal_points import Points
 from benchmarks.measure import journal, packed
-from benchmarks.measure.journal import Record
+from benchmarks.measure.journal import Key
 
 SUFFIX = ".points.jsonl"
 SUFFIXES = (SUFFIX, SUFFIX + packed.ENDING)
@@ -72,38 +74,6 @@ class Run:
     fingerprint: dict[str, str | float]
 
 
-@dataclass
-class Sidecar:
-    """One journal: its runs, and the last point by (suite, op), then by (case, variant)."""
-
-    runs: list[Run] = field(default_factory=list)
-    points: dict[tuple[str, str], dict[tuple[str, str], Record]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    def told(self, suite: str, op: str, keys: Iterable[tuple[str, str]]) -> "Told":
-        """What it tells of several cases and variants."""
-        known = self.points.get((suite, op), {})
-        found = [known.get(key) for key in keys]
-        records = [record for record in found if record is not None]
-        runs = {run.id for run in self.runs}
-        clocks = (record.get("telemetry") for record in records)
-        return Told(
-            rows=np.flatnonzero([record is not None for record in found]),
-            run=[record["run"] if record["run"] in runs else "" for record in records],
-            ok=np.array([record["status"] == "ok" for record in records], bool),
-            reason=[clean(record.get("reason")) for record in records],
-            error=np.array([_number(record.get("error")) for record in records], float),
-            clock=np.array(
-                [
-                    _number(said.get("sm_clock_mhz")) if isinstance(said, dict) else NAN
-                    for said in clocks
-                ],
-                float,
-            ),
-            **_samples([record.get("samples") for record in records])._asdict(),
-        )
-
-
 @dataclass(frozen=True)
 class Told:
     """What a journal tells of some rows, column by column.
@@ -120,33 +90,59 @@ class Told:
     """
 
     rows: NDArray[np.intp]
-    run: list[str]
+    run: NDArray[np.object_]
     ok: NDArray[np.bool_]
-    reason: list[str]
+    reason: NDArray[np.object_]
     error: Floats
     clock: Floats
     samples: Floats
     counts: NDArray[np.int64]
 
+    @cached_property
+    def ends(self) -> NDArray[np.int64]:
+        """Where the samples of each row end."""
+        return np.cumsum(self.counts)
 
-class _Flat(NamedTuple):
-    samples: Floats
-    counts: NDArray[np.int64]
+    def take(self, rows: NDArray[np.intp], places: NDArray[np.intp]) -> "Told":
+        """What it tells of the points at some places, as that of other rows."""
+        at: NDArray[np.intp] | slice = places
+        if len(places) and (np.diff(places) == 1).all():  # a copy takes longer than a look
+            at = slice(int(places[0]), int(places[-1]) + 1)
+        counts = self.counts[at]
+        return Told(
+            rows=rows,
+            run=self.run[at],
+            ok=self.ok[at],
+            reason=self.reason[at],
+            error=self.error[at],
+            clock=self.clock[at],
+            samples=self._samples(at, counts),
+            counts=counts,
+        )
+
+    def _samples(self, at: NDArray[np.intp] | slice, counts: NDArray[np.int64]) -> Floats:
+        ends = self.ends[at]
+        if isinstance(at, slice):
+            return self.samples[ends[0] - counts[0] : ends[-1]]
+        begins = np.cumsum(counts) - counts
+        return self.samples[np.arange(counts.sum()) + np.repeat(ends - counts - begins, counts)]
 
 
-def _samples(given: list[Any]) -> _Flat:
-    """The samples of rows; none of a row that holds anything but positive, finite numbers."""
-    lists = [some if isinstance(some, list) else [] for some in given]
-    counts = np.fromiter(map(len, lists), np.int64, len(lists))
-    if set(map(type, chain.from_iterable(lists))) <= {float}:
-        flat = np.fromiter(chain.from_iterable(lists), float, int(counts.sum()))
-        some = np.flatnonzero(counts)
-        begins = (np.cumsum(counts) - counts)[some]
-        if not len(some) or (np.isfinite(np.add.reduceat(flat, begins)) & (flat.min() > 0)).all():
-            return _Flat(flat, counts)
-    taken = [to_samples(one) for one in lists]
-    counts = np.fromiter(map(len, taken), np.int64, len(taken))
-    return _Flat(np.fromiter(chain.from_iterable(taken), float, int(counts.sum())), counts)
+@dataclass
+class Sidecar:
+    """One journal: its runs, what its points tell, and the place of the last of each by its key."""
+
+    runs: list[Run] = field(default_factory=list)
+    points: Told = field(default_factory=lambda: _told(Points(), []))
+    places: Mapping[Key, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def told(self, suite: str, op: str, cases: list[str], variants: list[str]) -> Told:
+        """What it tells of several cases and variants."""
+        keys = zip(repeat(suite), repeat(op), cases, variants, strict=False)
+        found = np.fromiter(map(self.places.get, keys, repeat(-1)), np.intp, len(cases))
+        rows = np.flatnonzero(found >= 0)
+        return self.points.take(rows, found[rows])
 
 
 def read(path: Path) -> Sidecar:
@@ -157,7 +153,7 @@ def read(path: Path) -> Sidecar:
     try:
         if not path.is_file() or path.stat().st_size > MAX_BYTES:
             raise ResultFileError(f"not a regular file of at most {MAX_BYTES >> 20} MiB")
-        records, problems = journal.read(path)
+        points = journal_points.read(path)
     except OSError as error:
         raise ResultFileError(f"cannot be read: {error.strerror or error}") from error
     except (RecursionError, UnicodeError) as error:
@@ -165,31 +161,79 @@ def read(path: Path) -> Sidecar:
     found = Sidecar()
     left_out: Counter[str] = Counter()
     foreign = set()
-    for record in records:
-        if record["kind"] != "run":
-            continue
+    for record in points.runs:
         if is_commit(record.get("commit")) and path.name.startswith(f"{record['commit'][:8]}-"):
             found.runs.append(_run(record))
         else:
             foreign.add(record["id"])
             left_out["run(s) of a commit that is not the one in the file's name"] += 1
-    own = []
-    for record in records:
-        if record["kind"] != "point":
-            continue
-        if record["run"] in foreign:
-            left_out["point(s) of such runs"] += 1
-        elif record["status"] not in journal.STATUSES:
-            left_out[f"point(s) whose status is not one of {', '.join(journal.STATUSES)}"] += 1
-        else:
-            own.append(record)
-    for record in journal.latest(own):
-        group = found.points.setdefault((record["suite"], record["op"]), {})
-        group[record["case"], record["variant"]] = record
+    own = _own(points, foreign, left_out)
+    found.points = _told(points, found.runs)
+    found.places = _places(points, own)
+    problems = points.problems
     if problems:
         found.notes.append(f"{len(problems)} line(s) left out, the first: {problems[0]}")
     found.notes += [f"{count} {what} left out" for what, count in left_out.items()]
     return found
+
+
+def _own(points: Points, foreign: set[str], left_out: Counter[str]) -> list[int] | None:
+    """The places of the points that count, None for all; the others are counted in `left_out`."""
+    run, status = points.columns["run"], points.columns["status"]
+    if foreign.isdisjoint(run) and set(status) <= set(journal.STATUSES):
+        return None
+    own = []
+    for place, (one, word) in enumerate(zip(run, status, strict=True)):
+        if one in foreign:
+            left_out["point(s) of such runs"] += 1
+        elif word not in journal.STATUSES:
+            left_out[f"point(s) whose status is not one of {', '.join(journal.STATUSES)}"] += 1
+        else:
+            own.append(place)
+    return own
+
+
+def _places(points: Points, own: Sequence[int] | None) -> Mapping[Key, int]:
+    """The place of the last of each point."""
+    columns = points.columns
+    keys = list(zip(*(columns[name] for name in ("suite", "op", "case", "variant")), strict=True))
+    if own is None:
+        every = dict(zip(keys, range(len(keys)), strict=True))
+        if len(every) == len(keys):
+            return every
+        own = range(len(keys))
+    told = [(columns["reason"][place], columns["version"][place]) for place in own]
+    found = journal.latest_places((keys[place] for place in own), told)
+    return {key: own[place] for key, place in found.items()}
+
+
+def _told(points: Points, runs: list[Run]) -> Told:
+    """What all points tell, in their order."""
+    column = points.columns
+    known = dict(zip(ids := {run.id for run in runs}, ids, strict=True))
+    return Told(
+        rows=np.arange(len(points.clock)),
+        run=_objects(map(known.get, column["run"], repeat(""))),
+        ok=np.fromiter(map("ok".__eq__, column["status"]), bool, len(points.clock)),
+        reason=_objects(_cleaned(column["reason"])),
+        error=_numbers(column["error"]),
+        clock=_numbers(points.clock),
+        samples=points.samples,
+        counts=points.counts,
+    )
+
+
+def _objects(words: Iterable[str]) -> NDArray[np.object_]:
+    return np.array(list(words), object)
+
+
+def _cleaned(words: list[Any]) -> list[str]:
+    """`clean` of each."""
+    try:
+        good = "".join(words).isascii()
+    except TypeError:
+        good = False
+    return words if good else list(map(clean, words))
 
 
 def clean(text: object) -> str:
@@ -210,6 +254,14 @@ def _run(record: dict[str, Any]) -> Run:
         elif _KEY.fullmatch(key) and isinstance(value, str | int | float):
             known[key] = clean(str(value))
     return Run(clean(record["id"]), record["commit"], _time(record.get("started_at")), known)
+
+
+def _numbers(values: list[Any]) -> Floats:
+    """The same as `_number` of each."""
+    if set(map(type, values)) <= {float, type(None)}:
+        found = np.array(values, float)
+        return np.where((found >= 0) & (found < math.inf), found, NAN)
+    return np.array([_number(value) for value in values], float)
 
 
 def _number(value: Any) -> float:

@@ -14,7 +14,7 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
@@ -27,14 +27,15 @@ from benchmarks.measure import packed
 
 STATUSES = ("ok", "failed", "skipped")
 
-_REQUIRED = {
+REQUIRED = {
     "run": ("id",),
     "point": ("run", "suite", "op", "case", "variant", "status"),
 }
 """Kind of record → what it must have, as a string."""
 Record = dict[str, Any]
 Key = tuple[str, str, str, str]
-
+Told = tuple[Any, Any]
+"""Reason and version of a point."""
 
 _KEY_OF = itemgetter("suite", "op", "case", "variant")
 
@@ -72,14 +73,16 @@ def read(path: Path) -> tuple[list[Record], list[str]]:
     for number, line in enumerate(data.split(b"\n"), start=1):
         if not line or line.isspace():
             continue
-        problem = _append_parsed(line, records)
-        if problem:
-            problems.append(f"{path.name} line {number}: {problem}; the line is left out")
+        record = parsed(line)
+        if isinstance(record, str):
+            problems.append(f"{path.name} line {number}: {record}; the line is left out")
+        else:
+            records.append(record)
     return records, problems
 
 
-def _append_parsed(line: bytes, records: list[Record]) -> str:
-    """Parse one line into `records`; returns the problem in words, or an empty string."""
+def parsed(line: bytes) -> Record | str:
+    """The record in one line, or in words why it is none."""
     try:
         record = orjson.loads(line)
     except ValueError:
@@ -90,13 +93,12 @@ def _append_parsed(line: bytes, records: list[Record]) -> str:
     if not isinstance(record, dict):
         return f"not a JSON object: {line[:60]!r}"
     kind = record.get("kind")
-    if kind not in _REQUIRED:
+    if not isinstance(kind, str) or kind not in REQUIRED:
         return f"kind is {kind!r}, allowed are 'run' and 'point'"
-    if {type(record.get(name)) for name in _REQUIRED[kind]} != {str}:
-        missing = (name for name in _REQUIRED[kind] if not isinstance(record.get(name), str))
+    if {type(record.get(name)) for name in REQUIRED[kind]} != {str}:
+        missing = (name for name in REQUIRED[kind] if not isinstance(record.get(name), str))
         return f"a {kind} record without {', '.join(missing)}"
-    records.append(record)
-    return ""
+    return record
 
 
 def latest(records: Sequence[Record]) -> list[Record]:
@@ -104,24 +106,26 @@ def latest(records: Sequence[Record]) -> list[Record]:
 
     That a later run did not ask for a point takes nothing away from what an earlier one found.
     """
-    found: dict[Key, Record] = {}
-    for record in records:
-        if record["kind"] == "point":
-            key = _KEY_OF(record)
-            if key in found and _says_nothing(record, found[key]):
-                continue
-            found.pop(key, None)
-            found[key] = record
-    return list(found.values())
+    points = [record for record in records if record["kind"] == "point"]
+    told = [(record.get("reason"), record.get("version")) for record in points]
+    return [points[place] for place in latest_places(map(_KEY_OF, points), told).values()]
 
 
-def _says_nothing(record: Record, before: Record) -> bool:
+def latest_places(keys: Iterable[Key], told: Sequence[Told]) -> dict[Key, int]:
+    """The same of points by their keys and what they tell: the place of each."""
+    found: dict[Key, int] = {}
+    for place, key in enumerate(keys):
+        if key in found and _says_nothing(told[place], told[found[key]]):
+            continue
+        found.pop(key, None)
+        found[key] = place
+    return found
+
+
+def _says_nothing(told: Told, before: Told) -> bool:
     """Whether nobody asked for a point that was decided before, in the same version of its op."""
-    return (
-        was_left_out(record.get("reason"))
-        and not was_left_out(before.get("reason"))
-        and record.get("version") == before.get("version")
-    )
+    left_out, decided = (isinstance(one, str) and was_left_out(one) for one, _ in (told, before))
+    return left_out and not decided and told[1] == before[1]
 
 
 def finite(value: Any) -> Any:

@@ -16,7 +16,6 @@ from pathlib import Path
 MARK = ".kernl-dashboard-cache"
 """A file that tells a folder of ours, from which may be removed, from one that is not."""
 _INDEX = "index.json"
-_BLOCK = 1 << 20
 
 
 class CacheError(Exception):
@@ -97,12 +96,9 @@ def digest(*parts: str) -> str:
 
 
 def digest_of(path: Path) -> str:
-    """A digest of a file's content."""
-    found = hashlib.blake2b(digest_size=16)
+    """A digest of a file's content, by what processors have instructions for."""
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            found.update(block)
-    return found.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @once

@@ -93,10 +93,28 @@ def of_record(record: Record) -> tuple[Places, Floats]:
 
 
 def _beside(record: Record, judged: Places, control: Places) -> Places:
-    """The row of `control` that belongs to each of `judged`; -1 where there is none."""
-    keys = np.stack([record.codes[name] for name in _SAME], axis=1)
-    at = {tuple(key): row for key, row in zip(keys[control].tolist(), control, strict=True)}
-    return np.array([at.get(tuple(key), -1) for key in keys[judged].tolist()], np.intp)
+    """The row of `control` that belongs to each of `judged`, the last; -1 where there is none."""
+    if not len(control):
+        return np.full(len(judged), -1)
+    keys = _keys(record, np.concatenate([judged, control]))
+    asked, known = keys[: len(judged)], keys[len(judged) :]
+    order = np.argsort(known, kind="stable")
+    last = np.searchsorted(known[order], asked, side="right") - 1
+    found = order[last]
+    return np.where(known[found] == asked, control[found], -1)
+
+
+def _keys(record: Record, rows: Places) -> NDArray[np.int64]:
+    """A number for each row: the same for rows that have `_SAME` in common, and for no others."""
+    found, most = np.zeros(len(rows), np.int64), 1
+    for name in _SAME:
+        count = len(record.words[name])
+        if most * count >= 2**62:
+            found = np.unique(found, return_inverse=True)[1]
+            most = len(rows)
+        found = found * count + record.codes[name][rows]
+        most *= count
+    return found
 
 
 def _samples(record: Record, rows: Places, count: int) -> Floats:

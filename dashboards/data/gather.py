@@ -18,7 +18,16 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks import asv_file, cases, compare, reading, record, sidecar, store
+from benchmarks import (
+    asv_file,
+    cases,
+    compare,
+    journal_points,
+    reading,
+    record,
+    sidecar,
+    store,
+)
 from benchmarks.gate import findings
 from benchmarks.measure import journal, packed
 from benchmarks.reading import Files, Problem
@@ -29,12 +38,15 @@ from dashboards.data import evidence, measured
 from dashboards.data.cache import Cache
 from dashboards.data.measured import Measured
 
-_READERS = tuple(
-    Path(str(module.__file__))
-    for module in (
-        asv_file, cases, compare, reading, record, sidecar, journal, packed, findings, evidence,
-        measured, text,
-    )
+_READERS = (
+    *(
+        Path(str(module.__file__))
+        for module in (
+            asv_file, cases, compare, journal_points, reading, record, sidecar, journal, packed,
+            findings, evidence, measured, text,
+        )
+    ),
+    Path(journal_points.__file__).with_name("journal_lines.py"),  # may not be there to import
 )  # fmt: skip
 """What a `Measured` depends on besides the files that it is read from."""
 _ALONE = 16 * 2**20

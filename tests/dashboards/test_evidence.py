@@ -1,6 +1,7 @@
 """What is kept of a side's samples."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -145,3 +146,25 @@ def test_the_evidence_of_many_rows_is_that_of_each() -> None:
         assert repr(found[key]) == repr(one), key
     known = [is_known(one) for one in expected.values()]
     assert all(known.count(kind) > 50 for kind in ((True, True), (True, False), (False, False)))
+
+
+def test_words_of_any_number_make_no_two_cases_one() -> None:
+    """So many runs that a place of each word, all in one number, would not fit into 64 bits."""
+    rows = [one for n in range(40) for one in (ours(case=f"a{n}"), eager(case=f"a{n}", run="b"))]
+    rows += [eager(case="a3"), eager(case="a5", suite="models")]
+    (one,) = record.of_frame(synthetic.frame(rows))
+    filling = list(map(str, range(2**16)))
+    many = {name: [*words, *filling][: 2**16] for name, words in one.words.items()}
+    for words in (one.words, many):
+        places, found = evidence.of_record(replace(one, words=words))
+        known = np.flatnonzero(~np.isnan(found[:, 4])).tolist()
+        assert [one.frame(places)["case"][row] for row in known] == ["a3"]
+
+
+def test_of_several_times_of_eager_the_last_counts() -> None:
+    others = (eager(case=f"a{n}", samples=tuple(TIMES)) for n in range(40))
+    rows = [ours(), *others, eager(case="last")]
+    (one,) = record.of_frame(synthetic.frame(rows))
+    twice = np.full_like(one.codes["case"], one.codes["case"][0])
+    found = evidence.of_record(replace(one, codes={**one.codes, "case": twice}))[1]
+    assert found[0, 4:].tolist() == list(vars(of_samples(TIMES, EAGER)).values())[4:]

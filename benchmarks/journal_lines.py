@@ -1,7 +1,8 @@
 """Decodes lines of a journal that are points as `benchmarks.measure.journal.Journal` writes them.
 
 It is exact where it answers: the columns are those of the records that `journal.parsed` makes of
-the same lines. Of lines with anything else among them it says nothing.
+the same lines. Of lines with anything else among them it says nothing, nor of those of models,
+which have details (`benchmarks.details`).
 """
 
 from collections.abc import Sequence
@@ -28,6 +29,10 @@ class _Telemetry(msgspec.Struct, gc=False):
     sm_clock_mhz: Whole | float | None = None
 
 
+class _Values(msgspec.Struct, gc=False):
+    host: None = None
+
+
 class _Point(msgspec.Struct, gc=False):
     kind: Literal["point"]
     run: str
@@ -41,6 +46,8 @@ class _Point(msgspec.Struct, gc=False):
     error: Whole | float | None = None
     telemetry: _Telemetry = msgspec.field(default_factory=_Telemetry)
     samples: list[float] = msgspec.field(default_factory=list)
+    values: _Values = msgspec.field(default_factory=_Values)
+    rewrite: None = None
 
 
 _decode = msgspec.json.Decoder(_Point).decode
@@ -53,7 +60,7 @@ def decoded(lines: Sequence[bytes]) -> Columns | None:
         return None
     try:
         rows = map(astuple, map(_decode, lines))
-        _, *words, version, error, telemetry, samples = zip(*rows, strict=True)
+        _, *words, version, error, telemetry, samples, _, _ = zip(*rows, strict=True)
     except (ValueError, RecursionError):  # msgspec's are ValueErrors
         return None
     clock = [of.sm_clock_mhz for of in telemetry]

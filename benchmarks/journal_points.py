@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import details
 from benchmarks.asv_file import Floats, to_samples
 from benchmarks.measure import journal, packed
 from benchmarks.measure.journal import Record
@@ -42,6 +43,7 @@ class Points:
         clock: the GPU's as the journal says it.
         samples: of all points, one after the other, in seconds.
         counts: how many are of each point: none where one is no positive, finite number.
+        details: by the place of a point that has any (`benchmarks.details`).
     """
 
     runs: list[Record] = field(default_factory=list)
@@ -50,6 +52,7 @@ class Points:
     clock: list[Any] = field(default_factory=list)
     samples: Floats = field(default_factory=lambda: np.empty(0))
     counts: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    details: dict[int, str] = field(default_factory=dict)
 
 
 def read(path: Path) -> Points:
@@ -132,6 +135,9 @@ class _Found:
                 self._add(record)
 
     def _add(self, record: Record) -> None:
+        word = details.word_of(record)
+        if word:
+            self._points.details[len(self._points.clock)] = word
         for found, column in zip(self._columns, COLUMNS, strict=True):
             found.append(record.get(column))
         telemetry, samples = record.get("telemetry"), to_samples(record.get("samples"))

@@ -3,7 +3,8 @@
 `walk(results)` lists what lies below `<results>/<machine>/`; `read(root, files)` makes a `Record`
 of the files of a commit. Each of asv's files, `<commit>-<env>.json`, is joined with the journal
 beside it, `<commit>-<env>.points.jsonl`, packed or not. The file of asv is the truth for values,
-intervals and status; the journal adds reasons, errors, samples, clocks and the run.
+intervals and status; the journal adds reasons, errors, samples, clocks, the run and
+a model's details.
 
 A file that cannot be read costs itself alone: it is left out and named in a `Problem`.
 """
@@ -238,10 +239,10 @@ class _Rows:
         low, high = block.low, block.high
         if block.metric == "time":
             low, high = _intervals(block, samples, counts)
-        run = np.full(count, "", object)
+        run, details = np.full(count, "", object), np.full(count, "", object)
         error, clock = np.full(count, asv_file.NAN), np.full(count, asv_file.NAN)
         error[told.rows], clock[told.rows] = told.error, told.clock
-        run[told.rows] = told.run
+        run[told.rows], details[told.rows] = told.run, told.details
         once = {
             "suite": block.suite,
             "op": block.op,
@@ -254,6 +255,10 @@ class _Rows:
             "reason": _reasons(block, told, absent),
             "run": list(run),
         }
+        if details.any():
+            each["details"] = list(details)
+        else:
+            once["details"] = ""
         for name, word in once.items():
             self._codes[name].append(np.full(count, self._words[name].code(word), np.int32))
         for name, words in each.items():

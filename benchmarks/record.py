@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from benchmarks.asv_file import STATUSES, Samples
 
-TEXT = ("suite", "op", "metric", "case", "variant", "version", "reason", "run")
+TEXT = ("suite", "op", "metric", "case", "variant", "version", "reason", "run", "details")
 NUMBERS = ("value", "low", "high", "error", "clock")
 KEY = ("suite", "op", "metric", "case", "variant")
 """The columns that name a point."""
@@ -95,6 +95,7 @@ class Record:
             "reason": text["reason"],
             "error": self.numbers["error"][at],
             "run": text["run"],
+            "details": text["details"],
         }
         return pd.DataFrame(columns, index=range(len(at)))
 
@@ -136,7 +137,7 @@ def of_frame(rows: pd.DataFrame) -> Iterator[Record]:
     rows = rows.drop_duplicates(identity, keep="last")
     for (machine, commit), part in rows.groupby(["machine", "commit"], sort=True):
         words = {name: Words() for name in TEXT}
-        codes = {name: words[name].codes(map(str, part[name])) for name in TEXT}
+        codes = {name: words[name].codes(_texts(part, name)) for name in TEXT}
         moment = part["committed_at"].min()
         known = {status: place for place, status in enumerate(STATUSES)}
         failed = known["failed"]
@@ -152,6 +153,11 @@ def of_frame(rows: pd.DataFrame) -> Iterator[Record]:
             samples=samples,
             ends=ends,
         )
+
+
+def _texts(rows: pd.DataFrame, name: str) -> Iterable[str]:
+    """A column; empty words where the rows do not have it."""
+    return map(str, rows[name]) if name in rows else [""] * len(rows)
 
 
 def _numbers(rows: pd.DataFrame, name: str) -> Floats:

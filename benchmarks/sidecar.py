@@ -87,6 +87,7 @@ class Told:
         clock: the GPU's in MHz, NaN where unknown.
         samples: of all rows, one after the other, in seconds.
         counts: how many of them are of each row.
+        details: a word of `benchmarks.details` each.
     """
 
     rows: NDArray[np.intp]
@@ -97,6 +98,7 @@ class Told:
     clock: Floats
     samples: Floats
     counts: NDArray[np.int64]
+    details: NDArray[np.object_]
 
     @cached_property
     def ends(self) -> NDArray[np.int64]:
@@ -118,6 +120,7 @@ class Told:
             clock=self.clock[at],
             samples=self._samples(at, counts),
             counts=counts,
+            details=self.details[at],
         )
 
     def _samples(self, at: NDArray[np.intp] | slice, counts: NDArray[np.int64]) -> Floats:
@@ -211,6 +214,9 @@ def _told(points: Points, runs: list[Run]) -> Told:
     """What all points tell, in their order."""
     column = points.columns
     known = dict(zip(ids := {run.id for run in runs}, ids, strict=True))
+    details = np.full(len(points.clock), "", object)
+    for place, word in points.details.items():
+        details[place] = clean(word)
     return Told(
         rows=np.arange(len(points.clock)),
         run=_objects(map(known.get, column["run"], repeat(""))),
@@ -220,6 +226,7 @@ def _told(points: Points, runs: list[Run]) -> Told:
         clock=_numbers(points.clock),
         samples=points.samples,
         counts=points.counts,
+        details=details,
     )
 
 

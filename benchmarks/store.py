@@ -38,6 +38,7 @@ ROW_TYPES = {
     "reason": "str",
     "error": "float64",
     "run": "str",
+    "details": "str",
 }
 
 RUN_TYPES = {
@@ -61,7 +62,7 @@ class Store:
         (seconds, a count, a fraction): value is NaN unless the status is "ok", low and high are
         asv's 99 % interval, from its file or from the samples, and NaN where there is neither.
         samples is a tuple of seconds, error the relative L2 against the reference, run names a row
-        of `runs`; each is empty where unknown.
+        of `runs`, details is a word of `benchmarks.details`; each is empty where unknown.
     runs: one row per sweep, with the columns of `RUN_TYPES` and any further fingerprint keys.
     machines: what asv's machine.json says, by machine.
     problems: what was left out, and why.

@@ -16,7 +16,8 @@ from dashboards.plots import figures, heat, scatter
 from dashboards.plots.drawing import Drawing
 from dashboards.plots.preview import Preview, of_times, spark
 from dashboards.suites import KERNELS, MODELS, Suite
-from dashboards.tabular import model_tables, roofline, tables
+from dashboards.tabular import model_details, model_tables, roofline, tables
+from dashboards.tabular.model_details import Rewritten
 from dashboards.tabular.tables import Table
 
 _TITLE_KEYS = ("gpu", "driver", "cuda", "torch", "triton", "ptxas")
@@ -38,7 +39,8 @@ class SpeedView:
 
     Over all operators, `summary`, `ops` and the drawings leave out the opt-in operators, whose
     lines are `opt_in`. `against` and `parts` are a model's: kernl against each implementation, and
-    each half of kernl alone. `ceilings` says what the roofline of an operator's cases is made of;
+    each half of kernl alone; `rewritten` what its graphs became, `host` what calls cost the host.
+    `ceilings` says what the roofline of an operator's cases is made of;
     it is empty where nothing is known of any time. `shown` are the cases of an operator or model as
     its figure offers them, `series` the files that it loads for one, and `preview` what it shows of
     the first until it is there.
@@ -57,6 +59,8 @@ class SpeedView:
     cases: Table | None = None
     against: Table | None = None
     parts: Table | None = None
+    rewritten: Rewritten | None = None
+    host: Table | None = None
     ceilings: str = ""
     shown: tuple[str, ...] = ()
     series: SeriesFiles | None = None
@@ -179,6 +183,8 @@ def _of_one(
         cases=model_tables.cases(rows, newest),
         against=model_tables.against(rows, newest),
         parts=model_tables.parts(rows, newest),
+        rewritten=model_details.rewritten(rows),
+        host=model_details.host(rows),
         drawings=drawings,
     )
 

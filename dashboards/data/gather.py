@@ -22,6 +22,7 @@ from benchmarks import (
     asv_file,
     cases,
     compare,
+    details,
     journal_points,
     reading,
     record,
@@ -42,8 +43,8 @@ _READERS = (
     *(
         Path(str(module.__file__))
         for module in (
-            asv_file, cases, compare, journal_points, reading, record, sidecar, journal, packed,
-            findings, evidence, measured, text,
+            asv_file, cases, compare, details, journal_points, reading, record, sidecar, journal,
+            packed, findings, evidence, measured, text,
         )
     ),
     Path(journal_points.__file__).with_name("journal_lines.py"),  # may not be there to import

@@ -25,7 +25,7 @@ from dashboards import text
 from dashboards.data import evidence
 from dashboards.data.cache import CacheError
 
-_NAME, _FORMAT = "kernl-measured", 2
+_NAME, _FORMAT = "kernl-measured", 3
 
 
 @dataclass(frozen=True)

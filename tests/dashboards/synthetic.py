@@ -21,7 +21,7 @@ ARCHITECTURES = ("sm_80", "sm_86", "sm_90", "sm_100")
 METRICS = ALL_METRICS["codegen"]
 COLUMNS = [
     "machine", "commit", "committed_at", "suite", "op", "metric", "case", "variant", "value",
-    "low", "high", "samples", "version", "status", "reason", "error", "run",
+    "low", "high", "samples", "version", "status", "reason", "error", "run", "details",
 ]  # fmt: skip
 RUN_COLUMNS = ["run", "machine", "commit", "started_at", "gpu", "driver", "torch", "triton"]
 
@@ -64,6 +64,7 @@ def row(**values: object) -> dict[str, object]:
         "reason": "",
         "error": math.nan,
         "run": "",
+        "details": "",
     }
     return {**base, **values}
 

@@ -251,7 +251,7 @@ def test_a_damaged_file_is_refused_or_was_whole(whole: list[Measured], tmp_path:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"not ours", b"{}", b"\x93NUMPY", b"kernl-measured 2", b"kernl-measured 2 1 1 1 1\nx"],
+    [b"", b"not ours", b"{}", b"\x93NUMPY", b"kernl-measured 3", b"kernl-measured 2 1 1 1 1\nx"],
 )
 def test_a_file_that_is_none_of_ours_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.columns"
@@ -269,7 +269,7 @@ def test_an_object_in_a_file_is_never_unpickled(tmp_path: Path) -> None:
     path, content = tmp_path / "x.columns", io.BytesIO()
     np.save(content, np.array([{"format": 1}], dtype=object))
     part = content.getvalue()
-    head = f"kernl-measured 2 {len(part)} {zlib.crc32(part)} 0 0\n"
+    head = f"kernl-measured 3 {len(part)} {zlib.crc32(part)} 0 0\n"
     path.write_bytes(head.encode() + part)
     with pytest.raises(CacheError, match="OBJECT array"):
         Measured.load(path)
@@ -278,6 +278,6 @@ def test_an_object_in_a_file_is_never_unpickled(tmp_path: Path) -> None:
 def test_a_file_of_another_format_is_refused(whole: list[Measured], tmp_path: Path) -> None:
     path = tmp_path / "x.columns"
     whole[0].save(path)
-    path.write_bytes(path.read_bytes().replace(b"kernl-measured 2", b"kernl-measured 99", 1))
-    with pytest.raises(CacheError, match="it is no kernl-measured 2"):
+    path.write_bytes(path.read_bytes().replace(b"kernl-measured 3", b"kernl-measured 99", 1))
+    with pytest.raises(CacheError, match="it is no kernl-measured 3"):
         Measured.load(path)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import journal_points, reading, sidecar
+from benchmarks import details, journal_points, reading, sidecar
 from benchmarks.asv_file import to_samples
 from benchmarks.cases import NOT_SELECTED
 from benchmarks.measure import journal, packed
@@ -32,6 +32,8 @@ ODD = (
     "[[1.0]]", '{"sm_clock_mhz":1980}', '{"sm_clock_mhz":"x"}', '{"sm_clock_mhz":NaN}',
     '{"sm_clock_mhz":1.0,"sm_clock_mhz":2}', '"\\ud800"', '"\\ud83d\\ude00"', '"\\u00e9"', '"é"',
     '"\\u0000"', '"\x00"', '"a\tb"', '"\\q"', "01", "1.", ".5", "+1", "1e", "tru", "[1,]",
+    '{"host":0.5}', '{"host":null}', '{"host":"x"}', '{"replaced":{"a":1},"left":{"b":-1}}',
+    '{"replaced":{"a":1}}',
     "[" * 40 + "]" * 40, "[" * 1010 + "]" * 1010, "[" * 5000 + "]" * 5000, f'"{NOT_SELECTED}"',
 )  # fmt: skip
 """What a value may be replaced by; not all of it is JSON."""
@@ -44,6 +46,7 @@ SAMPLES = (
 def point(rng: random.Random) -> dict[str, Any]:
     """A sound point, one of few keys."""
     status = rng.choice(["ok", "ok", "ok", "failed", "skipped"])
+    of_model = rng.random() < 0.02
     return {
         "kind": "point",
         "run": rng.choice(RUNS),
@@ -54,7 +57,8 @@ def point(rng: random.Random) -> dict[str, Any]:
         "version": rng.choice([1, 1, 1, 2]),
         "status": status,
         "reason": "" if status == "ok" else rng.choice([NOT_SELECTED, "out of memory: 2 × 3 GiB"]),
-        "values": {"time": rng.random()},
+        "values": {"time": rng.random(), **({"host": rng.random()} if of_model else {})},
+        "rewrite": {"replaced": {"softmax": 3}} if of_model else None,
         "samples": [rng.random() * 10 ** rng.randint(-9, 2) for _ in range(rng.choice([0, 3, 9]))],
         "hot_samples": [],
         "error": rng.choice([None, rng.random(), rng.random() - 1]),
@@ -145,6 +149,7 @@ def columns(path: Path) -> dict[str, Any]:
     return {
         **{name: list(map(repr, found.columns[name])) for name in journal_points.COLUMNS},
         "clock": list(map(repr, found.clock)),
+        "details": found.details,
         "samples": rows(found.samples, found.counts),
         "runs": repr(found.runs),
         "problems": found.problems,
@@ -160,6 +165,7 @@ def of_records(path: Path) -> dict[str, Any]:
     return {
         **{n: [repr(record.get(n)) for record in points] for n in journal_points.COLUMNS},
         "clock": list(map(repr, clock)),
+        "details": {n: word for n, r in enumerate(points) if (word := details.word_of(r))},
         "samples": [np.array(to_samples(r.get("samples")), float).tobytes() for r in points],
         "runs": repr([record for record in records if record["kind"] == "run"]),
         "problems": problems,

@@ -249,8 +249,15 @@ def _standard_error(base: NDArray[np.float64], head: NDArray[np.float64]) -> tup
 
 def spread(logs: NDArray[np.float64]) -> NDArray[np.float64]:
     """A robust standard deviation along the last axis, from the median absolute deviation."""
-    middle = np.median(logs, axis=-1, keepdims=True)
-    return _MAD_TO_SD * np.median(np.abs(logs - middle), axis=-1)
+    return _MAD_TO_SD * _median(np.abs(logs - _median(logs)[..., None]))
+
+
+def _median(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`np.median` along the last axis, which takes five times as long for many short rows."""
+    count = rows.shape[-1]
+    ordered = np.sort(rows, axis=-1)
+    middle = (ordered[..., (count - 1) // 2] + ordered[..., count // 2]) / 2
+    return np.where(np.isnan(ordered[..., -1]), np.nan, middle)
 
 
 def _t_statistic(effect: float, error: float) -> float:

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache as once
 from pathlib import Path
 
@@ -53,13 +53,20 @@ class Cache:
 
     def content(self, path: Path) -> str:
         """The digest of a file's content; of one as large and as old as it was, the one before."""
-        about = path.stat()
-        name, state = str(path), [about.st_size, about.st_mtime_ns, about.st_ctime_ns]
-        known = self._known.get(name)
+        known = self.known_content(path)
+        return self.learn(path, state_of(path), digest_of(path)) if known is None else known
+
+    def known_content(self, path: Path) -> str | None:
+        """The same, None where the file would have to be read for it."""
+        known, state = self._known.get(str(path)), state_of(path)
         if not (isinstance(known, list) and known[:-1] == state):
-            known = [*state, digest_of(path)]
-        self._seen[name] = known
-        return str(known[-1])
+            return None
+        return self.learn(path, state, str(known[-1]))
+
+    def learn(self, path: Path, state: Sequence[int], content: str) -> str:
+        """Keeps the digest of a file that was in a state before it was read; returns the digest."""
+        self._seen[str(path)] = [*state, content]
+        return content
 
     def use(self, name: str) -> Path:
         """The path of a file that this build needs, whether it is there or not."""
@@ -73,6 +80,12 @@ class Cache:
             if path.name not in self._used:
                 whole = path.is_dir() and not path.is_symlink()
                 shutil.rmtree(path) if whole else path.unlink()
+
+
+def state_of(path: Path) -> list[int]:
+    """What changes with a file's content: its size and the times of its changes."""
+    about = path.stat()
+    return [about.st_size, about.st_mtime_ns, about.st_ctime_ns]
 
 
 def replace(path: Path, write: Callable[[Path], object]) -> None:

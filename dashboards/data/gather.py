@@ -147,20 +147,29 @@ def _read(found: reading.Walk, progress: Progress) -> Iterator[_Found]:
 
 
 def _cached(found: reading.Walk, cache: Cache, progress: Progress) -> Iterator[_Found]:
-    names = [_name(files, cache) for files in found.files]
-    missing = [
-        (found.root, files, cache.folder / f"{name}.json")
-        for name, files in zip(names, found.files, strict=True)
-        if _known(cache, name) is None
+    contents = [
+        {path: cache.known_content(path) for path in _parts(files)} for files in found.files
     ]
-    size = sum(path.stat().st_size for _, files, _ in missing for path in _all(files))
-    for done, _ in enumerate(in_processes(_keep, missing, alone=size < _ALONE)):
-        progress(done, len(missing))
+    names = [_name(files, of) for files, of in zip(found.files, contents, strict=True)]
+    missing = [
+        place
+        for place, name in enumerate(names)
+        if name is None or _about(cache.folder / f"{name}.json") is None
+    ]
+    states = [{path: caching.state_of(path) for path in contents[place]} for place in missing]
+    asked = [(found.root, found.files[place], contents[place], cache.folder) for place in missing]
+    size = sum(state[0] for each in states for state in each.values())
+    done = in_processes(_keep, asked, alone=size < _ALONE)
+    for number, (place, state, of) in enumerate(zip(missing, states, done, strict=True)):
+        names[place] = _name(found.files[place], of)
+        for path, content in of.items():
+            cache.learn(path, state[path], content)
+        progress(number, len(missing))
     for name in names:
-        kept = _known(cache, name)
-        if kept is None:
-            raise OSError(f"{cache.folder / name}.json was written and cannot be read")
-        yield kept
+        about = None if name is None else _about(cache.use(f"{name}.json"))
+        if about is None:
+            raise OSError(f"{cache.folder / str(name)}.json was written and cannot be read")
+        yield _found(about, cache)
 
 
 def in_processes(
@@ -179,24 +188,39 @@ def in_processes(
         yield from pool.map(work, *zip(*asked, strict=True), chunksize=1)
 
 
-def _all(files: Files) -> tuple[Path, ...]:
-    return (*files.results, *files.journals)
+def _parts(files: Files) -> list[Path]:
+    """All files that are read for some files: a plain journal with the packed one beside it."""
+    return [
+        one
+        for path in (*files.results, *files.journals)
+        for one in (path, packed.packed(path))
+        if one.exists()
+    ]
 
 
-def _name(files: Files, cache: Cache) -> str:
-    """The name in the cache of what some files hold."""
+def _name(files: Files, contents: Mapping[Path, str | None]) -> str | None:
+    """The name in the cache of what some files hold; None where a digest is not known yet."""
     parts = [caching.code(_READERS), files.machine]
-    for path in _all(files):
-        # A plain journal is read with the packed one beside it.
-        for one in (path, packed.packed(path)):
-            if one.exists():
-                parts += [one.name, cache.content(one)]
+    for path, content in contents.items():
+        if content is None:
+            return None
+        parts += [path.name, content]
     return caching.digest(*parts)
 
 
-def _keep(root: Path, files: Files, about: Path) -> None:
-    """Reads files and writes what they hold beside `about`, which comes last."""
-    read = reading.read(root, files)
+def _keep(
+    root: Path, files: Files, known: Mapping[Path, str | None], folder: Path
+) -> dict[Path, str]:
+    """Reads files into a cache's folder, unless it has what they hold; returns their digests."""
+    contents = {path: of or caching.digest_of(path) for path, of in known.items()}
+    about = folder / f"{_name(files, contents)}.json"
+    if _about(about) is None:
+        _write(reading.read(root, files), about)
+    return contents
+
+
+def _write(read: reading.Read, about: Path) -> None:
+    """Writes what was read beside `about`, which comes last."""
     kept = []
     for number, one in enumerate(one for one in read.records if len(one)):
         found, place = Measured.of(one), about.with_name(f"{about.stem}-{number}.columns")
@@ -212,20 +236,32 @@ def _keep(root: Path, files: Files, about: Path) -> None:
     caching.replace(about, lambda draft: draft.write_text(json.dumps(content)))
 
 
-def _known(cache: Cache, name: str) -> _Found | None:
-    """What the cache has under a name; None where it has nothing, or not all of it."""
+_About = tuple[list[tuple[Kept, str]], list[tuple[str, Run]], list[Problem]]
+
+
+def _about(path: Path) -> _About | None:
+    """What a file in a cache tells of what was read; None where not all of it is there."""
     try:
-        content = json.loads(cache.use(f"{name}.json").read_text())
+        content = json.loads(path.read_text())
         kept = []
         for machine, commit, date, suites, runs, layout, file, size in content["kept"]:
-            place = cache.use(file)
+            place = path.with_name(file)
             if place.stat().st_size != size:
                 return None
-            kept.append(Kept(machine, commit, date, tuple(suites), tuple(runs), layout, place))
-        found = [(path, _run(told)) for path, told in content["runs"]]
+            one = Kept(machine, commit, date, tuple(suites), tuple(runs), layout, place)
+            kept.append((one, file))
+        found = [(journal, _run(told)) for journal, told in content["runs"]]
         return kept, found, [Problem(*one) for one in content["problems"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _found(about: _About, cache: Cache) -> _Found:
+    """The same, of which the cache is told that it is used."""
+    kept, runs, problems = about
+    for _, file in kept:
+        cache.use(file)
+    return [one for one, _ in kept], runs, problems
 
 
 def _told(run: Run) -> list[Any]:

@@ -22,12 +22,14 @@ from dashboards.data import cache as caching
 from dashboards.data import cube, points
 from dashboards.data.cache import Cache
 from dashboards.data.cube import ABSENT, ARRAYS, UNASKED, Cube
-from dashboards.data.gather import Kept
+from dashboards.data.gather import Kept, in_processes
 from dashboards.data.measured import Measured
 from dashboards.data.points import Points
 
 COMMITS = 32
 """In a block: twenty megabytes of thirty thousand points."""
+_LARGE = 256 * 2**20
+"""Blocks of so many bytes are made by several processes: to start them takes a second."""
 _MAKERS = (
     Path(__file__),
     *(Path(str(one.__file__)) for one in (asv_file, cases, cube, points, record)),
@@ -56,13 +58,14 @@ def cube_of(machine: str, names: Points, kept: Sequence[Kept], cache: Cache | No
         kept: what was measured, a commit each.
         cache: where blocks are kept, if what was measured is.
     """
-    shape = (len(kept), int(np.prod(names.shape)))
-    arrays = {name: np.empty(shape, kind) for name, (kind, _) in _KINDS.items()}
+    arrays = _empty(names, len(kept))
     words = {name: Words() for name in _CODED}
-    for first in range(0, len(kept), COMMITS):
-        some = kept[first : first + COMMITS]
+    each = [kept[first : first + COMMITS] for first in range(0, len(kept), COMMITS)]
+    paths = [_path(names, some, cache) for some in each]
+    _make(names, each, paths)
+    for number, (some, path) in enumerate(zip(each, paths, strict=True)):
+        first = number * COMMITS
         block = {name: array[first : first + len(some)] for name, array in arrays.items()}
-        path = _path(names, some, cache)
         own = _read(path, block) if path is not None else None
         if own is None:
             own = _fill(block, names, some)
@@ -80,6 +83,30 @@ def cube_of(machine: str, names: Points, kept: Sequence[Kept], cache: Cache | No
         versions=words["version"].listed(),
         runs=words["run"].listed(),
     )
+
+
+def _empty(names: Points, commits: int) -> dict[str, NDArray[Any]]:
+    """Arrays of a row a commit."""
+    shape = (commits, int(np.prod(names.shape)))
+    return {name: np.empty(shape, kind) for name, (kind, _) in _KINDS.items()}
+
+
+def _make(names: Points, each: Sequence[Sequence[Kept]], paths: Sequence[Path | None]) -> None:
+    """Puts the blocks that the cache lacks there by all cores, where they are many."""
+    asked = [
+        (names, kept, path)
+        for kept, path in zip(each, paths, strict=True)
+        if path is not None and not path.exists()
+    ]
+    rows = sum(len(kept) for _, kept, _ in asked)
+    if rows * sum(array.nbytes for array in _empty(names, 1).values()) >= _LARGE:
+        for _ in in_processes(_keep, asked):
+            pass
+
+
+def _keep(names: Points, kept: Sequence[Kept], path: Path) -> None:
+    block = _empty(names, len(kept))
+    _write(path, block, _fill(block, names, kept))
 
 
 def _path(names: Points, kept: Sequence[Kept], cache: Cache | None) -> Path | None:

@@ -137,3 +137,25 @@ def test_a_commit_that_changed_changes_its_block(results: Path, folder: Path) ->
         assert_same(found, source(results, None).cubes[KEY])
         seen.append(found.value.tolist())
     assert len({repr(values) for values in seen}) == 1 + SCALE.commits
+
+
+def test_many_blocks_are_made_by_several_processes(
+    results: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[list[tuple[object, ...]]] = []
+    real = gather.in_processes
+
+    def in_processes(work: object, asked: list[tuple[object, ...]], **how: bool) -> object:
+        made.append(asked)
+        return real(work, asked, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(blocks, "in_processes", in_processes)
+    plain = source(results, Cache(folder.with_name("one"))).cubes[KEY]
+    assert made == []
+    monkeypatch.setattr(blocks, "_LARGE", 1)
+    several = source(results, Cache(folder))
+    assert_same(several.cubes[KEY], plain)
+    assert len(made) == len(several.cubes)
+    assert max(map(len, made)) > 1
+    assert_same(source(results, Cache(folder)).cubes[KEY], plain)
+    assert len(made) == len(several.cubes)  # the blocks are there now

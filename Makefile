@@ -26,6 +26,7 @@ PYTEST_ARGS ?=
 OPS ?=
 GATE_ARGS ?=
 TABLE_ARGS ?=
+DASHBOARD_ARGS ?=
 PROFILE ?=
 IMPLEMENTATIONS ?=
 FLEET ?= $(KERNL_FLEET)
@@ -123,7 +124,7 @@ history: environment ## Measure the commits of REVISION, oldest first, but for w
 
 .PHONY: dashboard
 dashboard: environment ## Build the dashboard from the results
-	@$(RUN) -m dashboards.build --output "$(OUTPUT)"
+	@$(RUN) -m dashboards.build --output "$(OUTPUT)" $(DASHBOARD_ARGS)
 
 .PHONY: table
 table: environment ## Print the device times of one commit as a table: make table HEAD=…

@@ -30,6 +30,7 @@ from dashboards.data import gather
 from dashboards.data.cache import Cache, CacheError
 from dashboards.data.source import Source
 from dashboards.pages import Part
+from dashboards.tabular.commit_links import NO_LINKS, CommitLinks
 
 MARK = ".kernl-dashboard"
 """A file that tells a site of ours, which may be replaced, from a folder that may not."""
@@ -176,14 +177,20 @@ def _swap(fresh: Path, output: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def build(source: Source, output: Path, raw: str = "", cache: Cache | None = None) -> Path:
+def build(
+    source: Source,
+    output: Path,
+    raw: str = "",
+    cache: Cache | None = None,
+    links: CommitLinks = NO_LINKS,
+) -> Path:
     """Builds the site of `source` into `output` and returns the path of its index.
 
     `raw` is where a browser finds the result files; without it the pages do not link to them.
-    `cache` keeps what the next build need not make again.
+    `cache` keeps what the next build need not make again. `links` are where commits are shown.
     """
     check_output(output)
-    site = pages.Site.of(source, raw)
+    site = pages.Site.of(source, raw, links)
     many = source.size >= _LARGE
     processes = min(len(os.sched_getaffinity(0)), _PROCESSES) if many else 1
     write(site.columns(cache), output, site.parts(), processes)
@@ -297,6 +304,23 @@ def raw_address(options: argparse.Namespace) -> str:
     return given.rstrip("/") + "/"
 
 
+def commit_links(options: argparse.Namespace) -> CommitLinks:
+    """Where a browser finds commits.
+
+    Raises:
+        BuildError: `--commits` is no address of a web server.
+    """
+    if options.commits is None:
+        return NO_LINKS
+    try:
+        return CommitLinks.below(options.commits)
+    except ValueError as error:
+        raise BuildError(
+            f"--commits: {error}; give the part before a commit's hash, such as "
+            "https://host/owner/name/commit/"
+        ) from error
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command. Returns the exit code: 0 built, 2 not built."""
     parser = argparse.ArgumentParser(prog="python -m dashboards.build", description=__doc__)
@@ -314,8 +338,15 @@ def main(arguments: list[str] | None = None) -> int:
         help="where a browser finds the results directory, for a site that is served elsewhere "
         "(default: its path from the site)",
     )
+    parser.add_argument(
+        "--commits",
+        metavar="URL",
+        help="where a browser finds a commit, without its hash, such as "
+        "https://host/owner/name/commit/ (default: commits are no links)",
+    )
     options = parser.parse_args(arguments)
     try:
+        links = commit_links(options)
         check_output(options.output)
         print(f"dashboard: reading {options.results}", flush=True)
         cache = Cache(options.cache or options.output.with_name(f"{options.output.name}-cache"))
@@ -327,7 +358,7 @@ def main(arguments: list[str] | None = None) -> int:
             f"{len(source.ops())} operators, {len(source.models())} models",
             flush=True,
         )
-        index = build(source, options.output, raw_address(options), cache)
+        index = build(source, options.output, raw_address(options), cache, links)
     except (BuildError, CacheError, OSError) as error:
         print(f"dashboard: not built: {error}", file=sys.stderr)
         return 2

@@ -4,7 +4,6 @@ Templates escape every value by default, figure data lies in script files of its
 page's content-security policy allows scripts and styles from the site alone.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -25,7 +24,16 @@ from dashboards.plots.drawing import Drawing
 from dashboards.plots.figures import Marks
 from dashboards.plots.preview import Preview
 from dashboards.suites import MODELS, SUITES
-from dashboards.tabular import changed, machines, markup, regressions
+from dashboards.tabular import (
+    bars,
+    changed,
+    compiled_steps,
+    machines,
+    markup,
+    paired,
+    regressions,
+)
+from dashboards.tabular.commit_links import NO_LINKS, CommitLinks
 from dashboards.tabular.regressions import Moves
 
 _HERE = Path(__file__).parent
@@ -40,15 +48,25 @@ FIGURES = ("assets/plotly.min.js", "assets/themes.js")
 STATIC = (
     "style.css",
     "theme-start.js",
+    "address.js",
+    "navigation.js",
+    "tables.js",
     "parquet.js",
+    "downloads.js",
     "site.js",
     "search.js",
     "columns.js",
     "verdicts.js",
     "outcomes.js",
     "compared.js",
+    "compare-table.js",
     "compare.js",
+    "marks.js",
+    "times.js",
+    "tools.js",
+    "how.js",
     "series.js",
+    "also.js",
     "trends.js",
     "case.js",
 )
@@ -103,8 +121,10 @@ class Site:
         hrefs: Mapping[str, str],
         model_hrefs: Mapping[str, str],
         raw: str = "",
+        links: CommitLinks = NO_LINKS,
     ) -> None:
         self.source = source
+        self.links = links
         self.hrefs = hrefs
         self.model_hrefs = model_hrefs
         self.files: dict[str, bytes] = {}
@@ -120,24 +140,31 @@ class Site:
         )
         self.environment.globals.update(
             policy=POLICY,
-            bar=speed_bar,
-            shares=shares,
+            bar=bars.speed,
+            shares=bars.shares,
             raw=raw,
+            links=links,
             body=markup.body,
             numbers=markup.numbers,
         )
 
     @classmethod
-    def of(cls, source: Source, raw: str = "") -> "Site":
-        """That of a source; `raw` is as `stream` takes it."""
+    def of(cls, source: Source, raw: str = "", links: CommitLinks = NO_LINKS) -> "Site":
+        """That of a source; `raw` is as `stream` takes it, `links` are where commits are shown."""
         ops, models = text.slugs(source.ops()), text.slugs(source.models())
         hrefs = {op: f"op-{slug}.html" for op, slug in ops.items()}
-        return cls(source, hrefs, {name: f"model-{of}.html" for name, of in models.items()}, raw)
+        model_hrefs = {name: f"model-{of}.html" for name, of in models.items()}
+        return cls(source, hrefs, model_hrefs, raw, links)
 
     @cached_property
     def moves(self) -> Moves:
         """What moved over the commits."""
         return regressions.find(self.source)
+
+    @cached_property
+    def paired(self) -> list[paired.PairedView]:
+        """What each of the newest commits did to each operator and model."""
+        return paired.views(self.source, {**self.hrefs, **self.model_hrefs})
 
     def parts(self) -> list[Part]:
         """All but `columns`, in parts that may be made in any order; the longest come first."""
@@ -248,7 +275,8 @@ class Site:
             problems=len(self.source.problems),
             open_moves=len(self.moves.open),
             changes=self._changes(),
-            fresh=changed.freshness(self.source),
+            paired=self.paired,
+            fresh=changed.freshness(self.source, self.links),
             most=changed.MOST,
             empty=self.source.empty,
         )
@@ -267,7 +295,7 @@ class Site:
         hrefs = {**self.hrefs, **self.model_hrefs}
         return {
             name: {
-                machine: changed.changes(self.source, machine, hrefs, suite)
+                machine: changed.changes(self.source, machine, hrefs, suite, self.links)
                 for machine in self.source.machine_names(name)
             }
             for name, suite in SUITES.items()
@@ -326,7 +354,9 @@ class Site:
             "regressions.html",
             "regressions.html",
             [],
-            views=regressions.views(self.source, self.moves, hrefs),
+            paired=self.paired,
+            views=regressions.views(self.source, self.moves, hrefs, self.links),
+            compiled=compiled_steps.views(self.source, self.hrefs, self.links),
             moves=self.moves,
             least=MIN_COMMITS,
         )
@@ -362,22 +392,3 @@ def previewed(drawings: Mapping[str, Drawing], onto: list[Drawing]) -> dict[str,
         name: replace(placed, preview=preview.of_speedups(placed.drawing))
         for name, placed in place(drawings, onto).items()
     }
-
-
-def speed_bar(ratio: float) -> dict[str, float]:
-    """Where a bar on a logarithmic scale from ¼× to 16× starts, and how wide it is, in pixels."""
-    if not math.isfinite(ratio) or ratio <= 0:
-        return {"x": 40.0, "width": 0.0}
-    end = 40.0 + 20.0 * min(max(math.log2(ratio), -2.0), 4.0)
-    return {"x": round(min(40.0, end), 2), "width": round(max(abs(end - 40.0), 1.0), 2)}
-
-
-def shares(wins: int, ties: int, losses: int) -> list[dict[str, Any]]:
-    """The three parts of a bar 100 wide."""
-    total = wins + ties + losses
-    found, start = [], 0.0
-    for kind, count in (("win", wins), ("tie", ties), ("loss", losses)):
-        width = 100.0 * count / total if total else 0.0
-        found.append({"kind": kind, "x": round(start, 3), "width": round(width, 3)})
-        start += width
-    return found

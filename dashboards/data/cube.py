@@ -121,9 +121,14 @@ def alike_of(cube: Cube, runs: pd.DataFrame) -> NDArray[np.int64]:
 
     That is where the case's version, the libraries and the machine beneath are the same.
     """
+    beneath = beneath_of(cube, runs)
+    run, version = cube.of(GATED, "run"), cube.of(GATED, "version")
+    return np.asarray(version.astype(np.int64) * (int(beneath.max(initial=0)) + 1) + beneath[run])
+
+
+def beneath_of(cube: Cube, runs: pd.DataFrame) -> NDArray[np.int64]:
+    """The cube's runs: the same number where what a suite needs to be the same is so."""
     names = list(SAME[cube.points.suite])
     known = runs.drop_duplicates("run").set_index("run").reindex(columns=names)
     said = {run: str(tuple(map(str, of))) for run, *of in known.itertuples()}
-    beneath = Words().codes(said.get(run, "") for run in cube.runs).astype(np.int64)
-    run, version = cube.of(GATED, "run"), cube.of(GATED, "version")
-    return np.asarray(version.astype(np.int64) * (int(beneath.max(initial=0)) + 1) + beneath[run])
+    return Words().codes(said.get(run, "") for run in cube.runs).astype(np.int64)

@@ -17,12 +17,16 @@ _RELEASE = re.compile(r"v([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})")
 
 @dataclass(frozen=True)
 class Commit:
-    """One measured commit. `subject` and `authored` are empty where git does not know it."""
+    """One measured commit. `subject` and `authored` are empty where git does not know it.
+
+    `moment` is when it was made, seconds since 1970; 0 where that is unknown.
+    """
 
     id: str
     committed: str
     subject: str = ""
     authored: str = ""
+    moment: int = 0
 
     @property
     def short(self) -> str:
@@ -53,6 +57,7 @@ def commits(dates: Mapping[str, int], repository: Path | None = None) -> tuple[C
             committed=_day(dates[commit]),
             subject=known.get(commit, ("", ""))[1],
             authored=known.get(commit, ("", ""))[0],
+            moment=dates[commit] // 1000,
         )
         for commit in order
     )

@@ -80,7 +80,8 @@ class Points:
         return found
 
     @cached_property
-    def _at(self) -> dict[tuple[str, str], int]:
+    def at(self) -> dict[tuple[str, str], int]:
+        """(Operator or model, case) → its place."""
         return {key: place for place, key in enumerate(self.cases)}
 
     @cached_property
@@ -101,7 +102,7 @@ class Points:
         different, place = np.unique(pair, return_inverse=True)
         width = max(1, len(record.words["case"]))
         at = [
-            self._at[record.words["op"][one // width], record.words["case"][one % width]]
+            self.at[record.words["op"][one // width], record.words["case"][one % width]]
             for one in different.tolist()
         ]
         of_variant = {name: number for number, name in enumerate(self.variants)}

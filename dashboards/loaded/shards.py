@@ -2,7 +2,7 @@
 
 | file | what it holds | made by |
 | --- | --- | --- |
-| `data/commits.js` | all commits, oldest first, and which each machine has, by suite | this |
+| `data/commits.js` | all commits, oldest first, releases, what each machine has | this |
 | `data/points-SUITE.js` | operators or models, cases, implementations, metrics | `points` |
 | `data/at/MACHINE/SUITE-COMMIT.js` | all that one commit measured there | `commit_files` |
 | `data/of/MACHINE/SUITE-NAME.js` | its cases, and where they moved | `series_files` |
@@ -77,8 +77,10 @@ def _commits(source: Source, folders: Mapping[str, str]) -> dict[str, Any]:
             )
     return {
         "commits": [
-            [c.id, c.authored or c.committed, text.short(c.subject, 72)] for c in source.commits
+            [c.id, c.authored or c.committed, text.short(c.subject, 72), c.moment]
+            for c in source.commits
         ],
+        "releases": _releases(source, places),
         "machines": machines,
         "implementations": {
             suite: [text.short(name) for name in points.variants]
@@ -86,6 +88,22 @@ def _commits(source: Source, folders: Mapping[str, str]) -> dict[str, Any]:
             if suite in TIMED
         },
     }
+
+
+def _releases(source: Source, places: Mapping[str, int]) -> list[list[Any]]:
+    """The name of each release and the place of its commit.
+
+    That of one that was not measured is half a commit behind the last that it is made upon.
+    """
+    found: list[list[Any]] = []
+    for one in source.branch.releases:
+        if one.commit in places:
+            found.append([text.short(one.name, 24), places[one.commit]])
+            continue
+        earlier = [places[name] for name in source.branch.behind(one.commit) if name in places]
+        if earlier:
+            found.append([text.short(one.name, 24), max(earlier) + 0.5])
+    return sorted(found, key=lambda of: float(of[1]))
 
 
 def _changes(source: Source, machine: str, commits: Sequence[int]) -> list[list[Any]]:

@@ -5,6 +5,7 @@
   var columns = window.KERNL_COLUMNS;
   var page = window.KERNL_PAGE;
   var drawn = window.KERNL_SERIES;
+  var times = window.KERNL_TIMES;
   var form = document.getElementById("which");
   var OURS = "kernl";
   var BASELINE = "eager";
@@ -12,8 +13,11 @@
   var SUITES = { kernels: "operators", models: "models" };
   var all = null;
   var points = null;
-  var now = null; /* what is drawn: {series, at, suite} */
+  var now = null; /* what is drawn, as times.js takes it */
+  var other = null; /* the same case on another machine, or null */
   var asked = 0;
+  var how = window.KERNL_HOW.offer(document.getElementById("trend"), draw);
+  var also = window.KERNL_ALSO.offer(how.row, findOther);
 
   function by(id) {
     return document.getElementById(id);
@@ -139,8 +143,28 @@
   /* ---- showing ---- */
 
   function draw() {
-    ["trend", "samples"].forEach(function (name) {
-      by(name + "-figure").hidden = !drawn.draw(by(name), drawn[name](now, all));
+    if (!now) {
+      return;
+    }
+    var figure = drawn.trend(now, all, Object.assign(how.now(all), { also: other }));
+    how.follow(figure, all);
+    by("trend-figure").hidden = !figure.numbers.length;
+    drawn.draw(by("trend"), figure);
+    by("samples-figure").hidden = !drawn.draw(by("samples"), drawn.samples(now));
+  }
+
+  /** Draws what is chosen, with the same case on another machine where one is wanted. */
+  function findOther() {
+    var turn = asked;
+    var which = {
+      machine: chosen("machine"), suite: now.suite, slug: points.slugs[by("of").selectedIndex],
+      case: chosen("case"),
+    };
+    also.find(all, which, function (found) {
+      if (turn === asked) {
+        other = found;
+        draw();
+      }
     });
   }
 
@@ -154,7 +178,7 @@
     var at = (now.at * now.series.variants.length + variant) * count +
       now.series.commits.indexOf(last.commit);
     Object.keys(found).forEach(function (key) {
-      found[key] = drawn.unpacked(now.series)[key][at];
+      found[key] = times.unpacked(now.series)[key][at];
     });
     return found;
   }
@@ -180,7 +204,7 @@
       row.appendChild(head);
       row.appendChild(cell(columns.amount(time.value, now.suite) + (isFinite(time.value) ? " " + unit : ""), true));
       row.appendChild(
-        cell(isFinite(time.low) ? drawn.between(time.low, time.high, now.suite) : "", true)
+        cell(isFinite(time.low) ? times.between(time.low, time.high, now.suite) : "", true)
       );
       row.appendChild(cell(isFinite(time.value / ours) ? (time.value / ours).toFixed(2) + "×" : "–", true));
       row.appendChild(cell(last.error === null ? "–" : last.error.toExponential(1), true));
@@ -229,6 +253,8 @@
     var suite = chosen("suite");
     now = {
       series: series, at: at, suite: suite, moves: moves, changes: machine().changes[suite],
+      machine: machine().name,
+      title: chosen("of") + " " + chosen("case") + " on " + machine().name,
     };
     by("known").hidden = false;
     by("title").textContent = chosen("of") + " " + chosen("case");
@@ -254,7 +280,7 @@
     by("best-name").textContent = named;
     fillTable();
     fillFacts();
-    draw();
+    findOther();
   }
 
   function listen() {
@@ -274,11 +300,7 @@
       columns.load(folder(), open, say);
     });
     window.addEventListener("hashchange", begin);
-    page.onTheme(function () {
-      if (now) {
-        draw();
-      }
-    });
+    page.onTheme(draw);
     form.addEventListener("submit", function (event) {
       event.preventDefault();
     });

@@ -1,25 +1,20 @@
 /* The page Compare: two commits, two machines or two implementations, case by case.
    One machine's kernl at two commits is judged as the gate judges stored results (outcomes.js and
-   verdicts.js); all else is told as a ratio. The address holds the whole state. */
+   verdicts.js); all else is told as a ratio. The address holds the whole state. This is the form
+   above and what it loads; the table is compare-table.js. */
 (function () {
   "use strict";
 
   var columns = window.KERNL_COLUMNS;
+  var address = window.KERNL_ADDRESS;
   var page = window.KERNL_PAGE;
+  var table = window.KERNL_COMPARE_TABLE;
   var told = window.KERNL_COMPARED;
   var form = document.getElementById("compare");
   var SIDES = ["base", "head"];
   var OURS = "kernl";
-  var MOST = 200;
-  var TONES = {
-    failed: "worse", regressed: "worse", slower: "worse",
-    improved: "better", faster: "better", fixed: "better",
-  };
-  var TITLES = { kernels: "operators", models: "models", codegen: "compiled code" };
+  var SHOWN = ["kernels", "models", "codegen"];
   var all = null; /* commits and machines */
-  var rows = [];
-  var showAll = false;
-  var chosenOrder = "";
   var asked = 0;
 
   function by(id) {
@@ -87,123 +82,6 @@
     return found;
   }
 
-  /* ---- the table ---- */
-
-  function shown() {
-    var words = by("words").value.toLowerCase().split(/\s+/).filter(Boolean);
-    var verdict = by("verdict").value;
-    var show = by("show").value;
-    return told.order(
-      rows.filter(function (one) {
-        var text = (one.name + " " + one.case + " " + one.variant + " " + one.metric).toLowerCase();
-        return (
-          one.suite === show &&
-          (!verdict || one.said.verdict === verdict) &&
-          words.every(function (word) {
-            return text.indexOf(word) >= 0;
-          })
-        );
-      }),
-      chosenOrder
-    );
-  }
-
-  function caseHref(one) {
-    var place = new URLSearchParams();
-    place.set("machine", field("head", "machine").value);
-    place.set("suite", one.suite);
-    place.set("of", one.name);
-    place.set("case", one.case);
-    return "case.html#" + place.toString();
-  }
-
-  function added(row, name, text, className, note) {
-    var cell = columns.element(name, text, className);
-    if (note) {
-      cell.appendChild(document.createTextNode(" "));
-      cell.appendChild(columns.element("small", note));
-    }
-    row.appendChild(cell);
-    return cell;
-  }
-
-  function line(one) {
-    var row = document.createElement("tr");
-    var unit = (columns.units[one.suite] || ["", ""])[1];
-    var tone = TONES[one.said.verdict] || "";
-    added(row, "th", one.name).scope = "row";
-    if (one.suite === "codegen") {
-      added(row, "td", one.case, "", one.variant + " " + one.metric.replace(/_/g, " "));
-    } else {
-      var link = columns.element("a", one.case);
-      link.href = caseHref(one);
-      added(row, "td", "").appendChild(link);
-    }
-    [one.base, one.head].forEach(function (side) {
-      var text = told.value(side, one);
-      added(row, "td", text + (text === "–" || !unit ? "" : "\u00a0" + unit), "number");
-    });
-    added(row, "td", columns.percent(one.said.ratio), "number " + tone, told.interval(one));
-    added(row, "td", one.said.verdict, tone, told.why(one));
-    return row;
-  }
-
-  function fill() {
-    var list = shown();
-    var body = by("compared").tBodies[0];
-    var part = showAll ? list : list.slice(0, MOST);
-    var fragment = document.createDocumentFragment();
-    part.forEach(function (one) {
-      fragment.appendChild(line(one));
-    });
-    body.textContent = "";
-    body.appendChild(fragment);
-    by("more").hidden = part.length === list.length;
-    by("more").textContent = "Show all " + list.length + " rows";
-    by("compared-count").textContent =
-      (part.length < list.length ? part.length + " of " : "") + list.length + " rows";
-    var ratios = list.map(told.ratioOf).filter(function (ratio) {
-      return ratio > 0 && isFinite(ratio);
-    });
-    var sum = ratios.reduce(function (total, ratio) {
-      return total + Math.log(ratio);
-    }, 0);
-    by("mean").textContent = ratios.length
-      ? "Geometric mean of head over base: " + columns.percent(Math.exp(sum / ratios.length)) +
-        " over " + ratios.length + (ratios.length === 1 ? " case." : " cases.")
-      : "No case has a number on both sides.";
-    Array.prototype.forEach.call(by("compared").tHead.rows[0].cells, function (cell) {
-      var wanted = cell.dataset.order && chosenOrder.replace("-", "") === cell.dataset.order;
-      if (wanted) {
-        cell.setAttribute("aria-sort", chosenOrder.slice(-1) === "-" ? "descending" : "ascending");
-      } else {
-        cell.removeAttribute("aria-sort");
-      }
-    });
-  }
-
-  function offerVerdicts(wanted) {
-    var counts = {};
-    var here = rows.filter(function (one) {
-      return one.suite === by("show").value;
-    });
-    here.forEach(function (one) {
-      counts[one.said.verdict] = (counts[one.said.verdict] || 0) + 1;
-    });
-    var known = told.ORDER.filter(function (name) {
-      return counts[name];
-    });
-    columns.offer(
-      by("verdict"),
-      [["", "all (" + here.length + ")"]].concat(
-        known.map(function (name) {
-          return [name, name + " (" + counts[name] + ")"];
-        })
-      ),
-      wanted
-    );
-  }
-
   function say(words) {
     by("said").textContent = words;
   }
@@ -218,10 +96,8 @@
     kept.show = by("show").value === "kernels" ? "" : by("show").value;
     kept.words = by("words").value;
     kept.verdict = by("verdict").value;
-    kept.order = chosenOrder;
-    Object.keys(kept).forEach(function (key) {
-      page.remember(key, kept[key]);
-    });
+    kept.order = table.order();
+    address.rememberAll(kept);
   }
 
   function explain(gated, blockers) {
@@ -256,37 +132,6 @@
     about.appendChild(text);
   }
 
-  /** What both sides were measured on: a row for each fact, of one suite or several runs. */
-  function tellMachines(files) {
-    var facts = {};
-    files.forEach(function (ofSide, side) {
-      ofSide.forEach(function (file) {
-        file.prints.forEach(function (print) {
-          Object.keys(print).forEach(function (key) {
-            facts[key] = facts[key] || [[], []];
-            if (print[key] && facts[key][side].indexOf(print[key]) < 0) {
-              facts[key][side].push(print[key]);
-            }
-          });
-        });
-      });
-    });
-    var body = by("beneath").tBodies[0];
-    body.textContent = "";
-    Object.keys(facts).sort().forEach(function (key) {
-      var row = document.createElement("tr");
-      var told = facts[key].map(function (values) {
-        return values.join(", ") || "not recorded";
-      });
-      added(row, "th", key).scope = "row";
-      added(row, "td", told[0]);
-      added(row, "td", told[1]);
-      added(row, "td", told[0] === told[1] ? "the same" : "differs", told[0] === told[1] ? "" : "worse");
-      body.appendChild(row);
-    });
-    by("beneath-part").hidden = !body.rows.length;
-  }
-
   function compare(wantedVerdict) {
     var turn = (asked += 1);
     var show = by("show").value;
@@ -300,8 +145,7 @@
       })[0];
     });
     if (commits[0] === undefined || commits[1] === undefined) {
-      rows = [];
-      fill();
+      table.show([]);
       say("Nothing was measured of this: choose another machine.");
       return;
     }
@@ -333,16 +177,16 @@
         files.filter(Boolean).forEach(function (name, place) {
           at[name] = values[place];
         });
-        rows = [];
+        var rows = [];
         here.forEach(function (suite, place) {
           var points = at[files[3 * place]];
-          var tables = [1, 2].map(function (side) {
+          var sides = [1, 2].map(function (side) {
             var name = files[3 * place + side];
             return name ? told.table(at[name], points) : new Map();
           });
-          rows = rows.concat(told.compared(suite, points, tables, implementations, gated));
+          rows = rows.concat(told.compared(suite, points, sides, implementations, gated));
         });
-        tellMachines(
+        table.tellMachines(
           [1, 2].map(function (side) {
             return here
               .map(function (_, place) {
@@ -358,15 +202,14 @@
             one.said = told.withoutNumber(one.base, one.head);
           }
         });
-        offerVerdicts(wantedVerdict);
+        table.offerVerdicts(rows, wantedVerdict);
         explain(gated, blockers);
         say("");
-        fill();
+        table.show(rows);
         remember();
       },
       function (words) {
-        rows = [];
-        fill();
+        table.show([]);
         say(words + ". Build the site again.");
       }
     );
@@ -386,14 +229,14 @@
 
   /** Fills the form from the address; what it does not say is the newest two commits. */
   function begin() {
-    var kept = page.state();
+    var kept = address.state();
     var show = kept.get("show");
-    by("show").value = TITLES[show] ? show : "kernels";
+    by("show").value = SHOWN.indexOf(show) >= 0 ? show : "kernels";
     if (!machinesNow().length) {
       by("show").value = "codegen";
     }
-    by("words").value = kept.get("words") || "";
-    chosenOrder = kept.get("order") || "";
+    by("words").value = address.words("words");
+    table.setOrder(told.isOrder(kept.get("order") || "") ? kept.get("order") : "");
     SIDES.forEach(function (side) {
       var wanted = (kept.get(side) || "").split("/");
       var most = machinesNow().slice().sort(function (a, b) {
@@ -446,35 +289,32 @@
       SIDES.forEach(function (side) {
         var own = machine(side) ? shownBy(side, commitsOf(side)).map(shortName) : [];
         if (own.indexOf(field(side, "commit").value) < 0) {
-          page.remember(side, "");
+          address.remember(side, "");
         }
       });
       begin();
     });
     by("swap").addEventListener("click", function () {
-      var kept = page.state();
+      var kept = address.state();
       var base = kept.get("base");
-      page.remember("base", kept.get("head"));
-      page.remember("head", base);
+      address.remember("base", kept.get("head"));
+      address.remember("head", base);
       begin();
     });
+    by("words").maxLength = address.LONGEST;
     by("words").addEventListener("input", function () {
-      fill();
+      table.fill();
       remember();
     });
     by("verdict").addEventListener("change", function () {
-      fill();
+      table.fill();
       remember();
     });
-    by("more").addEventListener("click", function () {
-      showAll = true;
-      fill();
-    });
     by("csv").addEventListener("click", function () {
-      page.download("kernl-compare", [told.HEADINGS].concat(shown().map(told.texts)));
+      page.download("kernl-compare", [told.HEADINGS].concat(table.shown().map(told.texts)));
     });
     page.offerParquet(by("csv"), "kernl-compare", function () {
-      return told.downloaded(shown());
+      return told.downloaded(table.shown());
     });
     Array.prototype.forEach.call(
       by("compared").tHead.querySelectorAll("[data-order]"),
@@ -485,8 +325,8 @@
         heading.appendChild(button);
         button.addEventListener("click", function () {
           var name = heading.dataset.order;
-          chosenOrder = chosenOrder === name ? name + "-" : name;
-          fill();
+          table.setOrder(table.order() === name ? name + "-" : name);
+          table.fill();
           remember();
         });
       }

@@ -95,6 +95,7 @@
     }));
     family.forEach(function (one, place) {
       one.said = decided[place];
+      one.drift = outcomes.dividedOut(one.test, one.base.evidence, one.head.evidence);
     });
     return suiteNames.map(function (suite) {
       var drift = outcomes.controlDrift(
@@ -194,17 +195,21 @@
     verdict: rank,
   };
 
+  /** Whether an order names a column, such as case or change-. */
+  function isOrder(words) {
+    return Object.prototype.hasOwnProperty.call(KEYS, words.replace(/-$/, ""));
+  }
+
   function order(list, chosenOrder) {
-    var wanted = /^([a-z]+)(-?)$/.exec(chosenOrder);
-    var key = wanted && Object.prototype.hasOwnProperty.call(KEYS, wanted[1]) && KEYS[wanted[1]];
-    if (!key) {
+    if (!isOrder(chosenOrder)) {
       return list.sort(function (a, b) {
         var first = worse(a);
         var second = worse(b);
         return rank(a) - rank(b) || (first === second ? a.place - b.place : second > first ? 1 : -1);
       });
     }
-    var sign = wanted[2] ? -1 : 1;
+    var key = KEYS[chosenOrder.replace(/-$/, "")];
+    var sign = chosenOrder.slice(-1) === "-" ? -1 : 1;
     return list.sort(function (a, b) {
       var x = key(a);
       var y = key(b);
@@ -229,6 +234,47 @@
     "operator or model", "case", "architecture and metric", "unit", "base", "head", "change",
     "99 % interval", "verdict", "why",
   ];
+  var RATIOS = ["kernl", "drift"];
+  var MEANS = {
+    kernlBase: "kernl's mean on base", kernlHead: "kernl's mean on head", kernl: "kernl's change",
+    eagerBase: "eager's mean on base", eagerHead: "eager's mean on head",
+    drift: "eager's drift, divided out",
+  };
+  var PARTS = Object.keys(MEANS);
+  HEADINGS = HEADINGS.concat(PARTS.map(function (part) {
+    return MEANS[part];
+  }));
+
+  /** A part of what was divided out of a case as text; "" where nothing was. */
+  function partText(one, part) {
+    if (!one.drift) {
+      return "";
+    }
+    return RATIOS.indexOf(part) >= 0
+      ? columns.percent(one.drift[part])
+      : columns.amount(one.drift[part], one.suite, one.metric);
+  }
+
+  /** What was divided out of a case, in lines; none where nothing was. */
+  function driftLines(one) {
+    var unit = (columns.units[one.suite] || ["", ""])[1];
+
+    function moved(name) {
+      var words = [partText(one, name + "Base"), "→", partText(one, name + "Head"), unit];
+      return name + "'s mean " + words.join("\u00a0") + ": ";
+    }
+
+    function change(part) {
+      return partText(one, part).replace(" ", "\u00a0");
+    }
+
+    return one.drift
+      ? [
+          moved("kernl") + change("kernl"),
+          moved(CONTROL) + "drift " + change("drift") + " divided out",
+        ]
+      : [];
+  }
 
   /** A row of the download as CSV. */
   function texts(one) {
@@ -236,7 +282,11 @@
       one.name, one.case, one.suite === "codegen" ? one.variant + " " + one.metric : "",
       (columns.units[one.suite] || ["", ""])[1], value(one.base, one), value(one.head, one),
       columns.percent(one.said.ratio), interval(one), one.said.verdict, why(one),
-    ];
+    ].concat(
+      PARTS.map(function (part) {
+        return partText(one, part);
+      })
+    );
   }
 
   /** The same rows as columns, with numbers in full: times in the unit, changes as ratios. */
@@ -269,9 +319,17 @@
       });
     }
 
+    function ofDrift(part) {
+      return numbers(MEANS[part] + (RATIOS.indexOf(part) >= 0 ? ", ratio" : ""), function (one) {
+        var unit = RATIOS.indexOf(part) >= 0 ? 1 : (columns.units[one.suite] || [1])[0];
+        return one.drift ? one.drift[part] * unit : NaN;
+      });
+    }
+
     return [0, 1, 2, 3].map(words).concat(
       [amount("base"), amount("head"), numbers("head over base", ratioOf), end("low"), end("high")],
-      [8, 9].map(words)
+      [8, 9].map(words),
+      PARTS.map(ofDrift)
     );
   }
 
@@ -291,9 +349,11 @@
     judge: judge,
     compared: compared,
     withoutNumber: withoutNumber,
+    isOrder: isOrder,
     order: order,
     ratioOf: ratioOf,
     interval: interval,
+    driftLines: driftLines,
     texts: texts,
     downloaded: downloaded,
     value: value,

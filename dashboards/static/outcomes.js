@@ -161,11 +161,31 @@
     return { ratio: ratio, cases: ratios.length, blocks: blocks };
   }
 
+  /** What a test of two Evidence divided out, with all that its ratio was made of; else null.
+
+      Times are geometric means in seconds: kernl's change is `kernl`, what eager moved by is
+      `drift`, and the ratio of the test is kernl / drift. */
+  function dividedOut(test, base, head) {
+    if (!test.driftRemoved) {
+      return null;
+    }
+    var eager = [base.mean - base.residualMean, head.mean - head.residualMean];
+    return {
+      kernlBase: Math.exp(base.mean),
+      kernlHead: Math.exp(head.mean),
+      kernl: Math.exp(head.mean - base.mean),
+      eagerBase: Math.exp(eager[0]),
+      eagerHead: Math.exp(eager[1]),
+      drift: Math.exp(eager[1] - eager[0]),
+    };
+  }
+
   window.KERNL_OUTCOMES = {
     limits: LIMITS,
     settled: settled,
     differences: differences,
     controlDrift: controlDrift,
+    dividedOut: dividedOut,
     lowerIsBetter: function (metric) {
       return HIGHER_IS_BETTER.indexOf(metric) < 0;
     },

@@ -1,8 +1,11 @@
-/* Draws figures when they come into view, switches themes, sorts and filters tables.
-   Text from data only ever enters the page through textContent or through Plotly's labels. */
+/* Draws figures when they come into view, lets a reader choose what they show, switches themes.
+   Text from data only ever enters the page through textContent or through Plotly's labels.
+   Needs address.js and downloads.js. */
 (function () {
   "use strict";
 
+  var address = window.KERNL_ADDRESS;
+  var downloads = window.KERNL_DOWNLOADS;
   /* What the figures are made of; empty as long as Plotly comes later. */
   var shards = window.KERNL_FIGURES || {};
   var themes = window.KERNL_THEMES || {};
@@ -12,12 +15,6 @@
 
   function themeName() {
     return root.getAttribute("data-theme") || (dark.matches ? "dark" : "light");
-  }
-
-  var here = document.querySelector("nav [aria-current]");
-  if (here) {
-    var strip = here.closest("nav");
-    strip.scrollLeft = here.offsetLeft - strip.offsetLeft - strip.clientWidth / 3;
   }
 
   /* ---- figures ---- */
@@ -161,26 +158,6 @@
     });
   }
 
-  /* ---- what the address says ---- */
-
-  function state() {
-    return new URLSearchParams(window.location.hash.slice(1));
-  }
-
-  function remember(key, value) {
-    var kept = state();
-    if (value === "") {
-      kept.delete(key);
-    } else {
-      kept.set(key, value);
-    }
-    try {
-      window.history.replaceState(null, "", "#" + kept.toString());
-    } catch (refused) {
-      /* Some browsers refuse this on file://; the choice still holds. */
-    }
-  }
-
   /* ---- choosing a case ---- */
 
   function fillTable(plot, choice) {
@@ -223,13 +200,13 @@
     select.addEventListener("change", function () {
       choose(select);
       if (select.dataset.key) {
-        remember(select.dataset.key, select.value);
+        address.remember(select.dataset.key, select.value);
       }
     });
   });
 
   function readHash() {
-    var kept = state();
+    var kept = address.state();
     selects.forEach(function (select) {
       var wanted = select.dataset.key && kept.get(select.dataset.key);
       if (wanted === null || wanted === undefined) {
@@ -274,185 +251,10 @@
     });
   }
 
-  /* ---- tables ---- */
-
-  function cellValue(row, column) {
-    var cell = row.cells[column];
-    var value = cell.dataset.value;
-    return value === undefined ? cell.textContent.trim() : value === "" ? NaN : Number(value);
-  }
-
-  function compare(a, b) {
-    if (typeof a === "number" && typeof b === "number") {
-      /* Missing numbers sink to the bottom whichever way the column is sorted. */
-      return isNaN(a) ? (isNaN(b) ? 0 : 2) : isNaN(b) ? -2 : a < b ? -1 : a > b ? 1 : 0;
-    }
-    return String(a).localeCompare(String(b), "en", { numeric: true });
-  }
-
-  function sortBy(table, column, up) {
-    var heading = table.tHead.rows[0].cells[column];
-    var body = table.tBodies[0];
-    var rows = Array.prototype.slice.call(body.rows);
-    rows.sort(function (a, b) {
-      var order = compare(cellValue(a, column), cellValue(b, column));
-      return Math.abs(order) === 2 || up ? order : -order;
-    });
-    Array.prototype.forEach.call(table.tHead.rows[0].cells, function (cell) {
-      cell.removeAttribute("aria-sort");
-    });
-    heading.setAttribute("aria-sort", up ? "ascending" : "descending");
-    rows.forEach(function (row) {
-      body.appendChild(row);
-    });
-  }
-
-  Array.prototype.forEach.call(document.querySelectorAll("table.sortable"), function (table) {
-    var headings = table.tHead.rows[0].cells;
-    Array.prototype.forEach.call(headings, function (heading, column) {
-      var button = document.createElement("button");
-      button.type = "button";
-      button.className = "sort";
-      while (heading.firstChild) {
-        button.appendChild(heading.firstChild);
-      }
-      button.addEventListener("click", function () {
-        var up = heading.getAttribute("aria-sort") !== "ascending";
-        sortBy(table, column, up);
-        if (table.id) {
-          remember("sort-" + table.id, column + (up ? "" : "-"));
-        }
-      });
-      heading.appendChild(button);
-    });
-    var wanted = /^(\d+)(-?)$/.exec((table.id && state().get("sort-" + table.id)) || "");
-    if (wanted && headings[Number(wanted[1])]) {
-      sortBy(table, Number(wanted[1]), wanted[2] === "");
-    }
-  });
-
-  function filterRows(input) {
-    var table = document.getElementById(input.dataset.filter);
-    var said = document.getElementById(input.dataset.filter + "-count");
-    var words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-    var shown = 0;
-    Array.prototype.forEach.call(table.tBodies[0].rows, function (row) {
-      var text = row.textContent.toLowerCase();
-      row.hidden = !words.every(function (word) {
-        return text.indexOf(word) >= 0;
-      });
-      shown += row.hidden ? 0 : 1;
-    });
-    said.textContent = shown + " of " + table.tBodies[0].rows.length + " rows";
-  }
-
-  Array.prototype.forEach.call(document.querySelectorAll("input[data-filter]"), function (input) {
-    var key = "filter-" + input.dataset.filter;
-    input.closest(".filter").hidden = false;
-    input.addEventListener("input", function () {
-      filterRows(input);
-      remember(key, input.value);
-    });
-    if (state().get(key)) {
-      input.value = state().get(key);
-      filterRows(input);
-    }
-  });
-
-  /* ---- downloads ---- */
-
-  function oneLine(text) {
-    return text.trim().replace(/\s+/g, " ");
-  }
-
-  function csvText(text) {
-    var line = oneLine(text);
-    /* A spreadsheet would run a text that begins like a formula. A number may begin so. */
-    if (/^[=+\-@]/.test(line) && !/^[+-]?[0-9.]+( %)?$/.test(line)) {
-      line = "'" + line;
-    }
-    return /[",]/.test(line) ? '"' + line.replace(/"/g, '""') + '"' : line;
-  }
-
-  function csvCell(cell) {
-    var number = cell.dataset.value;
-    return number !== undefined ? number : csvText(cell.textContent);
-  }
-
-  /** Saves a file under its name, which says of what type it is. */
-  function save(name, parts) {
-    var link = document.createElement("a");
-    var type = /\.csv$/.test(name) ? "text/csv" : "application/vnd.apache.parquet";
-    link.href = window.URL.createObjectURL(new Blob(parts, { type: type }));
-    link.download = name;
-    link.click();
-    window.setTimeout(function () {
-      window.URL.revokeObjectURL(link.href);
-    }, 10000);
-  }
-
-  function saveCsv(name, lines) {
-    save(name + ".csv", ["\ufeff", lines.join("\r\n") + "\r\n"]);
-  }
-
-  /** The shown part of a table as columns: of numbers where each cell has one to sort by. */
-  function tableColumns(table) {
-    var rows = Array.prototype.slice.call(table.rows);
-    var head = rows.shift();
-    return Array.prototype.map.call(head ? head.cells : [], function (heading, column) {
-      function hasNumber(row) {
-        return row.cells[column].dataset.value !== undefined;
-      }
-      var numeric = rows.length > 0 && rows.every(hasNumber);
-      var shown = rows.filter(function (row) {
-        return !row.hidden;
-      });
-      return {
-        name: oneLine(heading.textContent),
-        kind: numeric ? "number" : "text",
-        values: shown.map(function (row) {
-          var value = cellValue(row, column);
-          return !numeric ? oneLine(row.cells[column].textContent) : isNaN(value) ? null : value;
-        }),
-      };
-    });
-  }
-
-  /** Puts a button for Parquet beside one for CSV; clicked, it saves the columns that are found. */
-  function offerParquet(button, name, find) {
-    var other = document.createElement("button");
-    other.type = "button";
-    other.className = button.className;
-    other.textContent = "Download Parquet";
-    other.addEventListener("click", function () {
-      save(name + ".parquet", [window.KERNL_PARQUET(find())]);
-    });
-    button.insertAdjacentElement("afterend", other);
-  }
-
-  Array.prototype.forEach.call(document.querySelectorAll("button[data-csv]"), function (button) {
-    var page = window.location.pathname.split("/").pop().replace(/\.html$/, "") || "index";
-    var table = document.getElementById(button.dataset.csv);
-    var name = "kernl-" + page + "-" + table.id;
-    button.hidden = false;
-    button.addEventListener("click", function () {
-      var rows = Array.prototype.filter.call(table.rows, function (row) {
-        return !row.hidden;
-      });
-      var lines = rows.map(function (row) {
-        return Array.prototype.map.call(row.cells, csvCell).join(",");
-      });
-      saveCsv(name, lines);
-    });
-    offerParquet(button, name, function () {
-      return tableColumns(table);
-    });
-  });
-
   /* What the scripts of single pages use as well. */
   window.KERNL_PAGE = {
-    state: state,
-    remember: remember,
+    state: address.state,
+    remember: address.remember,
     themeName: themeName,
     onTheme: function (redrawn) {
       alsoRedrawn.push(redrawn);
@@ -478,15 +280,7 @@
         draw(plot);
       }
     },
-    /** Saves rows of text as name.csv. */
-    download: function (name, rows) {
-      saveCsv(
-        name,
-        rows.map(function (row) {
-          return row.map(csvText).join(",");
-        })
-      );
-    },
-    offerParquet: offerParquet,
+    download: downloads.saveRows,
+    offerParquet: downloads.offerParquet,
   };
 })();

@@ -6,6 +6,8 @@
   var columns = window.KERNL_COLUMNS;
   var page = window.KERNL_PAGE;
   var series = window.KERNL_SERIES;
+  var shown = window.KERNL_HOW;
+  var times = window.KERNL_TIMES;
 
   function fill(table, rows) {
     var head = document.createElement("tr");
@@ -30,14 +32,6 @@
     });
   }
 
-  /** Takes a figure away, and says why. */
-  function empty(plot, words) {
-    if (window.Plotly) {
-      window.Plotly.purge(plot);
-    }
-    plot.textContent = words;
-  }
-
   function follow(select) {
     var plot = document.getElementById(select.dataset.plot);
     var table = document.getElementById(select.dataset.plot + "-table");
@@ -46,17 +40,19 @@
     var inView = false;
     var asked = 0;
     var now = null;
+    var how = shown.offer(plot, chosen);
 
     function draw(all) {
-      if (!series.draw(plot, series.trend(now, all))) {
-        empty(plot, "Nothing was timed in this case yet.");
-      }
-      fill(table, series.rows(now, all));
+      var chosenHow = how.now(all);
+      var figure = series.trend(now, all, chosenHow);
+      how.follow(figure, all);
+      series.draw(plot, figure);
+      fill(table, times.rows(now, all, chosenHow));
       plot.dataset.drawn = page.themeName();
     }
 
     function failed(words) {
-      empty(plot, words + ". Build the site again.");
+      series.empty(plot, words + ". Build the site again.");
     }
 
     function load() {
@@ -83,6 +79,8 @@
               now = {
                 series: found, at: place - part * listed.size, suite: select.dataset.suite,
                 moves: listed.moves[place], changes: of.changes[select.dataset.suite],
+                machine: of.name,
+                title: document.querySelector("h1").textContent + " " + select.value + " on " + of.name,
               };
               page.whenDrawable(function () {
                 if (turn === asked) {
@@ -100,6 +98,7 @@
     function chosen() {
       var place = new URLSearchParams(link.hash.slice(1));
       place.set("case", select.value);
+      shown.keep(place);
       link.hash = place.toString();
       if (inView) {
         load();
@@ -122,11 +121,7 @@
       page.remember("case", select.value);
     });
     window.addEventListener("hashchange", readHash);
-    page.onTheme(function () {
-      if (now) {
-        load();
-      }
-    });
+    page.onTheme(chosen);
     readHash();
     new IntersectionObserver(
       function (entries) {

@@ -23,6 +23,7 @@ from dashboards.data.frames import records, rows_of
 from dashboards.data.history import Commit
 from dashboards.data.source import Source
 from dashboards.suites import SUITES, Suite
+from dashboards.tabular.commit_links import NO_LINKS, CommitLinks, commit_cell
 from dashboards.tabular.tables import Cell, Table, case_href, duration_cell, word
 
 MOST = 10
@@ -119,7 +120,11 @@ def step(ratio: float) -> str:
 
 
 def changes(
-    source: Source, machine: str, hrefs: Mapping[str, str], suite: Suite
+    source: Source,
+    machine: str,
+    hrefs: Mapping[str, str],
+    suite: Suite,
+    links: CommitLinks = NO_LINKS,
 ) -> tuple[Change, ...]:
     """Since the last commit, and since the last release or the first measurement of each case.
 
@@ -155,7 +160,7 @@ def changes(
             over_eager=summary.geometric_mean(both["over_eager"]),
             counted=_count(both["ratio"]),
             counted_over_eager=_count(both["over_eager"]),
-            table=_table(both, source, hrefs, suite),
+            table=_table(both, source, hrefs, suite, links),
         )
         return found, both
 
@@ -257,7 +262,13 @@ def _count(ratios: pd.Series) -> Count:
     return Count(outcomes.count("loss"), outcomes.count("win"))
 
 
-def _table(both: pd.DataFrame, source: Source, hrefs: Mapping[str, str], suite: Suite) -> Table:
+def _table(
+    both: pd.DataFrame,
+    source: Source,
+    hrefs: Mapping[str, str],
+    suite: Suite,
+    links: CommitLinks,
+) -> Table:
     """The cases that became slower by most, then those that became faster by most."""
     known = {commit.id: commit for commit in source.commits}
     outcomes = both["ratio"].map(lambda ratio: summary.outcome(1 / ratio))
@@ -273,7 +284,7 @@ def _table(both: pd.DataFrame, source: Source, hrefs: Mapping[str, str], suite: 
                 _step_cell(row["over_eager"]),
                 duration_cell(row["kernl_before"], unit=suite.unit),
                 duration_cell(row["kernl"], unit=suite.unit),
-                word(before.short, note=text.short(before.subject, 40)),
+                commit_cell(before, links),
             )
         )
     headings = (suite.subject.capitalize(), "Case", "kernl's time", "over eager's")
@@ -286,7 +297,7 @@ def _step_cell(ratio: float) -> Cell:
     return Cell(step(ratio), text.number(ratio, 6), tone)
 
 
-def freshness(source: Source) -> Fresh:
+def freshness(source: Source, links: CommitLinks = NO_LINKS) -> Fresh:
     """How old each machine's numbers are, by the newest commit of the site, not by the clock."""
     known = [day for commit in source.commits if (day := _day(commit)) is not None]
     measured = [(machine, suite) for suite in _SUITES for machine in source.machine_names(suite)]
@@ -300,7 +311,7 @@ def freshness(source: Source) -> Fresh:
             (
                 word(machine, 60),
                 word(_SUITES[suite]),
-                word(newest.short, note=text.short(newest.subject, 40)),
+                commit_cell(newest, links),
                 word(newest.authored or newest.committed),
                 _count_cell(newer),
                 _count_cell(days),

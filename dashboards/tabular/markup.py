@@ -37,7 +37,8 @@ def _cells(row: Sequence[Cell]) -> Iterable[str]:
         shown = _safe(cell.text)
         if cell.href:
             broken = _safe(text.short(cell.text)).replace("_", "_<wbr>")
-            shown = f'<a href="{_safe(cell.href)}">{broken}</a>'
+            elsewhere = ' rel="noopener"' if cell.href.startswith(("http://", "https://")) else ""
+            shown = f'<a href="{_safe(cell.href)}"{elsewhere}>{broken}</a>'
         yield (
             f"<{begin}"
             + (f' class="{_safe(kind)}"' if kind else "")

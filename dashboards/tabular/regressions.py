@@ -24,6 +24,7 @@ from dashboards.data.history import Commit
 from dashboards.data.source import Source
 from dashboards.plots.figures import Marks
 from dashboards.suites import SUITES
+from dashboards.tabular.commit_links import NO_LINKS, CommitLinks, between_cell, commit_cell
 from dashboards.tabular.tables import Cell, Table, case_href, duration_cell, word
 
 STATES = {
@@ -114,9 +115,7 @@ def series(cube: Cube, runs: pd.DataFrame) -> Iterator[gate.Series]:
     kernl, eager = cube.times(GATED), cube.times(CONTROL)
     if np.isnan(kernl).all() or np.isnan(eager).all():
         return
-    same = [cube.of(GATED, name) == cube.of(CONTROL, name) for name in ("run", "version")]
-    good = ~np.isnan(kernl) & ~np.isnan(eager) & same[0] & same[1]
-    alike = alike_of(cube, runs)
+    good, alike = _judged(cube), alike_of(cube, runs)
     with np.errstate(invalid="ignore", divide="ignore"):
         times = np.log(kernl)
         ratios = times - np.log(eager)
@@ -138,9 +137,17 @@ def series(cube: Cube, runs: pd.DataFrame) -> Iterator[gate.Series]:
             yield gate.Series(key, of_series, ratios[case, own], times[case, own])
 
 
-def views(source: Source, moves: Moves, hrefs: Mapping[str, str]) -> list[MovesView]:
+def _judged(cube: Cube) -> NDArray[np.bool_]:
+    """Commit × case: where there are times of kernl and eager from one run."""
+    same = [cube.of(GATED, name) == cube.of(CONTROL, name) for name in ("run", "version")]
+    known = [~np.isnan(cube.times(name)) for name in (GATED, CONTROL)]
+    return np.asarray(known[0] & known[1] & same[0] & same[1])
+
+
+def views(
+    source: Source, moves: Moves, hrefs: Mapping[str, str], links: CommitLinks = NO_LINKS
+) -> list[MovesView]:
     """A view of each machine on which something moved."""
-    known = {commit.id: commit for commit in source.commits}
     found = []
     for machine in sorted({one.key.machine for one in moves.findings}):
         mine = moves.of(machine)
@@ -151,38 +158,64 @@ def views(source: Source, moves: Moves, hrefs: Mapping[str, str]) -> list[MovesV
                 open=outcomes.count("regressed"),
                 accepted=outcomes.count("acknowledged"),
                 faster=outcomes.count("improved"),
-                moves=_moves(mine, known, hrefs),
-                commits=_by_commit(mine, source.commits),
+                moves=_moves(mine, source, hrefs, links),
+                commits=_by_commit(mine, source.commits, links),
             )
         )
     return found
 
 
 def _moves(
-    findings: Sequence[Finding], known: Mapping[str, Commit], hrefs: Mapping[str, str]
+    findings: Sequence[Finding], source: Source, hrefs: Mapping[str, str], links: CommitLinks
 ) -> Table:
+    known = {commit.id: commit for commit in source.commits}
     rows = []
-    for one in findings:
+    befores = last_before(source, findings) if links.compares else [""] * len(findings)
+    for one, before in zip(findings, befores, strict=True):
         state, tone = STATES[one.outcome]
         unit = SUITES[one.key.suite].unit
-        rows.append(
-            (
-                word(state, tone=tone),
-                Cell(percent(one.ratio), text.number(one.ratio, 6), tone),
-                word(one.key.op, 60, href=hrefs[one.key.op]),
-                _commit_cell(one.commits[0], known),
-                word(one.key.case, 80, href=case_href(hrefs, one.key.op, one.key.case)),
-                duration_cell(one.base, unit=unit),
-                duration_cell(one.head, unit=unit),
-                word(unit),
-                word(one.reason, 400),
-            )
-        )
+        cells = [
+            word(state, tone=tone),
+            Cell(percent(one.ratio), text.number(one.ratio, 6), tone),
+            word(one.key.op, 60, href=hrefs[one.key.op]),
+            commit_cell(known.get(one.commits[0], Commit(one.commits[0], "")), links),
+            word(one.key.case, 80, href=case_href(hrefs, one.key.op, one.key.case)),
+            duration_cell(one.base, unit=unit),
+            duration_cell(one.head, unit=unit),
+            word(unit),
+            word(one.reason, 400),
+        ]
+        if links.compares:
+            cells.append(between_cell(before, one.commits[0], links) if before else word(""))
+        rows.append(tuple(cells))
     headings = ("State", "Change", "Measured", "By, or up to, commit", "Case")
-    return Table((*headings, "Before", "After", "Unit", "What was seen"), tuple(rows))
+    ends = ("Before", "After", "Unit", "What was seen")
+    return Table((*headings, *ends, *(["Commits between"] if links.compares else [])), tuple(rows))
 
 
-def _by_commit(findings: Iterable[Finding], commits: Sequence[Commit]) -> Table:
+def last_before(source: Source, findings: Sequence[Finding]) -> list[str]:
+    """The commit that measured each case last before it moved; empty where none did.
+
+    What was measured with other libraries, or of another version of the case, does not count.
+    """
+    known = {
+        place: (_judged(source.cubes[place]), alike_of(source.cubes[place], source.runs))
+        for place in {(one.key.suite, one.key.machine) for one in findings}
+    }
+    found = []
+    for one in findings:
+        place = one.key.suite, one.key.machine
+        commits, (judged, alike) = source.cubes[place].commits, known[place]
+        case = source.points[one.key.suite].at[one.key.op, one.key.case]
+        movers = set(one.commits)
+        at = np.flatnonzero(judged[:, case])
+        first = next((number for number in at.tolist() if commits[number] in movers), 0)
+        before = at[(at < first) & (alike[at, case] == alike[first, case])]
+        found.append(commits[before[-1]] if before.size else "")
+    return found
+
+
+def _by_commit(findings: Iterable[Finding], commits: Sequence[Commit], links: CommitLinks) -> Table:
     """The commits that moved something, the newest first."""
     by_commit: dict[str, list[Finding]] = defaultdict(list)
     for one in findings:
@@ -198,7 +231,7 @@ def _by_commit(findings: Iterable[Finding], commits: Sequence[Commit]) -> Table:
         best = min((one.ratio for one in faster), default=math.nan)
         rows.append(
             (
-                word(commit.label, 120),
+                word(commit.label, 120, href=links.of(commit.id)),
                 Cell(str(len(slower)), float(len(slower)), "worse" if slower else ""),
                 Cell(percent(worst), text.number(worst, 6)),
                 Cell(str(len(faster)), float(len(faster)), "better" if faster else ""),
@@ -254,9 +287,3 @@ def _moment(commit: Commit | None) -> str:
     """A commit's day as the feed's format asks for; the first day of Unix where it is unknown."""
     day = commit.committed if commit is not None and commit.committed else "1970-01-01"
     return f"{day}T00:00:00Z"
-
-
-def _commit_cell(commit: str, known: Mapping[str, Commit]) -> Cell:
-    """A commit's hash, and the beginning of its subject where git knows it."""
-    found = known.get(commit)
-    return word(commit[:8], note=text.short(found.subject, 40) if found is not None else "")

@@ -29,6 +29,11 @@ WRITE = """columns => {
 }"""
 PAUSE_MS = 120
 """Chromium drops the eleventh file that a page saves within a second."""
+ENDS = ("99 % interval, low", "99 % interval, high")
+MEANS = (
+    "kernl's mean on base", "kernl's mean on head", "kernl's change, ratio",
+    "eager's mean on base", "eager's mean on head", "eager's drift, divided out, ratio",
+)  # fmt: skip
 WRITER = Path(build.__file__).parent / "static" / "parquet.js"
 TEXTS = [
     *("", " ", "µs", "日本語", "👩\u200d🚀 𝒳", "e\u0301", "a\u2028b", "tab\tand\nline"),
@@ -202,8 +207,16 @@ def test_compare_saves_numbers_in_full(
         ends = row["99 % interval, low"], row["99 % interval, high"]
         told = " to ".join(change_of(end) for end in ends) if None not in ends else ""
         assert told == line["99 % interval"].removeprefix("'")  # that it is no formula
+        own, drift = row["kernl's change, ratio"], row["eager's drift, divided out, ratio"]
+        assert (drift is None) == (line["eager's drift, divided out"] == "")
+        if drift is not None:
+            assert own / drift == pytest.approx(row["head over base"], rel=1e-12)
+            moved = row["kernl's mean on head"] / row["kernl's mean on base"]
+            assert own == pytest.approx(moved, rel=1e-12)
+            assert line["kernl's change"].removeprefix("'") == change_of(own)
+            assert line["eager's drift, divided out"].removeprefix("'") == change_of(drift)
     floats = [name for name, kind in frame.schema.items() if kind == polars.Float64]
-    assert floats == ["base", "head", "head over base", "99 % interval, low", "99 % interval, high"]
+    assert floats == ["base", "head", "head over base", *ENDS, *MEANS]
     assert frame["head over base"].null_count() < len(frame)
     assert here.said == []
     here.close()
@@ -216,7 +229,7 @@ def test_compare_saves_all_that_the_filter_leaves(browser: Any, site: Path) -> N
     assert set(frame["operator or model"]) == {"linear"}
     page.locator("#words").fill("nothing of that name")
     frame, lines = compared(page)
-    assert (len(frame), len(lines), len(frame.columns)) == (0, 0, 11)
+    assert (len(frame), len(lines), len(frame.columns)) == (0, 0, 17)
 
 
 @pytest.mark.parametrize(

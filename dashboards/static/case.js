@@ -13,7 +13,7 @@
   var SUITES = { kernels: "operators", models: "models" };
   var all = null;
   var points = null;
-  var now = null; /* what is drawn, as times.js takes it */
+  var now = null; /* what is drawn, as trend-times.js takes it */
   var other = null; /* the same case on another machine, or null */
   var asked = 0;
   var how = window.KERNL_HOW.offer(document.getElementById("trend"), draw);

@@ -1,4 +1,4 @@
-/* Times of one case over commits, and its samples, as figures that Plotly takes; times.js says what
+/* Times of one case over commits, and its samples, as figures that Plotly takes; trend-times.js says what
    `now`, `all` and `how` are. */
 (function () {
   "use strict";

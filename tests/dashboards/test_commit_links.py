@@ -23,6 +23,8 @@ def site(found: Source, address: str = "") -> dict[str, str]:
     made = pages.Site.of(found, links=links)
     made.add_overview()
     made.add_regressions()
+    for op in found.ops():
+        made.add_operator(op)
     return {name: content.decode() for name, content in made.files.items()}
 
 
@@ -109,7 +111,7 @@ def test_hashes_on_the_pages_are_links() -> None:
     """No short hash of a measured commit stands beside a link, but in words and in commands."""
     found = source(*measured(STEP))
     made = site(found, BASE)
-    for name in ("regressions.html", "index.html"):
+    for name in ("regressions.html", "index.html", "losses.html", "op-softmax.html"):
         page = made[name]
         linked = re.findall(rf'<a href="{BASE}([0-9a-f]{{40}})" rel="noopener">(.*?)</a>', page)
         assert linked, name

@@ -1,7 +1,7 @@
 /* What is known of one case's times over commits, as numbers and in words. `now` is what is shown:
    {series, at, suite, moves, changes, machine, title}, of which `series` is a file of data/of,
    `moves` where the case moved, and `changes` where the machine's libraries did; `all` is
-   data/commits.js; `how` is what how.js offers: {as, x, from, width, also}. */
+   data/commits.js; `how` is what trend-choices.js offers: {as, x, from, width, also}. */
 (function () {
   "use strict";
 

@@ -35,7 +35,7 @@
       return others.filter(function (one) { return one.folder === select.value; })[0] || null;
     }
 
-    /** Calls done(what times.js takes, or null), and says why there is nothing. */
+    /** Calls done(what trend-times.js takes, or null), and says why there is nothing. */
     function find(all, which, done) {
       var other = chosen(all, which);
       var turn = (asked += 1);

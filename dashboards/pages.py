@@ -26,11 +26,11 @@ from dashboards.plots.preview import Preview
 from dashboards.suites import MODELS, SUITES
 from dashboards.tabular import (
     bars,
+    by_commit,
     changed,
     compiled_steps,
     machines,
     markup,
-    paired,
     regressions,
 )
 from dashboards.tabular.commit_links import NO_LINKS, CommitLinks
@@ -162,9 +162,9 @@ class Site:
         return regressions.find(self.source)
 
     @cached_property
-    def paired(self) -> list[paired.PairedView]:
+    def paired(self) -> list[by_commit.PairedView]:
         """What each of the newest commits did to each operator and model."""
-        return paired.views(self.source, {**self.hrefs, **self.model_hrefs})
+        return by_commit.views(self.source, {**self.hrefs, **self.model_hrefs})
 
     def parts(self) -> list[Part]:
         """All but `columns`, in parts that may be made in any order; the longest come first."""

@@ -9,9 +9,9 @@ import pytest
 
 from dashboards import pages
 from dashboards.data.source import Source
-from dashboards.tabular import paired
+from dashboards.tabular import by_commit
+from dashboards.tabular.by_commit import PairedView
 from dashboards.tabular.changed import Times
-from dashboards.tabular.paired import PairedView
 from tests.dashboards import hostile, synthetic
 from tests.dashboards.synthetic import commit_hash
 from tests.dashboards.test_changed import MACHINE, at, source
@@ -20,7 +20,7 @@ HREFS = {name: f"{name}.html" for name in ("softmax", "linear", "bert")}
 
 
 def table(found: Source, suite: str = "kernels") -> PairedView:
-    (one,) = (one for one in paired.views(found, HREFS) if one.suite.name == suite)
+    (one,) = (one for one in by_commit.views(found, HREFS) if one.suite.name == suite)
     return one
 
 
@@ -92,7 +92,7 @@ def test_pairs_are_those_of_a_plain_loop() -> None:
     taken = Times(
         cases, [commit_hash(n) for n in range(9)], kernl, eager, alike, np.zeros(30, bool)
     )
-    found = paired.pairs(taken, [0, 10, 20], most=5)
+    found = by_commit.pairs(taken, [0, 10, 20], most=5)
     assert list(found.heads) == [4, 5, 6, 7, 8]
     for row, head in enumerate(found.heads):
         for op in range(3):
@@ -129,7 +129,7 @@ def test_pairs_are_those_of_a_plain_loop() -> None:
     ],
 )
 def test_the_colour_is_that_of_what_is_said(ratio: float, said: str, colour: str) -> None:
-    assert (paired.said(ratio), paired.colour(ratio)) == (said, colour)
+    assert (by_commit.said(ratio), by_commit.colour(ratio)) == (said, colour)
 
 
 def test_the_page_says_it_in_words_and_leads_to_compare() -> None:
@@ -174,6 +174,6 @@ def test_hostile_names_stay_text(attack: str) -> None:
 
 
 def test_a_site_without_times_has_no_table() -> None:
-    assert paired.views(Source.of(synthetic.empty()), {}) == []
+    assert by_commit.views(Source.of(synthetic.empty()), {}) == []
     compiled = Source.of(synthetic.store(ops=("softmax",), count=2, commits=2, gpu=False))
     assert "heat-map" not in pages.files(compiled)["regressions.html"].decode()

@@ -167,8 +167,9 @@ def test_processes_that_write_and_pack_in_turn_lose_nothing(tmp_path: Path) -> N
         "import sys\n"
         "from pathlib import Path\n"
         "from benchmarks.measure.journal import Journal, JournalError\n"
-        "path, who, kept = Path(sys.argv[1]), sys.argv[2], []\n"
-        "for number in range(60):\n"
+        "path, who, kept, number = Path(sys.argv[1]), sys.argv[2], [], 0\n"
+        "while len(kept) < 20:\n"  # whoever finds the journal held tries again
+        "    number += 1\n"
         "    journal = Journal(path)\n"
         "    try:\n"
         "        run = journal.start_run('c' * 40, 'm', {})\n"
@@ -191,7 +192,7 @@ def test_processes_that_write_and_pack_in_turn_lose_nothing(tmp_path: Path) -> N
         for who in "ab"
     ]
     kept = {case for writer in writers for case in writer.communicate(timeout=120)[0].split()}
-    assert len(kept) >= 30
+    assert len(kept) == 40
     assert {point["case"] for point in Journal(path).points()} == kept
 
 

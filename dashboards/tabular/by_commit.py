@@ -1,7 +1,8 @@
 """What each of the newest commits did to each operator, as a table whose cells are coloured.
 
 A cell is the geometric mean of the ratios of a case's time at a commit to its time at an earlier
-one, both over eager's time in the same run. The earlier commit is the latest that measured a case
+one, of an operator both over eager's time in the same run. A model's eager time is the host's as
+much as the device's, and not divided out. The earlier commit is the latest that measured a case
 of the operator alike (the same version and libraries), and the mean is over the cases that both
 commits measured alike, so no other set of cases moves it.
 """
@@ -17,7 +18,7 @@ from dashboards import text
 from dashboards.data.history import Commit
 from dashboards.data.source import Source
 from dashboards.data.summary import OURS
-from dashboards.suites import SUITES, Suite
+from dashboards.suites import MODELS, SUITES, Suite
 from dashboards.tabular.changed import Times
 
 MOST = 12
@@ -51,11 +52,13 @@ class Pairs:
 class Change:
     """A cell: what a commit did to an operator or model, by so many cases.
 
-    `colour` is a class of the style sheet, `href` where Compare shows both commits.
+    `shown` is the change that it has the colour of, `beside` the other one in words: over eager's
+    time, or of kernl's own. `colour` is a class of the style sheet, `href` where Compare shows both
+    commits.
     """
 
-    over_eager: str
-    time: str
+    shown: str
+    beside: str
     colour: str
     cases: int
     base: Commit
@@ -170,9 +173,12 @@ def _view(
         if not cases:
             return None
         base, head = commits[found.bases[row, column]], commits[found.heads[row]]
-        ratio, time = (math.exp(of[row, column]) for of in (found.over_eager, found.time))
+        over, own = (math.exp(of[row, column]) for of in (found.over_eager, found.time))
+        ratio, beside = over, f"kernl's own time {said(own)}"
+        if suite is MODELS:
+            ratio, beside = own, f"over eager's time {said(over)}"
         href = compare_href(machine, suite, base, head, name)
-        return Change(said(ratio), said(time), colour(ratio), cases, base, href)
+        return Change(said(ratio), beside, colour(ratio), cases, base, href)
 
     lines, others = [], []
     for column, name in enumerate(slices):

@@ -27,7 +27,7 @@ def table(found: Source, suite: str = "kernels") -> PairedView:
 def told(view: PairedView, name: str = "softmax") -> list[tuple[str, int, str] | None]:
     """The cells of an operator: what changed, over how many cases, since which commit."""
     (cells,) = (cells for of, _, cells in view.lines if of == name)
-    return [(one.over_eager, one.cases, one.base.id) if one else None for one in cells]
+    return [(one.shown, one.cases, one.base.id) if one else None for one in cells]
 
 
 def test_the_mean_is_over_the_cases_that_both_commits_measured() -> None:
@@ -44,9 +44,19 @@ def test_eager_takes_the_drift_of_the_machine_out() -> None:
     assert told(table(both)) == [None, ("0.0 %", 1, commit_hash(0))]
     (_, cell) = table(both).lines[0][2]
     assert cell is not None
-    assert cell.time == "+50.0 %"
+    assert cell.beside == "kernl's own time +50.0 %"
     without = source(at(0, 2e-6), at(1, 3e-6)[:1])  # no time of eager's at the newest
     assert table(without).others == ("softmax",)
+
+
+def test_of_a_model_kernl_s_own_time_counts() -> None:
+    """Its eager time is the host's as much as the device's."""
+    rows = [*at(0, 2e-3, eager=4e-3, op="bert"), *at(1, 2.2e-3, eager=2e-3, op="bert")]
+    view = table(source([{**row, "suite": "models"} for row in rows]), "models")
+    (_, cell) = view.lines[0][2]
+    assert cell is not None
+    assert (cell.shown, cell.colour) == ("+10.0 %", "slower-3")
+    assert cell.beside == "over eager's time +120.0 %"
 
 
 def test_the_base_is_the_latest_commit_that_measured_the_operator() -> None:

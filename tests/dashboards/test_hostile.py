@@ -104,7 +104,7 @@ def test_long_names_are_cut(files: dict[str, bytes]) -> None:
 def test_commit_subjects_are_escaped_and_cut() -> None:
     commit = Commit("a" * 40, "2026-01-01", "<img src=x onerror=alert(1)> " + "y" * 5000)
     environment = pages.Site(Source.of(hostile.store()), {}, {}).environment
-    macro = "{% import 'macros.html' as m %}{{ m.commit(c) }}"
+    macro = "{% import 'commits.html' as m %}{{ m.commit(c) }}"
     shown = environment.from_string(macro).render(c=commit)
     assert "&lt;img src=x onerror=alert(1)&gt;" in shown
     assert len(shown) < 500

@@ -44,6 +44,8 @@ _KINDS = {
     "run": ("<i4", 0),
 }
 """Array → its type, and what stands where a commit says nothing: of words the first."""
+_BYTES = sum(np.dtype(kind).itemsize for kind, _ in _KINDS.values())
+"""Of a point, in all arrays."""
 _CODED = ("version", "run")
 """Arrays of places of words; those of a block count among its own words."""
 _Words = dict[str, list[str]]
@@ -98,8 +100,8 @@ def _make(names: Points, each: Sequence[Sequence[Kept]], paths: Sequence[Path | 
         for kept, path in zip(each, paths, strict=True)
         if path is not None and not path.exists()
     ]
-    rows = sum(len(kept) for _, kept, _ in asked)
-    if rows * sum(array.nbytes for array in _empty(names, 1).values()) >= _LARGE:
+    points = sum(len(kept) for _, kept, _ in asked) * int(np.prod(names.shape))
+    if points * _BYTES >= _LARGE:
         for _ in in_processes(_keep, asked):
             pass
 

@@ -169,7 +169,10 @@ def _cached(found: reading.Walk, cache: Cache, progress: Progress) -> Iterator[_
         about = None if name is None else _about(cache.use(f"{name}.json"))
         if about is None:
             raise OSError(f"{cache.folder / str(name)}.json was written and cannot be read")
-        yield _found(about, cache)
+        for one in about[0]:
+            if isinstance(one.place, Path):
+                cache.use(one.place.name)
+        yield about
 
 
 def in_processes(
@@ -236,10 +239,7 @@ def _write(read: reading.Read, about: Path) -> None:
     caching.replace(about, lambda draft: draft.write_text(json.dumps(content)))
 
 
-_About = tuple[list[tuple[Kept, str]], list[tuple[str, Run]], list[Problem]]
-
-
-def _about(path: Path) -> _About | None:
+def _about(path: Path) -> _Found | None:
     """What a file in a cache tells of what was read; None where not all of it is there."""
     try:
         content = json.loads(path.read_text())
@@ -248,20 +248,11 @@ def _about(path: Path) -> _About | None:
             place = path.with_name(file)
             if place.stat().st_size != size:
                 return None
-            one = Kept(machine, commit, date, tuple(suites), tuple(runs), layout, place)
-            kept.append((one, file))
+            kept.append(Kept(machine, commit, date, tuple(suites), tuple(runs), layout, place))
         found = [(journal, _run(told)) for journal, told in content["runs"]]
         return kept, found, [Problem(*one) for one in content["problems"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _found(about: _About, cache: Cache) -> _Found:
-    """The same, of which the cache is told that it is used."""
-    kept, runs, problems = about
-    for _, file in kept:
-        cache.use(file)
-    return [one for one, _ in kept], runs, problems
 
 
 def _told(run: Run) -> list[Any]:

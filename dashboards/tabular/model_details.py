@@ -57,9 +57,9 @@ def rewritten(rows: pd.DataFrame) -> Rewritten | None:
 def _graphs(rows: pd.DataFrame) -> list[Rewrite]:
     """What kernl's graphs became, by case; of kernl without CUDA graphs where kernl has none."""
     found: dict[str, Rewrite] = {}
+    times = model_tables.tried(rows)
     for name in (summary.OURS, *summary.PARTS):
-        mine = model_tables.tried(rows)
-        mine = mine[(mine["variant"] == name) & (mine["details"] != "")]
+        mine = times[times["variant"] == name]
         for case, said in rows_of(mine, "case", "details"):
             rewrite = details_of(said).rewrite
             if rewrite is not None:

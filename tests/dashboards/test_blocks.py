@@ -1,7 +1,9 @@
 """A cube is the same whether its blocks come from the cache or are made."""
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,12 +144,11 @@ def test_a_commit_that_changed_changes_its_block(results: Path, folder: Path) ->
 def test_many_blocks_are_made_by_several_processes(
     results: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[list[tuple[object, ...]]] = []
-    real = gather.in_processes
+    made: list[list[tuple[Any, ...]]] = []
 
-    def in_processes(work: object, asked: list[tuple[object, ...]], **how: bool) -> object:
+    def in_processes(work: Callable[..., Any], asked: list[tuple[Any, ...]]) -> Iterator[Any]:
         made.append(asked)
-        return real(work, asked, **how)  # type: ignore[arg-type]
+        return gather.in_processes(work, asked)
 
     monkeypatch.setattr(blocks, "in_processes", in_processes)
     plain = source(results, Cache(folder.with_name("one"))).cubes[KEY]

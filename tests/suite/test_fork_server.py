@@ -7,10 +7,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import cases
+from benchmarks.measure import paired
 from benchmarks.measure.fork_server import ForkServer
 from benchmarks.measure.measuring import worker_command, worker_environment
 from benchmarks.measure.paired import TwoCommits, asked_for
@@ -213,16 +215,22 @@ def test_servers_live_as_long_as_the_two_commits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All stages of a gate's run fork from the same two."""
+    started: list[ForkServer] = []
+
+    class Noted(ForkServer):
+        def __init__(self, *how: Any) -> None:
+            super().__init__(*how)
+            started.append(self)
+
+    monkeypatch.setattr(paired, "ForkServer", Noted)
     monkeypatch.setenv("KERNL_PROGRESS", str(tmp_path / "progress"))
     written: list[dict[str, object]] = []
     asked = asked_for(r"kernels\.LayerNorm", "rows1_cols1_bias.fp32", None)
     plan = Plan(sessions=2, quads=1, rounds=2, control=0.0)
     with TwoCommits.of("HEAD", "HEAD", "cpu") as bench:
-        bench.measure(asked, plan, written.append)
-        first = bench._launches["kernels"]
-        bench.measure(asked, plan, written.append)
-        assert bench._launches["kernels"] is first
-        server: ForkServer = first[0].__self__  # type: ignore[attr-defined]
-        assert server._process.poll() is None
-    assert server._process.returncode == 0
+        for _ in range(2):
+            bench.measure(asked, plan, written.append)
+        assert len(started) == 2
+        assert [server._process.poll() for server in started] == [None, None]
+    assert [server._process.returncode for server in started] == [0, 0]
     assert [one["status"] for one in written if one["kind"] == "pair"] == ["ok"] * 4

@@ -156,6 +156,22 @@ def control_drift(
     return {suite: (statistics.median(found), len(found)) for suite, found in ratios.items()}
 
 
+def others_moved(base: Iterable[Row], head: Iterable[Row]) -> dict[Key, dict[str, float]]:
+    """How far what nobody changed moved beside kernl: log of head over base by implementation.
+
+    By the key of kernl's own time. kernl's halves are left out, as their code is kernl's too.
+    """
+    olds, news = _by_key(base), _by_key(head)
+    found: dict[Key, dict[str, float]] = {}
+    for key in olds.keys() & news.keys():
+        if key.suite in TIMED and key.variant.split("_", 1)[0] != GATED:
+            old, new = _value(olds[key]), _value(news[key])
+            if 0 < old < math.inf and 0 < new < math.inf:
+                of_case = found.setdefault(key._replace(variant=GATED), {})
+                of_case[key.variant] = math.log(new / old)
+    return found
+
+
 def worst_first(finding: Finding) -> tuple[int, float, Key]:
     """Sort key: outcomes in the order of `OUTCOMES`, then the largest worsening."""
     worse = finding.worse if not math.isnan(finding.worse) else 0.0

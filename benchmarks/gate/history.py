@@ -13,16 +13,14 @@ did. What the newest two commits did is for the gate between two commits: a leve
 import datetime
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
 from itertools import chain, compress
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from benchmarks import cases as frozen_cases
 from benchmarks.compare import MIN_EFFECT
 from benchmarks.gate import acknowledged
 from benchmarks.gate.findings import (
@@ -36,10 +34,10 @@ from benchmarks.gate.findings import (
     worst_first,
 )
 from benchmarks.gate.moves import LEAST, Array, Move, can_move, find_moves, largest_steps
+from benchmarks.gate.reached import Trees, reached_by, trees_of
 from benchmarks.gate.report import Report, percent
 from benchmarks.gate.revisions import ancestry, gated_commits
 from benchmarks.measure.selection import matching
-from benchmarks.touched import Tree, touched, touched_models
 
 ROOT = Path(__file__).resolve().parents[2]
 MIN_COMMITS = 8
@@ -48,8 +46,6 @@ MAX_STEPS = 3
 _AT_ONCE = 2**17
 """Values of the series that are looked at together: more take memory and no less time."""
 _CASE = ["machine", "suite", "op", "case"]
-
-Trees = Callable[[str], Tree]
 
 
 @dataclass(frozen=True)
@@ -142,7 +138,7 @@ def moved(
 
     `repository` is where the commits' files are.
     """
-    trees = lru_cache(maxsize=None)(partial(Tree.of, repository))
+    trees = trees_of(repository)
     every = list(series)
     each = zip(every, _moves([one.ratios for one in every]), strict=True)
     found = chain.from_iterable(_findings(one, moves, newer, trees) for one, moves in each)
@@ -257,26 +253,13 @@ def _meaning(
     whole = move.new - move.old
     if own * math.copysign(1, whole) < abs(whole) / 2:
         return "pass", f"eager's time moved, kernl's own by {percent(math.exp(own))}"
-    if not _possible(key, tree, old, last):
+    if not reached_by(tree, old, last)(key.suite, key.op):
         return "pass", "no file that it depends on changed: the measurement did"
     if whole < 0:
         return "improved", ""
     if now <= move.old + math.log1p(MIN_EFFECT):
         return "pass", "back since"
     return "regressed", ""
-
-
-def _possible(key: Key, tree: Trees, old: str, last: str) -> bool:
-    """Whether commits can have changed what was measured; they can where files do not tell."""
-    frozen = frozen_cases.load()
-    try:
-        before, behind = tree(old), tree(last)
-    except (ValueError, OSError):
-        return True
-    if key.suite == "models":
-        known = {key.op: frozen.operators(key.op)} if key.op in frozen.models else {}
-        return not known or bool(touched_models(before, behind, known, frozen.ops))
-    return not behind.needed_by(key.op) or key.op in touched(before, behind, [key.op])
 
 
 def _where(series: Series, move: Move) -> str:

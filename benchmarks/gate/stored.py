@@ -1,19 +1,35 @@
 """Two commits by their stored results → a report.
 
-See `benchmarks.gate.findings` for what is a regression and `benchmarks.compare` for the statistics.
+See `benchmarks.gate.findings` for what is a regression, `benchmarks.compare` for the statistics,
+and `benchmarks.gate.reached` for what counts of times that come from different processes.
 """
 
 import datetime
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from benchmarks import known_noise
 from benchmarks.gate import acknowledged
-from benchmarks.gate.findings import COMPARED, TIMED, Row, control_drift, find
+from benchmarks.gate.findings import (
+    COMPARED,
+    TIMED,
+    Finding,
+    Key,
+    Row,
+    control_drift,
+    find,
+    others_moved,
+    worst_first,
+)
+from benchmarks.gate.reached import by_what_was_reached, reached_by, trees_of
 from benchmarks.gate.report import Report
 
+ROOT = Path(__file__).resolve().parents[2]
 SUITES = ("codegen", "kernels", "models")
 MAX_CONTROL_DRIFT = 0.02
 MIN_CONTROL_CASES = 10
@@ -46,6 +62,7 @@ def judge(
     machine: str = "",
     entries: Sequence[acknowledged.Acknowledged] = (),
     commits: Iterable[str] = (),
+    repository: Path = ROOT,
 ) -> Report:
     """Compare two commits.
 
@@ -59,6 +76,7 @@ def judge(
         machine: compare on this machine alone; "" for all that both sides share.
         entries: accepted regressions.
         commits: full hashes whose entries count, `head` among them.
+        repository: where the commits' files are.
     """
     suites = SUITES if suite == "all" else (suite,)
     if base == head:
@@ -67,11 +85,23 @@ def judge(
     chosen = select(rows, base, head, suites, machine)
     fingerprints = {str(run["run"]): run for run in _records(runs)}
     findings = find(chosen.base, chosen.head, fingerprints)
-    drifts = control_drift(findings, chosen.base, chosen.head)
+    reached = reached_by(trees_of(repository), base, head)
+    others = others_moved(chosen.base, chosen.head)
+    findings, moved = by_what_was_reached(findings, reached, others, _known_noise())
+    drifts = {
+        suite: (drift, cases)
+        for suite, (drift, cases) in control_drift(
+            [one for one in findings if reached(one.key.suite, one.key.op)],
+            chosen.base,
+            chosen.head,
+        ).items()
+        if cases >= MIN_CONTROL_CASES and abs(drift - 1) > MAX_CONTROL_DRIFT
+    }
+    findings = _without_times_of(drifts.keys(), findings)
     findings, words = acknowledged.acknowledge(findings, entries, commits, today)
     compared = {f.key.suite for f in findings if f.outcome in COMPARED}
     timed = any(f.key.suite in TIMED and f.outcome in COMPARED | {"unstable"} for f in findings)
-    notes = [*chosen.notes, *words, PROCESS_NOISE if timed else NO_LATENCY]
+    notes = [*chosen.notes, *words, *moved, PROCESS_NOISE if timed else NO_LATENCY]
     blockers = list(chosen.blockers)
     if not compared and not blockers:
         blockers.append("nothing was compared: no measurement has a number on both sides")
@@ -79,10 +109,29 @@ def judge(
         f"eager of {suite}, whose code did not change, moved by {100 * (drift - 1):+.1f} % (median "
         f"of {cases} cases): the machine changed, measure both commits again"
         for suite, (drift, cases) in drifts.items()
-        if cases >= MIN_CONTROL_CASES and abs(drift - 1) > MAX_CONTROL_DRIFT
     ]
     machines = tuple(sorted(chosen.machines))
     return Report(base, head, suites, machines, findings, blockers, notes)
+
+
+def _known_noise() -> Callable[[Key], float]:
+    """The variance of an operator's log-ratio in two processes, as recorded; 0 of models."""
+    known = lru_cache(maxsize=None)(known_noise.load)
+    return lambda key: (
+        known(key.machine).of(key.op, key.case).raw if key.suite == "kernels" else 0.0
+    )
+
+
+def _without_times_of(suites: Collection[str], findings: Iterable[Finding]) -> list[Finding]:
+    """Where the machine changed, a slower time is no regression, worst first."""
+    why = "slower, but so was what did not change: the machine changed"
+    judged = [
+        replace(one, outcome="undecided", reason=why)
+        if one.key.suite in suites and one.outcome == "regressed"
+        else one
+        for one in findings
+    ]
+    return sorted(judged, key=worst_first)
 
 
 def select(

@@ -227,11 +227,13 @@ def test_a_suite_on_one_side_only() -> None:
 
 def test_time_is_judged_by_its_samples() -> None:
     assert gate(timing(BASE), timing(HEAD)).exit_code == 0
-    report = gate(timing(BASE), timing(HEAD, 1.05e-5))
+    report = gate(timing(BASE), timing(HEAD, 1.1e-5))
     assert report.exit_code == 1
-    assert report.findings[0].ratio == pytest.approx(1.05)
+    assert report.findings[0].ratio == pytest.approx(1.1)
     assert "separate processes" in text(report.notes)
-    assert outcomes(gate(timing(BASE), timing(HEAD, 0.95e-5))) == ["improved"]
+    assert outcomes(gate(timing(BASE), timing(HEAD, 0.9e-5))) == ["improved"]
+    # Further than its samples vary, but no further than two runs do.
+    assert outcomes(gate(timing(BASE), timing(HEAD, 1.05e-5))) == ["undecided"]
     assert outcomes(gate(timing(BASE), timing(HEAD, 1.01e-5))) == ["pass"]
 
 

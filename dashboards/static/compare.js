@@ -1,6 +1,6 @@
 /* The page Compare: two commits, two machines or two implementations, case by case.
-   One machine's kernl at two commits is judged as the gate judges stored results (outcomes.js and
-   verdicts.js); all else is told as a ratio. The address holds the whole state. This is the form
+   One machine's kernl at two commits is judged by its samples as the gate judges them (outcomes.js
+   and verdicts.js); all else is told as a ratio. The address holds the whole state. This is the form
    above and what it loads; the table is compare-table.js. */
 (function () {
   "use strict";
@@ -112,9 +112,9 @@
     var text = columns.element("p", "", "about");
     if (gated) {
       text.textContent =
-        "Verdicts are the gate's, by what is stored of both commits: each side comes from processes " +
-        "of its own, so what differs from process to process may look like a change. The same in a " +
-        "terminal: ";
+        "Verdicts are by the samples stored of both commits: each side comes from processes of its " +
+        "own, so what differs from process to process may look like a change. The gate also passes " +
+        "what no file between them can have changed, and asks how far other implementations moved: ";
       text.appendChild(
         columns.element(
           "code",

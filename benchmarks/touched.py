@@ -91,6 +91,14 @@ class Tree:
                         return
 
 
+@dataclass(frozen=True)
+class Code:
+    """Digests of what operators and models depend on, by their names."""
+
+    ops: Mapping[str, str]
+    models: Mapping[str, str]
+
+
 def touched(before: Tree, after: Tree, ops: Iterable[str]) -> set[str]:
     """Those of `ops` that the change from one tree to the other can have changed."""
     paths = changed(before, after)
@@ -125,6 +133,33 @@ def touched_models(
     return {name for name, used in models.items() if reached.intersection(used)}
 
 
+def code_of(tree: Tree, models: Mapping[str, Collection[str]], ops: Collection[str]) -> Code:
+    """What each operator and model depends on, as a digest: where two commits have the same one,
+    nothing between them can have changed it. An operator that the commit does not have has none.
+
+    Digests differ where `touched` and `touched_models` see a change; and those of all models where
+    a module comes to be needed by an operator, or no longer is.
+
+    Args:
+        tree: the commit's files.
+        models: by name, the operators that are put into its graph.
+        ops: all operators there are.
+    """
+    needed = {op: tree.needed_by(op) for op in ops}
+    unknown = {
+        path for path in tree.files if not path.endswith(".py") and not path.startswith(_TABLES)
+    }
+    of_ops = {op: _digest(tree, paths | unknown) for op, paths in needed.items() if paths}
+    beside = _digest(tree, tree.files.keys() - set().union(*needed.values()))
+    of_models = {
+        name: hashlib.sha256(
+            "".join([beside, *(of_ops.get(op, "") for op in sorted(used))]).encode()
+        )
+        for name, used in models.items()
+    }
+    return Code(of_ops, {name: found.hexdigest() for name, found in of_models.items()})
+
+
 def changed(before: Tree, after: Tree) -> set[str]:
     """Paths of what differs, by more than comments and docstrings."""
     paths = before.files.keys() | after.files.keys()
@@ -138,6 +173,15 @@ def _differ(path: str, before: Tree, after: Tree) -> bool:
         _says(tree.files[path]) if path in tree.modules else None for tree in (before, after)
     )
     return one is None or other is None or one != other
+
+
+def _digest(tree: Tree, paths: Collection[str]) -> str:
+    found = hashlib.sha256()
+    for path in sorted(paths):
+        text = tree.files[path]
+        says = (_says(text) if path in tree.modules else None) or hashlib.sha256(text).digest()
+        found.update(path.encode("utf-8", "surrogateescape") + b"\0" + says)
+    return found.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ STATIC = (
     "columns.js",
     "verdicts.js",
     "outcomes.js",
+    "reached.js",
     "compared.js",
     "compare-table.js",
     "compare.js",

@@ -16,7 +16,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks import cases as frozen_cases
 from benchmarks.compare import MIN_EFFECT, SPREAD_FACTOR
 from benchmarks.gate.findings import CONTROL, TIMED, Finding, Key, Outcome, worst_first
-from benchmarks.touched import Tree, touched, touched_models
+from benchmarks.touched import Code, Tree, code_of
 
 Trees = Callable[[str], Tree]
 Reached = Callable[[str, str], bool]
@@ -36,7 +36,7 @@ MANY = 100
 UNTOLD = 0.07
 """What counts as chance then: 99 % of the cases of the two runs above moved by at most 6.6 % more
 than other implementations did."""
-_MOST = 0.99
+MOST = 0.99
 _MOVED: frozenset[Outcome] = frozenset({"regressed", "improved", "unstable"})
 
 
@@ -47,20 +47,28 @@ def trees_of(repository: Path) -> Trees:
 
 def reached_by(trees: Trees, old: str, new: str) -> Reached:
     """What the commits after `old`, up to `new`, can have changed; all where files do not tell."""
-    frozen = frozen_cases.load()
+    try:
+        before, behind = (code_in(trees(commit)) for commit in (old, new))
+    except (ValueError, OSError):
+        return _everything
 
-    @cache
-    def reached(suite: str, op: str) -> bool:
-        try:
-            before, behind = trees(old), trees(new)
-        except (ValueError, OSError):
-            return True
-        if suite == "models":
-            known = {op: frozen.operators(op)} if op in frozen.models else {}
-            return not known or bool(touched_models(before, behind, known, frozen.ops))
-        return not behind.needed_by(op) or op in touched(before, behind, [op])
+    def reached(suite: str, name: str) -> bool:
+        one, other = (
+            (code.models if suite == "models" else code.ops).get(name) for code in (before, behind)
+        )
+        return one is None or one != other
 
     return reached
+
+
+def _everything(_suite: str, _name: str) -> bool:
+    return True
+
+
+def code_in(tree: Tree) -> Code:
+    """What the suites' operators and models depend on in a commit."""
+    frozen = frozen_cases.load()
+    return code_of(tree, {name: frozen.operators(name) for name in frozen.models}, frozen.ops)
 
 
 def by_what_was_reached(
@@ -121,7 +129,7 @@ def _most(further: Sequence[float]) -> float:
     """What 99 % of those that cannot have changed stayed within, where they are many."""
     if len(further) < MANY:
         return math.log1p(UNTOLD)
-    return max(math.log1p(MIN_EFFECT), float(np.quantile(further, _MOST)))
+    return max(math.log1p(MIN_EFFECT), float(np.quantile(further, MOST)))
 
 
 def _unreached(finding: Finding) -> Finding:

@@ -5,6 +5,7 @@
 | `data/commits.js` | all commits, oldest first, releases, what each machine has | this |
 | `data/points-SUITE.js` | operators or models, cases, implementations, metrics | `points` |
 | `data/at/MACHINE/SUITE-COMMIT.js` | all that one commit measured there | `commit_files` |
+| `data/code.js`, `data/noise/MACHINE.js` | what verdicts need besides | `gate_files` |
 | `data/of/MACHINE/SUITE-NAME.js` | its cases, and where they moved | `series_files` |
 | `data/of/MACHINE/SUITE-NAME-PART.js` | some of them over all commits | `series_files` |
 """
@@ -19,7 +20,7 @@ from dashboards import text
 from dashboards.data.cache import Cache
 from dashboards.data.history import environment_changes
 from dashboards.data.source import Source
-from dashboards.loaded import commit_files, series_files
+from dashboards.loaded import commit_files, gate_files, series_files
 from dashboards.loaded.columns import script
 from dashboards.plots.figures import Marks
 
@@ -38,6 +39,7 @@ def files(
     for suite, points in source.points.items():
         yield f"data/points-{suite}.js", points.file(hrefs)
     yield from commit_files.files(source, folders, cache)
+    yield from gate_files.files(source, folders, cache)
     yield "data/commits.js", script("commits", _commits(source, folders))
 
 

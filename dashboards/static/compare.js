@@ -1,6 +1,6 @@
 /* The page Compare: two commits, two machines or two implementations, case by case.
-   One machine's kernl at two commits is judged by its samples as the gate judges them (outcomes.js
-   and verdicts.js); all else is told as a ratio. The address holds the whole state. This is the form
+   One machine's kernl at two commits is judged as the gate judges stored results (verdicts.js,
+   outcomes.js and reached.js); all else is told as a ratio. The address holds the whole state. This is the form
    above and what it loads; the table is compare-table.js. */
 (function () {
   "use strict";
@@ -10,6 +10,7 @@
   var page = window.KERNL_PAGE;
   var table = window.KERNL_COMPARE_TABLE;
   var told = window.KERNL_COMPARED;
+  var reached = window.KERNL_REACHED;
   var form = document.getElementById("compare");
   var SIDES = ["base", "head"];
   var OURS = "kernl";
@@ -100,21 +101,24 @@
     address.rememberAll(kept);
   }
 
-  function explain(gated, blockers) {
+  function explain(gated, judged) {
     var about = by("about-verdicts");
     var machines = SIDES.map(function (side) {
       return machine(side).name;
     });
     about.textContent = "";
-    blockers.forEach(function (words) {
+    judged.blockers.forEach(function (words) {
       about.appendChild(columns.element("p", words, "notice"));
+    });
+    judged.notes.forEach(function (words) {
+      about.appendChild(columns.element("p", words + ".", "about"));
     });
     var text = columns.element("p", "", "about");
     if (gated) {
       text.textContent =
-        "Verdicts are by the samples stored of both commits: each side comes from processes of its " +
-        "own, so what differs from process to process may look like a change. The gate also passes " +
-        "what no file between them can have changed, and asks how far other implementations moved: ";
+        "Verdicts are the gate's, by what is stored of both commits and the files between them: each " +
+        "side comes from processes of its own, so what differs from process to process may look " +
+        "like a change. The same in a terminal: ";
       text.appendChild(
         columns.element(
           "code",
@@ -166,15 +170,16 @@
         files.push(has ? "at/" + machine(side).folder + "/" + suite + "-" + commits[at] : "");
       });
     });
+    var besides = gated && show !== "codegen" ? ["code", "noise/" + machine("base").folder] : [];
     say("Loading…");
     columns.loadAll(
-      files.filter(Boolean),
+      files.concat(besides).filter(Boolean),
       function (values) {
         if (turn !== asked) {
           return;
         }
         var at = {};
-        files.filter(Boolean).forEach(function (name, place) {
+        files.concat(besides).filter(Boolean).forEach(function (name, place) {
           at[name] = values[place];
         });
         var rows = [];
@@ -195,7 +200,8 @@
               .filter(Boolean);
           })
         );
-        var blockers = gated ? told.judge(rows, here) : [];
+        var known = reached.knownOf(at.code || {}, at[besides[1]], commits[0], commits[1]);
+        var judged = gated ? told.judge(rows, here, known) : { blockers: [], notes: [] };
         rows.forEach(function (one, place) {
           one.place = place;
           if (!one.said) {
@@ -203,7 +209,7 @@
           }
         });
         table.offerVerdicts(rows, wantedVerdict);
-        explain(gated, blockers);
+        explain(gated, judged);
         say("");
         table.show(rows);
         remember();

@@ -6,7 +6,9 @@
   var outcomes = window.KERNL_OUTCOMES;
   var verdicts = window.KERNL_VERDICTS;
   var STATUSES = ["ok", "failed", "skipped"];
+  var reached = window.KERNL_REACHED;
   var CONTROL = "eager";
+  var OURS = "kernl";
   var TIE = 0.02;
   var ORDER = [
     "failed", "regressed", "missing", "unstable", "undecided", "slower", "improved", "faster",
@@ -76,7 +78,9 @@
     return { ratio: NaN, low: NaN, high: NaN, verdict: "missing", reason: told.join(" / ") };
   }
 
-  function judge(pairs, suiteNames) {
+  /** Judges what both sides have, and says what is to be known of that and what stands against it.
+      `known.reached` and `known.noise` tell of a case what reached.js asks for. */
+  function judge(pairs, suiteNames, known) {
     var family = [];
     pairs.forEach(function (one) {
       var known = outcomes.settled(one.suite, one.base, one.head);
@@ -97,11 +101,12 @@
       one.said = decided[place];
       one.drift = outcomes.dividedOut(one.test, one.base.evidence, one.head.evidence);
     });
-    return suiteNames.map(function (suite) {
+    var notes = reached.judge(family, known);
+    var blockers = suiteNames.map(function (suite) {
       var drift = outcomes.controlDrift(
         family
           .filter(function (one) {
-            return one.suite === suite;
+            return one.suite === suite && known.reached(one);
           })
           .map(function (one) {
             return {
@@ -112,12 +117,15 @@
             };
           })
       );
-      return drift.blocks
-        ? "eager of " + suite + ", whose code did not change, moved by " +
-            columns.percent(drift.ratio) + " (median of " + drift.cases +
-            " cases): the machine changed, so none of these verdicts counts; measure both again"
-        : "";
-    }).filter(Boolean);
+      if (!drift.blocks) {
+        return "";
+      }
+      reached.withoutTimesOf(suite, family);
+      return "eager of " + suite + ", whose code did not change, moved by " +
+        columns.percent(drift.ratio) + " (median of " + drift.cases +
+        " cases): the machine changed, so no slower time counts; measure both again";
+    });
+    return { notes: notes, blockers: blockers.filter(Boolean) };
   }
 
   function good(row) {
@@ -160,12 +168,32 @@
         if (control >= 0 && suite !== "codegen") {
           one.eager = [tables[0].get(first + control), tables[1].get(first + control)];
         }
+        if (gated && suite !== "codegen") {
+          one.at = at;
+          one.others = others(points.variants, function (place) {
+            return [tables[0].get(first + place), tables[1].get(first + place)].map(good);
+          });
+        }
         if (!gated && suite !== "codegen") {
           var both = base && head && good(base) > 0 && good(head) > 0;
           one.said = both ? plainRatio(base, head, true) : withoutNumber(base, head);
         }
         found.push(one);
       });
+    });
+    return found;
+  }
+
+  /** How far what nobody changed moved, log of head over base by implementation. */
+  function others(variants, timesOf) {
+    var found = {};
+    variants.forEach(function (name, place) {
+      if (name.split("_")[0] !== OURS) {
+        var move = Math.log(timesOf(place)[1] / timesOf(place)[0]);
+        if (isFinite(move)) {
+          found[name] = move;
+        }
+      }
     });
     return found;
   }

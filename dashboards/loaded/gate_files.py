@@ -1,0 +1,135 @@
+"""What the page Compare judges by besides samples: which code each commit's operators depend on,
+and how noisy each case is known to be.
+
+| file | what it holds |
+| --- | --- |
+| `data/code.js` | by suite, a number for each commit and operator or model; 0 where nobody knows |
+| `data/noise/MACHINE.js` | of each operator's case the variance of kernl's log-ratio |
+
+Where a number is the same in two commits, nothing between them can have changed what is measured
+(`benchmarks.touched.code_of`).
+"""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import cases, known_noise, noise, sessions, touched
+from benchmarks.gate import reached, stored
+from benchmarks.gate.findings import TIMED
+from dashboards.data import cache as caching
+from dashboards.data.cache import Cache, digest, replace
+from dashboards.data.points import Points
+from dashboards.data.source import Source
+from dashboards.loaded.columns import packed, script
+
+_HASH = re.compile(r"[0-9a-f]{40}")
+_OF_CODE = tuple(Path(str(one.__file__)) for one in (cases, reached, touched))
+_OF_NOISE = tuple(Path(str(one.__file__)) for one in (known_noise, noise, sessions))
+_BROKEN = (noise.NoiseError, KeyError, TypeError, ValueError, ArithmeticError)
+
+
+def files(
+    source: Source, folders: Mapping[str, str], cache: Cache | None, repository: Path = stored.ROOT
+) -> Iterator[tuple[str, bytes]]:
+    """Both kinds of files.
+
+    Args:
+        source: what the pages are made from.
+        folders: machine → the folder of its files.
+        cache: where it is kept what a commit depends on.
+        repository: where git knows the commits.
+    """
+    commits = [commit.id for commit in source.commits]
+    known = {one: _code(one, repository, cache) for one in _known_to_git(commits, repository)}
+    yield (
+        "data/code.js",
+        script(
+            "code",
+            {
+                suite: _numbers(
+                    [known.get(one, {}).get(suite, {}) for one in commits], points.names
+                )
+                for suite, points in source.points.items()
+                if suite in TIMED
+            },
+        ),
+    )
+    if "kernels" in source.points:
+        for machine in sorted(machine for suite, machine in source.cubes if suite == "kernels"):
+            variances = _variances(machine, source.points["kernels"], cache)
+            name = f"noise/{folders[machine]}"
+            yield f"data/{name}.js", script(name, {"kernels": packed(variances, "f64")})
+
+
+def _known_to_git(commits: Sequence[str], repository: Path) -> list[str]:
+    """Those whose files git has; none without git."""
+    asked = [commit for commit in commits if _HASH.fullmatch(commit)]
+    command = ["git", "-C", str(repository), "cat-file", "--batch-check"]
+    try:
+        text = "".join(f"{commit}\n" for commit in asked)
+        said = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    told = zip(asked, said.stdout.splitlines(), strict=False)
+    return [commit for commit, line in told if line.split()[1:2] == ["commit"]]
+
+
+def _code(commit: str, repository: Path, cache: Cache | None) -> dict[str, dict[str, str]]:
+    """By suite, the digests of a commit's operators or models; empty where they cannot be told."""
+    kept = None
+    try:
+        if cache is not None:
+            kept = cache.use(f"{digest('code', caching.code(_OF_CODE), _frozen(), commit)}.json")
+            if kept.is_file():
+                found: dict[str, dict[str, str]] = json.loads(kept.read_text())
+                return found
+        code = reached.code_in(touched.Tree.of(repository, commit))
+    except (ValueError, OSError):
+        return {}
+    told = {"kernels": dict(code.ops), "models": dict(code.models)}
+    if kept is not None:
+        replace(kept, lambda draft: draft.write_text(json.dumps(told)))
+    return told
+
+
+def _frozen() -> str:
+    """What the suites measure, as far as it says on which code a model depends."""
+    frozen = cases.load()
+    return json.dumps([frozen.ops, {name: frozen.operators(name) for name in frozen.models}])
+
+
+def _numbers(of_commits: Iterable[Mapping[str, str]], names: Sequence[str]) -> dict[str, object]:
+    """Digests as numbers, commit by commit: the same digest of a name has the same number."""
+    seen: dict[str, int] = {}
+    numbers = [
+        0 if (found := of.get(name)) is None else seen.setdefault(found, len(seen) + 1)
+        for of in of_commits
+        for name in names
+    ]
+    return {"names": list(names), "of": packed(np.array(numbers, np.uint32), "u32")}
+
+
+def _variances(machine: str, points: Points, cache: Cache | None) -> list[float]:
+    """Of each case, as the gate knows it; 0 where what is recorded cannot be read."""
+    kept = None
+    if cache is not None:
+        recorded = sorted(known_noise.RECORDED.glob("*.jsonl.gz"))
+        content = digest(*(f"{path.name}:{cache.content(path)}" for path in recorded))
+        key = digest("noise", caching.code(_OF_NOISE), content, machine, points.digest)
+        kept = cache.use(f"{key}.json")
+        if kept.is_file():
+            found: list[float] = json.loads(kept.read_text())
+            return found
+    try:
+        known = known_noise.load(machine)
+    except _BROKEN:
+        return [0.0] * len(points.cases)
+    variances = [known.of(op, case).raw for op, case in points.cases]
+    if kept is not None:
+        replace(kept, lambda draft: draft.write_text(json.dumps(variances)))
+    return variances

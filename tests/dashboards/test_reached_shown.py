@@ -1,0 +1,118 @@
+"""Compare gives stored results the verdicts that the gate gives them, by the files between both."""
+
+import datetime
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import store
+from benchmarks.compare import MIN_EFFECT, SPREAD_FACTOR
+from benchmarks.gate import reached, stored
+from dashboards import build
+from dashboards.data.cache import Cache
+from dashboards.loaded import gate_files
+from tests.dashboards.chromium import MARKS
+from tests.dashboards.test_chosen import opened
+
+pytestmark = MARKS
+MACHINE = "nvidia-h100-80gb-hbm3"
+RESULTS = stored.ROOT / "benchmarks" / "results"
+COMMITS = "9cff18d8", "3aaaa63e", "88fc9a04", "30208d4c", "94a7ff06"
+PAIRS = [
+    ("kernels", "88fc9a04", "30208d4c"),  # no operator changed
+    ("kernels", "3aaaa63e", "30208d4c"),  # some did
+    ("kernels", "30208d4c", "3aaaa63e"),
+    ("models", "30208d4c", "94a7ff06"),  # none did
+    ("models", "9cff18d8", "94a7ff06"),  # all may have, and the host is another
+]
+ROWS = """() => Object.fromEntries([...document.querySelectorAll('#verdict option')].map(
+  one => [one.value, Number(/\\((\\d+)\\)/.exec(one.textContent)[1])]))"""
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is stored of five commits."""
+    for commit in COMMITS:
+        command = ["git", "-C", str(stored.ROOT), "cat-file", "-e", f"{commit}^{{commit}}"]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip(f"git does not know {commit} here")
+    folder = tmp_path_factory.mktemp("reached") / "results"
+    (folder / MACHINE).mkdir(parents=True)
+    shutil.copy(RESULTS / "benchmarks.json", folder)
+    for name in ("machine.json", *(f"{commit}-*" for commit in COMMITS)):
+        for path in (RESULTS / MACHINE).glob(name):
+            shutil.copy(path, folder / MACHINE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows(results: Path) -> store.Store:
+    return store.load(results)
+
+
+@pytest.fixture(scope="module")
+def site(results: Path) -> Path:
+    folder = results.parent / "site"
+    build.build(build.read(results), folder)
+    return folder
+
+
+@pytest.mark.parametrize(("suite", "base", "head"), PAIRS)
+def test_verdicts_are_those_of_the_gate(
+    browser: Any, site: Path, rows: store.Store, suite: str, base: str, head: str
+) -> None:
+    commits = {commit[:8]: commit for commit in set(rows.rows["commit"])}
+    report = stored.judge(
+        *(rows.rows, rows.runs, commits[base], commits[head]),
+        today=datetime.date(2030, 1, 1),
+    )
+    expected: dict[str, int] = {}
+    for finding in report.findings:
+        expected[finding.outcome] = expected.get(finding.outcome, 0) + 1
+    sides = {
+        side: f"{MACHINE}/{commits[commit][:12]}/kernl"
+        for side, commit in (("base", base), ("head", head))
+    }
+    address = "&".join(f"{name}={value}" for name, value in {**sides, "show": suite}.items())
+    page = opened(browser, site, "compare.html", address).page
+    found = page.evaluate(ROWS)
+    assert found.pop("") == sum(found.values())
+    assert found == expected
+    about = page.inner_text("#about-verdicts")
+    for blocker in report.blockers:
+        if blocker.startswith("eager of"):
+            assert blocker.split(":")[0].replace("-", "−") in about.replace("-", "−")
+    for note in report.notes:
+        if "cannot have changed" in note:
+            assert note.replace(f" on {MACHINE}", "") in about
+
+
+def test_where_git_knows_no_commit_all_counts_as_changed(results: Path, tmp_path: Path) -> None:
+    source, folders = build.read(results), {MACHINE: "machine"}
+    told = dict(gate_files.files(source, folders, None))
+    (tmp_path / "none").mkdir()
+    unknown = dict(gate_files.files(source, folders, None, tmp_path / "none"))
+    assert set(told) == set(unknown) == {"data/code.js", "data/noise/machine.js"}
+    assert told["data/noise/machine.js"] == unknown["data/noise/machine.js"]
+    zeros = re.findall(rb'"u32":"(A+=*)"', unknown["data/code.js"])
+    assert len(zeros) == 2
+    assert not re.findall(rb'"u32":"(A+=*)"', told["data/code.js"])
+    # With a cache they are the same, the first time and the second.
+    cache = Cache(tmp_path / "cache")
+    assert dict(gate_files.files(source, folders, cache)) == told
+    assert dict(gate_files.files(source, folders, cache)) == told
+
+
+def test_limits_are_those_of_the_gate(browser: Any, site: Path) -> None:
+    page = opened(browser, site, "compare.html", "").page
+    assert page.evaluate("window.KERNL_REACHED.limits") == {
+        "many": reached.MANY,
+        "untold": reached.UNTOLD,
+        "most": reached.MOST,
+        "minEffect": MIN_EFFECT,
+        "spreadFactor": SPREAD_FACTOR,
+    }

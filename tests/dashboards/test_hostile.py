@@ -87,7 +87,7 @@ def test_pages_lie_flat_in_the_site(files: dict[str, bytes], tmp_path: Path) -> 
     for name in files:
         parts = name.split("/")
         assert len(parts) == 1 or parts[0] in {"assets", "data"}
-        assert len(parts) <= (2 if len(parts) > 1 and parts[1] not in {"at", "of"} else 4)
+        assert len(parts) <= (2 if len(parts) > 1 and parts[1] not in {"at", "noise", "of"} else 4)
         assert (site / name).resolve().is_relative_to(site.resolve())
         assert len(parts[-1]) < 120
     assert [path.name for path in tmp_path.iterdir()] == ["deep"]

@@ -100,16 +100,19 @@ def _by_results(
         judge = partial(history.judge, bench=options.bench)
     else:
         judge = partial(stored.judge, commits=gated_commits(base, head))
-    report = judge(
-        results.rows,
-        results.runs,
-        base,
-        head,
-        today=today,
-        suite=options.suite or "all",
-        machine=options.machine,
-        entries=entries,
-    )
+    try:
+        report = judge(
+            results.rows,
+            results.runs,
+            base,
+            head,
+            today=today,
+            suite=options.suite or "all",
+            machine=options.machine,
+            entries=entries,
+        )
+    except NoiseError as error:
+        raise GateError(f"what is recorded of the noise cannot be read: {error}") from error
     if not options.history:
         findings, notes = _promises(options, results.rows, head)
         findings = sorted([*report.findings, *findings], key=worst_first)

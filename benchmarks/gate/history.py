@@ -34,7 +34,7 @@ from benchmarks.gate.findings import (
     worst_first,
 )
 from benchmarks.gate.moves import LEAST, Array, Move, can_move, find_moves, largest_steps
-from benchmarks.gate.reached import Trees, reached_by, trees_of
+from benchmarks.gate.reached import Codes, codes_of, reached_by
 from benchmarks.gate.report import Report, percent
 from benchmarks.gate.revisions import ancestry, gated_commits
 from benchmarks.measure.selection import matching
@@ -138,10 +138,10 @@ def moved(
 
     `repository` is where the commits' files are.
     """
-    trees = trees_of(repository)
+    codes = codes_of(repository)
     every = list(series)
     each = zip(every, _moves([one.ratios for one in every]), strict=True)
-    found = chain.from_iterable(_findings(one, moves, newer, trees) for one, moves in each)
+    found = chain.from_iterable(_findings(one, moves, newer, codes) for one, moves in each)
     return sorted(found, key=worst_first)
 
 
@@ -212,24 +212,24 @@ def _moves(series: Sequence[Array]) -> list[list[Move]]:
 
 
 def _findings(
-    series: Series, found: Sequence[Move], newer: Collection[str], tree: Trees
+    series: Series, found: Sequence[Move], newer: Collection[str], codes: Codes
 ) -> Iterator[Finding]:
     """One for each move of a series by a newer commit; where there is none, a pass."""
     of_newer = [move for move in found if series.commits[move.last] in newer]
     now = found[-1].new if found else 0.0
     for move in of_newer:
-        yield _finding(series, move, now, tree)
+        yield _finding(series, move, now, codes)
     if not of_newer:
         level = _seconds(series.times[-LEAST:])
         yield Finding(series.key, "pass", level, level, "no move", 1.0, 1.0, 1.0, True)
 
 
-def _finding(series: Series, move: Move, now: float, tree: Trees) -> Finding:
+def _finding(series: Series, move: Move, now: float, codes: Codes) -> Finding:
     old, last = series.commits[move.first - 1], series.commits[move.last]
     commits = dict.fromkeys(gated_commits(old, last))  # git names the last one too
     ratio = math.exp(move.new - move.old)
     base, head = _seconds(series.times[move.before]), _seconds(series.times[move.after])
-    outcome, why = _meaning(series.key, move, now, math.log(head / base), old, last, tree)
+    outcome, why = _meaning(series.key, move, now, math.log(head / base), old, last, codes)
     reason = "; ".join(filter(None, [_where(series, move), why]))
     return Finding(
         series.key, outcome, base, head, reason, ratio, ratio, ratio, True, tuple(commits)
@@ -237,7 +237,7 @@ def _finding(series: Series, move: Move, now: float, tree: Trees) -> Finding:
 
 
 def _meaning(
-    key: Key, move: Move, now: float, own: float, old: str, last: str, tree: Trees
+    key: Key, move: Move, now: float, own: float, old: str, last: str, codes: Codes
 ) -> tuple[Outcome, str]:
     """The outcome of a move and, where it is a pass, why.
 
@@ -248,12 +248,12 @@ def _meaning(
         own: the logarithm of the factor by which kernl's own time changed.
         old: the last commit before the move.
         last: the last one that made it.
-        tree: a commit's files.
+        codes: what a commit's operators and models depend on.
     """
     whole = move.new - move.old
     if own * math.copysign(1, whole) < abs(whole) / 2:
         return "pass", f"eager's time moved, kernl's own by {percent(math.exp(own))}"
-    if not reached_by(tree, old, last)(key.suite, key.op):
+    if not reached_by(codes, old, last)(key.suite, key.op):
         return "pass", "no file that it depends on changed: the measurement did"
     if whole < 0:
         return "improved", ""

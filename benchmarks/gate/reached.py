@@ -16,7 +16,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from benchmarks.compare import MIN_EFFECT, SPREAD_FACTOR
 from benchmarks.gate.findings import CONTROL, TIMED, Finding, Key, Outcome, worst_first
 from benchmarks.touched import Code, Tree, code_of
 
-Trees = Callable[[str], Tree]
+Codes = Callable[[str], Code]
 Reached = Callable[[str, str], bool]
 """Of a suite and an operator or model in it: whether it can have changed."""
 
@@ -40,15 +40,22 @@ MOST = 0.99
 _MOVED: frozenset[Outcome] = frozenset({"regressed", "improved", "unstable"})
 
 
-def trees_of(repository: Path) -> Trees:
-    """A commit's files, each read once. They raise as `Tree.of` does."""
-    return lru_cache(maxsize=None)(partial(Tree.of, repository))
+def codes_of(repository: Path) -> Codes:
+    """What the suites depend on in a commit, each read once. It raises as `Tree.of` does."""
+    frozen = frozen_cases.load()
+    models = {name: frozen.operators(name) for name in frozen.models}
+
+    @cache
+    def code(commit: str) -> Code:
+        return code_of(Tree.of(repository, commit), models, frozen.ops)
+
+    return code
 
 
-def reached_by(trees: Trees, old: str, new: str) -> Reached:
+def reached_by(codes: Codes, old: str, new: str) -> Reached:
     """What the commits after `old`, up to `new`, can have changed; all where files do not tell."""
     try:
-        before, behind = (code_in(trees(commit)) for commit in (old, new))
+        before, behind = codes(old), codes(new)
     except (ValueError, OSError):
         return _everything
 
@@ -63,12 +70,6 @@ def reached_by(trees: Trees, old: str, new: str) -> Reached:
 
 def _everything(_suite: str, _name: str) -> bool:
     return True
-
-
-def code_in(tree: Tree) -> Code:
-    """What the suites' operators and models depend on in a commit."""
-    frozen = frozen_cases.load()
-    return code_of(tree, {name: frozen.operators(name) for name in frozen.models}, frozen.ops)
 
 
 def by_what_was_reached(

@@ -26,7 +26,7 @@ from benchmarks.gate.findings import (
     others_moved,
     worst_first,
 )
-from benchmarks.gate.reached import by_what_was_reached, reached_by, trees_of
+from benchmarks.gate.reached import by_what_was_reached, codes_of, reached_by
 from benchmarks.gate.report import Report
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,7 +85,7 @@ def judge(
     chosen = select(rows, base, head, suites, machine)
     fingerprints = {str(run["run"]): run for run in _records(runs)}
     findings = find(chosen.base, chosen.head, fingerprints)
-    reached = reached_by(trees_of(repository), base, head)
+    reached = reached_by(codes_of(repository), base, head)
     others = others_moved(chosen.base, chosen.head)
     findings, moved = by_what_was_reached(findings, reached, others, _known_noise())
     drifts = {

@@ -14,6 +14,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ def files(
         repository: where git knows the commits.
     """
     commits = [commit.id for commit in source.commits]
-    known = {one: _code(one, repository, cache) for one in _known_to_git(commits, repository)}
+    known = _codes(_known_to_git(commits, repository), repository, cache)
     yield (
         "data/code.js",
         script(
@@ -79,28 +80,31 @@ def _known_to_git(commits: Sequence[str], repository: Path) -> list[str]:
     return [commit for commit, line in told if line.split()[1:2] == ["commit"]]
 
 
-def _code(commit: str, repository: Path, cache: Cache | None) -> dict[str, dict[str, str]]:
-    """By suite, the digests of a commit's operators or models; empty where they cannot be told."""
-    kept = None
+def _codes(
+    commits: Iterable[str], repository: Path, cache: Cache | None
+) -> dict[str, dict[str, dict[str, str]]]:
+    """By commit and suite, the digests of operators or models; of none that cannot be told."""
     try:
-        if cache is not None:
-            kept = cache.use(f"{digest('code', caching.code(_OF_CODE), _frozen(), commit)}.json")
-            if kept.is_file():
-                found: dict[str, dict[str, str]] = json.loads(kept.read_text())
-                return found
-        code = reached.code_in(touched.Tree.of(repository, commit))
-    except (ValueError, OSError):
+        frozen = cases.load()
+        codes = reached.codes_of(repository)
+    except (OSError, ValueError):
         return {}
-    told = {"kernels": dict(code.ops), "models": dict(code.models)}
-    if kept is not None:
-        replace(kept, lambda draft: draft.write_text(json.dumps(told)))
-    return told
-
-
-def _frozen() -> str:
-    """What the suites measure, as far as it says on which code a model depends."""
-    frozen = cases.load()
-    return json.dumps([frozen.ops, {name: frozen.operators(name) for name in frozen.models}])
+    asked = [frozen.ops, {name: frozen.operators(name) for name in frozen.models}]
+    made_by = digest("code", caching.code(_OF_CODE), json.dumps(asked))
+    found = {}
+    for commit in commits:
+        kept = cache.use(f"{digest(made_by, commit)}.json") if cache is not None else None
+        if kept is not None and kept.is_file():
+            found[commit] = json.loads(kept.read_text())
+            continue
+        try:
+            code = codes(commit)
+        except (ValueError, OSError):
+            continue
+        found[commit] = {"kernels": dict(code.ops), "models": dict(code.models)}
+        if kept is not None:
+            replace(kept, partial(Path.write_text, data=json.dumps(found[commit])))
+    return found
 
 
 def _numbers(of_commits: Iterable[Mapping[str, str]], names: Sequence[str]) -> dict[str, object]:
@@ -131,5 +135,5 @@ def _variances(machine: str, points: Points, cache: Cache | None) -> list[float]
         return [0.0] * len(points.cases)
     variances = [known.of(op, case).raw for op, case in points.cases]
     if kept is not None:
-        replace(kept, lambda draft: draft.write_text(json.dumps(variances)))
+        replace(kept, partial(Path.write_text, data=json.dumps(variances)))
     return variances

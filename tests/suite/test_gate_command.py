@@ -14,8 +14,10 @@ from asv.results import Results
 from asv.runner import BenchmarkResult
 from asv.util import write_json
 
+from benchmarks import known_noise
 from benchmarks.gate.command import main
 from benchmarks.measure.journal import Journal
+from benchmarks.noise import NoiseError
 from tests.suite.gate_rows import BASE, FINGERPRINT, HEAD, make_repository
 
 ROOT = Path(__file__).parents[2]
@@ -178,6 +180,20 @@ def test_a_slower_kernel_is_a_regression(results: Path, gate: Gate) -> None:
     code, out = gate(BASE, HEAD, "--suite", "kernels")
     assert code == 1
     assert f"softmax {CASES[0]} on gpu: time 10 µs → 11.6 µs (+16 %" in out
+
+
+def test_recorded_noise_that_cannot_be_read_is_told(
+    results: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(machine: str) -> known_noise.KnownNoise:
+        raise NoiseError(f"{machine}.jsonl.gz: not packed")
+
+    for commit in (BASE, HEAD):
+        write(results, commit, suites=("kernels",))
+    monkeypatch.setattr(known_noise, "load", load)
+    code, out = gate(BASE, HEAD, "--suite", "kernels")
+    assert code == 2
+    assert "what is recorded of the noise cannot be read: gpu.jsonl.gz" in out
 
 
 @pytest.mark.parametrize(("promised", "code"), [(0.9, 0), (1.1, 1)])

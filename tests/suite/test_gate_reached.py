@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import known_noise, store
 from benchmarks.gate import stored
-from benchmarks.gate.reached import MANY, reached_by, trees_of
+from benchmarks.gate.reached import MANY, codes_of, reached_by
 from benchmarks.gate.report import Report
 from tests.suite.gate_rows import BASE, HEAD, TODAY, gate, outcomes, row, timing
 
@@ -151,7 +151,7 @@ def test_on_a_machine_that_changed_a_slower_time_is_no_regression() -> None:
 
 
 def test_where_git_knows_no_commit_everything_can_have_changed(tmp_path: Path) -> None:
-    reached = reached_by(trees_of(tmp_path), BASE, HEAD)
+    reached = reached_by(codes_of(tmp_path), BASE, HEAD)
     assert reached("kernels", "softmax")
     assert reached("models", "bert_base")
     assert outcomes(gate(*both(1.2), repository=tmp_path)) == ["regressed"]

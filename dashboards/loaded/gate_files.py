@@ -47,24 +47,17 @@ def files(
     """
     commits = [commit.id for commit in source.commits]
     known = _codes(_known_to_git(commits, repository), repository, cache)
-    yield (
-        "data/code.js",
-        script(
-            "code",
-            {
-                suite: _numbers(
-                    [known.get(one, {}).get(suite, {}) for one in commits], points.names
-                )
-                for suite, points in source.points.items()
-                if suite in TIMED
-            },
-        ),
-    )
-    if "kernels" in source.points:
-        for machine in sorted(machine for suite, machine in source.cubes if suite == "kernels"):
-            variances = _variances(machine, source.points["kernels"], cache)
-            name = f"noise/{folders[machine]}"
-            yield f"data/{name}.js", script(name, {"kernels": packed(variances, "f64")})
+    code = {
+        suite: _numbers([known.get(one, {}).get(suite, {}) for one in commits], points.names)
+        for suite, points in source.points.items()
+        if suite in TIMED
+    }
+    yield "data/code.js", script("code", code)
+    kernels = source.points.get("kernels")
+    for machine in sorted({machine for suite, machine in source.cubes if suite in TIMED}):
+        variances = _variances(machine, kernels, cache) if kernels is not None else []
+        name = f"noise/{folders[machine]}"
+        yield f"data/{name}.js", script(name, {"kernels": packed(variances, "f64")})
 
 
 def _known_to_git(commits: Sequence[str], repository: Path) -> list[str]:

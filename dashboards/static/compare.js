@@ -1,7 +1,7 @@
 /* The page Compare: two commits, two machines or two implementations, case by case.
    One machine's kernl at two commits is judged as the gate judges stored results (verdicts.js,
-   outcomes.js and reached.js); all else is told as a ratio. The address holds the whole state. This is the form
-   above and what it loads; the table is compare-table.js. */
+   outcomes.js and reached.js); all else is told as a ratio. The address holds the whole state.
+   This is the form above and what it loads; the table is compare-table.js. */
 (function () {
   "use strict";
 
@@ -170,16 +170,18 @@
         files.push(has ? "at/" + machine(side).folder + "/" + suite + "-" + commits[at] : "");
       });
     });
-    var besides = gated && show !== "codegen" ? ["code", "noise/" + machine("base").folder] : [];
+    var noise = gated && show !== "codegen" ? "noise/" + machine("base").folder : "";
+    var besides = noise ? ["code", noise] : [];
+    var wanted = files.concat(besides).filter(Boolean);
     say("Loading…");
     columns.loadAll(
-      files.concat(besides).filter(Boolean),
+      wanted,
       function (values) {
         if (turn !== asked) {
           return;
         }
         var at = {};
-        files.concat(besides).filter(Boolean).forEach(function (name, place) {
+        wanted.forEach(function (name, place) {
           at[name] = values[place];
         });
         var rows = [];
@@ -200,7 +202,7 @@
               .filter(Boolean);
           })
         );
-        var known = reached.knownOf(at.code || {}, at[besides[1]], commits[0], commits[1]);
+        var known = reached.knownOf(at.code || {}, at[noise], commits[0], commits[1]);
         var judged = gated ? told.judge(rows, here, known) : { blockers: [], notes: [] };
         rows.forEach(function (one, place) {
           one.place = place;

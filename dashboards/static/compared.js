@@ -5,8 +5,8 @@
   var columns = window.KERNL_COLUMNS;
   var outcomes = window.KERNL_OUTCOMES;
   var verdicts = window.KERNL_VERDICTS;
-  var STATUSES = ["ok", "failed", "skipped"];
   var reached = window.KERNL_REACHED;
+  var STATUSES = ["ok", "failed", "skipped"];
   var CONTROL = "eager";
   var OURS = "kernl";
   var TIE = 0.02;
@@ -83,9 +83,11 @@
   function judge(pairs, suiteNames, known) {
     var family = [];
     pairs.forEach(function (one) {
-      var known = outcomes.settled(one.suite, one.base, one.head);
-      if (known) {
-        one.said = { ratio: NaN, low: NaN, high: NaN, verdict: known.outcome, reason: known.reason };
+      var settled = outcomes.settled(one.suite, one.base, one.head);
+      if (settled) {
+        one.said = {
+          ratio: NaN, low: NaN, high: NaN, verdict: settled.outcome, reason: settled.reason,
+        };
       } else if (one.suite === "codegen") {
         var lower = outcomes.lowerIsBetter(one.metric);
         one.said = verdicts.counts(one.base.value, one.head.value, lower);

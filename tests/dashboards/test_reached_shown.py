@@ -4,6 +4,7 @@ import datetime
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from benchmarks.compare import MIN_EFFECT, SPREAD_FACTOR
 from benchmarks.gate import reached, stored
 from dashboards import build
 from dashboards.data.cache import Cache
+from dashboards.data.source import Source
 from dashboards.loaded import gate_files
+from tests.dashboards import synthetic
 from tests.dashboards.chromium import MARKS
 from tests.dashboards.test_chosen import opened
 
@@ -105,6 +108,15 @@ def test_where_git_knows_no_commit_all_counts_as_changed(results: Path, tmp_path
     cache = Cache(tmp_path / "cache")
     assert dict(gate_files.files(source, folders, cache)) == told
     assert dict(gate_files.files(source, folders, cache)) == told
+
+
+def test_a_machine_that_measured_models_alone_has_a_file_too(tmp_path: Path) -> None:
+    made = synthetic.with_models(synthetic.store(), commits=3)
+    models = replace(made, rows=made.rows[made.rows["suite"] == "models"])
+    source = Source.of(models)
+    (machine,) = {machine for _, machine in source.cubes}
+    found = dict(gate_files.files(source, {machine: "gpu"}, None))
+    assert b'"f64":""' in found["data/noise/gpu.js"]
 
 
 def test_limits_are_those_of_the_gate(browser: Any, site: Path) -> None:

@@ -99,46 +99,12 @@ class Code:
     models: Mapping[str, str]
 
 
-def touched(before: Tree, after: Tree, ops: Iterable[str]) -> set[str]:
-    """Those of `ops` that the change from one tree to the other can have changed."""
-    paths = changed(before, after)
-    if not paths:
-        return set()
-    known = {path for path in paths if path.endswith(".py") or path.startswith(_TABLES)}
-    if paths - known:
-        return set(ops)
-    return {op for op in ops if paths & (before.needed_by(op) | after.needed_by(op))}
-
-
-def touched_models(
-    before: Tree, after: Tree, models: Mapping[str, Collection[str]], ops: Collection[str]
-) -> set[str]:
-    """Those of `models` that the change can have changed.
-
-    A change that none of the operators depends on, such as one of rewriting, may reach any model.
-
-    Args:
-        before: the older commit's files.
-        after: the newer one's.
-        models: by name, the operators that are put into its graph.
-        ops: all operators there are.
-    """
-    paths = changed(before, after)
-    if not paths:
-        return set()
-    needed = {path for op in ops for tree in (before, after) for path in tree.needed_by(op)}
-    if paths - needed:
-        return set(models)
-    reached = touched(before, after, ops)
-    return {name for name, used in models.items() if reached.intersection(used)}
-
-
 def code_of(tree: Tree, models: Mapping[str, Collection[str]], ops: Collection[str]) -> Code:
     """What each operator and model depends on, as a digest: where two commits have the same one,
     nothing between them can have changed it. An operator that the commit does not have has none.
 
-    Digests differ where `touched` and `touched_models` see a change; and those of all models where
-    a module comes to be needed by an operator, or no longer is.
+    A model also depends on every file that no operator does, such as those of rewriting: where a
+    module comes to be needed by an operator, or no longer is, all models' digests change.
 
     Args:
         tree: the commit's files.
@@ -160,19 +126,18 @@ def code_of(tree: Tree, models: Mapping[str, Collection[str]], ops: Collection[s
     return Code(of_ops, {name: found.hexdigest() for name, found in of_models.items()})
 
 
-def changed(before: Tree, after: Tree) -> set[str]:
-    """Paths of what differs, by more than comments and docstrings."""
-    paths = before.files.keys() | after.files.keys()
-    return {path for path in paths if _differ(path, before, after)}
+def touched(before: Tree, after: Tree, ops: Collection[str]) -> set[str]:
+    """Those of `ops` that the change from one tree to the other can have changed."""
+    one, other = (code_of(tree, {}, ops).ops for tree in (before, after))
+    return {op for op in ops if one.get(op) != other.get(op)}
 
 
-def _differ(path: str, before: Tree, after: Tree) -> bool:
-    if before.files.get(path) == after.files.get(path):
-        return False
-    one, other = (
-        _says(tree.files[path]) if path in tree.modules else None for tree in (before, after)
-    )
-    return one is None or other is None or one != other
+def touched_models(
+    before: Tree, after: Tree, models: Mapping[str, Collection[str]], ops: Collection[str]
+) -> set[str]:
+    """Those of `models` that the change can have changed; arguments are those of `code_of`."""
+    one, other = (code_of(tree, models, ops).models for tree in (before, after))
+    return {name for name in models if one[name] != other[name]}
 
 
 def _digest(tree: Tree, paths: Collection[str]) -> str:

@@ -105,14 +105,14 @@ def by_what_was_reached(
     notes = []
     for (machine, suite), some in sorted(timed.items()):
         further = {one.key: _further(one, others.get(one.key, {})) for one in some}
-        still = [one.key for one in some if not reached(suite, one.key.op)]
+        still = {one.key for one in some if not reached(suite, one.key.op)}
         limit = _most([further[key] for key in still])
         for one in some:
-            if reached(suite, one.key.op):
+            if one.key in still:
+                judged.append(_unreached(one))
+            else:
                 own = SPREAD_FACTOR * math.sqrt(noise(one.key))
                 judged.append(_beyond(one, further[one.key], max(limit, own)))
-            else:
-                judged.append(_unreached(one))
         if still:
             notes.append(_in_words(suite, machine, len(still), limit))
     return sorted(judged, key=worst_first), notes

@@ -88,13 +88,10 @@ def judge(
     reached = reached_by(codes_of(repository), base, head)
     others = others_moved(chosen.base, chosen.head)
     findings, moved = by_what_was_reached(findings, reached, others, _known_noise())
+    decisive = [one for one in findings if reached(one.key.suite, one.key.op)]
     drifts = {
         suite: (drift, cases)
-        for suite, (drift, cases) in control_drift(
-            [one for one in findings if reached(one.key.suite, one.key.op)],
-            chosen.base,
-            chosen.head,
-        ).items()
+        for suite, (drift, cases) in control_drift(decisive, chosen.base, chosen.head).items()
         if cases >= MIN_CONTROL_CASES and abs(drift - 1) > MAX_CONTROL_DRIFT
     }
     findings = _without_times_of(drifts.keys(), findings)

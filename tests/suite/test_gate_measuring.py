@@ -1,6 +1,7 @@
 """`python -m benchmarks.gate` where it measures, or reads what a GPU measured."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from benchmarks.gate.command import main
 from benchmarks.measure.device import Gpu
 from benchmarks.measure.paired import TwoCommits
 
+ROOT = Path(__file__).parents[2]
 RECORDED = Path(__file__).parent / "recorded"
 BASE = "a42fefbf5845fa3caafc1fc7aa0f533fcf440d72"
 HEAD = "57bc914c76dda30d5247af4cf7dbf2d42ba3c55a"
@@ -65,6 +67,14 @@ def test_asv_by_itself_sees_less_and_more(capsys: pytest.CaptureFixture[str]) ->
     large = [int(word.strip(",")) for word in rows["5 % and more"] if word != "−"]
     assert large[1] < large[0] / 2  # asv's own factor is 1.1
     assert large[-2] >= large[0] - 1
+
+
+def test_what_the_readme_asks_asv_about_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (names,) = re.findall(r"`python -m benchmarks\.gate\.beside_asv ([^`]+)`", readme)
+    files = [str(path) for name in names.split() for path in sorted(ROOT.glob(name))]
+    assert beside_asv.main(files) == 0
+    assert capsys.readouterr().out.count(".jsonl.gz\n") == len(files) == 3
 
 
 def test_without_a_gpu_it_says_what_else_there_is(
